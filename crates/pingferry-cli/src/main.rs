@@ -1,0 +1,4 @@
+//! The pingferry command.
+#![forbid(unsafe_code)]
+
+fn main() {}

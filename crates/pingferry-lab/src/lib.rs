@@ -1,0 +1,2 @@
+//! Small networks in namespaces.
+#![forbid(unsafe_code)]

@@ -1,0 +1,6 @@
+//! The sans-IO core of pingferry.
+#![forbid(unsafe_code)]
+
+mod family;
+
+pub use family::Family;

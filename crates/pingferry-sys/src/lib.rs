@@ -1,0 +1,1 @@
+//! What pingferry asks of the Linux kernel. The only crate with `unsafe` in it.

@@ -1,0 +1,2 @@
+//! An unprivileged ICMP proxy as a library.
+#![forbid(unsafe_code)]
