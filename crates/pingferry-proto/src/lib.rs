@@ -1,6 +1,39 @@
-//! The sans-IO core of pingferry.
+//! The sans-IO core of pingferry: which echo request goes where, and whose answer is whose.
+//!
+//! An [`Endpoint`] takes packets from *paths* (connections to clients) and messages from *ping sockets*, and says what to
+//! send where. It owns no socket, reads no clock and needs no runtime; the driver in the `pingferry` crate is one way to
+//! run it, a test with a virtual clock another:
+//!
+//! 1. Feed it: [`handle_packet`](Endpoint::handle_packet), [`handle_answer`](Endpoint::handle_answer),
+//!    [`handle_timeout`](Endpoint::handle_timeout) when [`next_deadline`](Endpoint::next_deadline) has come.
+//! 2. [Take its outputs](Endpoint::take_outputs) and do them, in order.
+//! 3. Report what went wrong: [`socket_failed`](Endpoint::socket_failed),
+//!    [`handle_send_error`](Endpoint::handle_send_error), [`handle_delivery_error`](Endpoint::handle_delivery_error).
+//!
+//! Every input gives an output or exactly one [`DropReason`]; nothing an input contains is an error or a panic.
 #![forbid(unsafe_code)]
 
+mod answer;
+mod counters;
+mod destinations;
+mod endpoint;
 mod family;
+mod flow;
+mod limit;
+mod originate;
+mod output;
+mod policy;
+mod pool;
+mod request;
+mod seqset;
+mod table;
+pub mod wire;
 
+pub use answer::Received;
+pub use counters::{Counters, DropReason, Drops};
+pub use endpoint::{Config, Endpoint, PathConfig, Sharing, Verdict};
 pub use family::Family;
+pub use flow::{Class, DomainId, PathId, SocketId};
+pub use output::{Delivery, Output, Outputs, Transmit};
+pub use policy::Policy;
+pub use request::SendError;

@@ -1,0 +1,167 @@
+//! What happened to every packet.
+
+use std::fmt;
+use std::ops::{Index, IndexMut};
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $name:ident => $label:literal,)+) => {
+        /// Why a packet was not forwarded. Each dropped packet has exactly one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum DropReason {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order in which a packet is examined.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
+
+            /// The stable name in logs and metrics: lower case with underscores.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => $label,)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Larger than an IP packet can be, or than the ingress can carry.
+    Oversized => "oversized",
+    /// Ends before its own headers say it does.
+    Truncated => "truncated",
+    /// Neither IPv4 nor IPv6.
+    BadVersion => "bad_version",
+    /// An IPv4 header length below 20 bytes (RFC 791 §3.1).
+    BadHeaderLength => "bad_header_length",
+    /// An IPv4 total length below its header length.
+    BadTotalLength => "bad_total_length",
+    /// The IPv4 header checksum is wrong (RFC 1812 §5.2.2).
+    BadHeaderChecksum => "bad_header_checksum",
+    /// IPv4 options that do not parse.
+    BadOptions => "bad_options",
+    /// IPv6 extension headers that do not parse, or stand in a wrong order (RFC 8200 §4.1).
+    BadExtensionHeader => "bad_extension_header",
+    /// An IPv4 source route option or an IPv6 routing header.
+    SourceRouted => "source_routed",
+    /// The source is not an address a host can have: unspecified, loopback, multicast or broadcast (RFC 1812 §5.3.7).
+    InvalidSource => "invalid_source",
+    /// Source and destination are the same.
+    SourceIsDestination => "source_is_destination",
+    /// A fragment.
+    Fragment => "fragment",
+    /// Another protocol than the ICMP of its family.
+    NotIcmp => "not_icmp",
+    /// An ICMP message that is not an echo request.
+    NotEchoRequest => "not_echo_request",
+    /// An echo request with a code other than 0.
+    BadCode => "bad_code",
+    /// The ICMP checksum is wrong.
+    BadIcmpChecksum => "bad_icmp_checksum",
+    /// The hop limit ends here (RFC 1812 §5.3.1).
+    HopLimitExceeded => "hop_limit_exceeded",
+    /// The policy refuses the destination.
+    DestinationRefused => "destination_refused",
+    /// No socket could be opened to send from.
+    NoSocket => "no_socket",
+    /// The kernel has no route to the destination.
+    NoRoute => "no_route",
+    /// The destination cannot be reached on its link.
+    HostUnreachable => "host_unreachable",
+    /// Larger than the path to the destination carries.
+    TooBig => "too_big",
+    /// The kernel's own policy refuses to send: a firewall, or a broadcast address.
+    SendProhibited => "send_prohibited",
+    /// The kernel has no buffer for the packet.
+    SendBufferFull => "send_buffer_full",
+    /// The kernel refuses to send for another reason.
+    SendFailed => "send_failed",
+    /// What a ping socket received is not an echo reply.
+    NotEchoReply => "not_echo_reply",
+    /// A reply from an address that was not asked through this socket.
+    UnexpectedPeer => "unexpected_peer",
+    /// A reply to another kind of query or with another identifier than was sent.
+    UnexpectedReply => "unexpected_reply",
+    /// A reply to a sequence number that was not sent.
+    UnexpectedSeq => "unexpected_seq",
+    /// The hop limit of a reply ends here.
+    ReplyHopLimitExceeded => "reply_hop_limit_exceeded",
+    /// The path a packet came from or has to go back to is closed.
+    PathClosed => "path_closed",
+    /// A packet for a path that is larger than the path's MTU.
+    ExceedsPathMtu => "exceeds_path_mtu",
+    /// The ingress did not take a packet for its path: its queue is full, or it is gone.
+    DeliveryFailed => "delivery_failed",
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// How many packets were dropped, by reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
+
+#[expect(clippy::indexing_slicing, reason = "the array has one element for each reason")]
+impl Index<DropReason> for Drops {
+    type Output = u64;
+
+    fn index(&self, reason: DropReason) -> &u64 {
+        &self.0[reason as usize]
+    }
+}
+
+#[expect(clippy::indexing_slicing, reason = "the array has one element for each reason")]
+impl IndexMut<DropReason> for Drops {
+    fn index_mut(&mut self, reason: DropReason) -> &mut u64 {
+        &mut self.0[reason as usize]
+    }
+}
+
+impl Drops {
+    /// The reasons that occurred, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL.iter().map(|&reason| (reason, self[reason])).filter(|&(_, count)| count > 0)
+    }
+
+    /// All drops together.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+/// What an endpoint did since it was made.
+///
+/// The books balance once all outputs are taken: `packets == requests_sent` plus the drops of requests,
+/// `answers == answers_returned` plus the drops of answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets that came in from paths.
+    pub packets: u64,
+    /// Echo requests handed to sockets, less those the kernel refused.
+    pub requests_sent: u64,
+    /// Messages that came in from ping sockets.
+    pub answers: u64,
+    /// Answers handed to paths, less those the ingress refused.
+    pub answers_returned: u64,
+    /// ICMP errors that pingferry made itself, for packets it dropped.
+    pub errors_originated: u64,
+    /// Flows made.
+    pub flows_opened: u64,
+    /// Flows closed because they were idle.
+    pub flows_expired: u64,
+    /// Flows that gave way to new ones because the table was full.
+    pub flows_evicted: u64,
+    /// What came from paths and was not sent.
+    pub request_drops: Drops,
+    /// What came from sockets and was not returned.
+    pub answer_drops: Drops,
+}

@@ -1,0 +1,260 @@
+//! The proxy's core as a state machine.
+//!
+//! Inputs are packets from paths, messages from ping sockets, news of sockets, and time; each is a call with the current
+//! time. Outputs are collected until the driver [takes](Endpoint::take_outputs) them. Nothing here waits, reads a clock or
+//! touches a socket, so every situation, a machine without descriptors included, can be played through in a test.
+//!
+//! The two directions are in `request` and `answer`; this file holds what both need.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use crate::destinations::{BASE_SLOTS, Destinations};
+use crate::flow::{DomainId, Flow, FlowId, FlowKey, PathId, SocketId};
+use crate::limit::TokenBucket;
+use crate::output::{Delivery, Output, Outputs};
+use crate::pool::SocketPool;
+use crate::seqset::SeqSet;
+use crate::table::FlowTable;
+use crate::{Counters, DropReason, Family, Policy, originate, wire::IcmpError};
+
+/// How many flows [`Endpoint::handle_timeout`] closes in one call, so that packets need not wait for a million of them.
+const EXPIRIES_PER_CALL: usize = 1024;
+
+/// Errors that pingferry makes: as many a second as Linux does in all (`icmp_msgs_per_sec`), and a burst that a
+/// traceroute to a dozen hosts does not use up.
+const ERRORS_PER_SECOND: u32 = 1000;
+const ERROR_BURST: u32 = 200;
+
+/// How flows are given sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Flows to different destinations share a socket.
+    #[default]
+    Shared,
+    /// Each flow has a socket, and so an identifier, to itself.
+    PerFlow,
+}
+
+/// How an endpoint behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long a flow stays without a request or an answer. RFC 5508 REQ-1 asks for 60 s or more.
+    pub idle_timeout: Duration,
+    /// How long a socket stays open without a flow.
+    pub socket_linger: Duration,
+    /// How flows are given sockets.
+    pub sharing: Sharing,
+    /// How many flows there may be; at one more, the flow that was idle longest gives way. At least 1.
+    pub max_flows: usize,
+    /// Which destinations may be pinged.
+    pub policy: Policy,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(60),
+            socket_linger: Duration::from_secs(10),
+            sharing: Sharing::default(),
+            max_flows: 262_144,
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// How a path behaves.
+#[derive(Clone, Debug)]
+pub struct PathConfig {
+    /// The address space the path belongs to.
+    pub domain: DomainId,
+    /// The largest packet the path carries, in bytes.
+    pub mtu: usize,
+    /// The source of ICMP errors that pingferry itself sends on this path; without it there are none on IPv4.
+    pub gateway_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub gateway_v6: Option<Ipv6Addr>,
+    /// Answer what is not an echo request with Destination Unreachable, administratively prohibited, so that programs
+    /// fail at once; otherwise it is dropped silently.
+    pub prohibit_others: bool,
+}
+
+impl Default for PathConfig {
+    fn default() -> Self {
+        Self { domain: DomainId::default(), mtu: 1500, gateway_v4: None, gateway_v6: None, prohibit_others: false }
+    }
+}
+
+impl PathConfig {
+    fn gateway(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.gateway_v4.map(IpAddr::V4),
+            Family::V6 => self.gateway_v6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// What became of an input. Drops are in the [`Counters`] as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// It is among the outputs.
+    Forwarded,
+    /// It went no further; its sender may have been told.
+    Dropped(DropReason),
+}
+
+/// The proxy's core: see the [crate's documentation](crate) for how it is driven.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub(crate) config: Config,
+    pub(crate) paths: HashMap<PathId, PathConfig>,
+    next_path: u32,
+    pub(crate) flows: FlowTable,
+    pub(crate) destinations: Destinations,
+    pub(crate) sockets: SocketPool,
+    pub(crate) outputs: Outputs,
+    pub(crate) counters: Counters,
+    error_budget: TokenBucket,
+    hasher: RandomState,
+}
+
+impl Endpoint {
+    /// An endpoint without paths or flows.
+    pub fn new(config: Config) -> Self {
+        Self {
+            sockets: SocketPool::new(config.socket_linger),
+            config,
+            paths: HashMap::new(),
+            next_path: 0,
+            flows: FlowTable::new(),
+            destinations: Destinations::new(),
+            outputs: Outputs::default(),
+            counters: Counters::default(),
+            error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Adds a path. Its identifier is never used again.
+    pub fn add_path(&mut self, config: PathConfig) -> PathId {
+        let id = PathId(self.next_path);
+        self.next_path += 1;
+        self.paths.insert(id, config);
+        id
+    }
+
+    /// Removes a path. Its flows stay until they are idle or appear on another path of the domain; answers to them are
+    /// dropped until then.
+    pub fn remove_path(&mut self, path: PathId) {
+        self.paths.remove(&path);
+    }
+
+    /// Exchanges `taken`, whose contents the driver is done with, for the outputs since the last time.
+    pub fn take_outputs(&mut self, taken: &mut Outputs) {
+        taken.clear();
+        std::mem::swap(&mut self.outputs, taken);
+    }
+
+    /// A socket that [`Output::Open`] asked for is open and has this identifier.
+    pub fn socket_opened(&mut self, now: Instant, socket: SocketId, ident: u16) {
+        self.sockets.opened(socket, ident, now);
+    }
+
+    /// A socket that [`Output::Open`] asked for could not be opened. The next packet that needs it asks again.
+    pub fn socket_failed(&mut self, socket: SocketId) {
+        self.sockets.failed(socket);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let flow = self.flows.oldest().map(|(_, flow)| flow.last_active + self.config.idle_timeout);
+        flow.into_iter().chain(self.sockets.next_deadline()).min()
+    }
+
+    /// Closes flows that are idle and sockets that are unused. May leave some for a next call, which is then due at once.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for _ in 0..EXPIRIES_PER_CALL {
+            match self.flows.oldest() {
+                Some((id, flow)) if flow.last_active + self.config.idle_timeout <= now => {
+                    self.close_flow(id, now);
+                    self.counters.flows_expired += 1;
+                }
+                _ => break,
+            }
+        }
+        while let Some(socket) = self.sockets.expire(now) {
+            self.outputs.queue.push(Output::Close(socket));
+        }
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many flows are alive.
+    pub fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// How many sockets are open.
+    pub fn sockets(&self) -> usize {
+        self.sockets.open_sockets()
+    }
+
+    /// Makes a flow. `None` if every socket there can be has a flow to this destination.
+    pub(crate) fn open_flow(&mut self, key: FlowKey, path: PathId, seq: u16, now: Instant) -> Option<FlowId> {
+        if self.flows.len() >= self.config.max_flows
+            && let Some((oldest, _)) = self.flows.oldest()
+        {
+            self.close_flow(oldest, now);
+            self.counters.flows_evicted += 1;
+        }
+        let preferred = self.preferred_slot(&key);
+        let id = self.flows.insert(Flow { key, path, slot: preferred, seqs: SeqSet::new(seq), last_active: now });
+        let Some(slot) = self.destinations.occupy(id, preferred, &self.flows) else {
+            self.flows.remove(id);
+            return None;
+        };
+        let flow = self.flows.get_mut(id)?;
+        flow.slot = slot;
+        let socket = flow.socket();
+        self.sockets.join(socket, now);
+        self.counters.flows_opened += 1;
+        Some(id)
+    }
+
+    fn close_flow(&mut self, id: FlowId, now: Instant) {
+        self.destinations.vacate(id, &self.flows);
+        if let Some(flow) = self.flows.remove(id) {
+            self.sockets.leave(flow.socket(), now);
+        }
+    }
+
+    /// One pinger keeps one identifier across destinations (RFC 5508 REQ-1), and pingers are spread over the sockets.
+    fn preferred_slot(&self, key: &FlowKey) -> u16 {
+        let hash = self.hasher.hash_one((key.domain, key.source, key.ident));
+        u16::try_from(hash % u64::from(BASE_SLOTS)).unwrap_or(0)
+    }
+
+    /// Tells the sender of `original` about its fate, if the path can say so and the rate allows it.
+    pub(crate) fn originate(&mut self, now: Instant, path: PathId, error: IcmpError, original: &[u8]) {
+        let version = original.first().map(|byte| byte >> 4);
+        let family = if version == Some(4) { Family::V4 } else { Family::V6 };
+        let Some(gateway) = self.paths.get(&path).and_then(|path| path.gateway(family)) else { return };
+        let start = self.outputs.bytes.len();
+        if !originate::emit_error(error, gateway, original, &mut self.outputs.bytes) {
+            return;
+        }
+        if !self.error_budget.take(now) {
+            self.outputs.bytes.truncate(start);
+            return;
+        }
+        self.counters.errors_originated += 1;
+        let packet = start..self.outputs.bytes.len();
+        self.outputs.queue.push(Output::Deliver(Delivery { path, packet, originated: true }));
+    }
+}

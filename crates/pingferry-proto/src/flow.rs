@@ -1,0 +1,109 @@
+//! What a flow is: one *ICMP query session* of RFC 5508 §2.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+use crate::Family;
+use crate::seqset::SeqSet;
+use crate::wire::EchoKind;
+
+/// Ingress connections that share one address space. The same flow on another path of its domain moves there; in another
+/// domain it is another flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DomainId(pub u32);
+
+/// One connection of a domain: where packets come in and answers go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PathId(pub(crate) u32);
+
+/// What a flow needs of its socket. Flows of one class can share sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Class {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Requests leave with Don't Fragment, which IPv4 knows per socket only (`IP_MTU_DISCOVER`, `ip(7)`).
+    pub dont_fragment: bool,
+    /// Each flow has a socket to itself.
+    pub exclusive: bool,
+}
+
+/// A ping socket that an endpoint asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketId {
+    /// What the socket is like.
+    pub class: Class,
+    /// Its place among the sockets of its class; places are filled again after a close.
+    pub slot: u16,
+}
+
+/// What tells a flow from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FlowKey {
+    pub(crate) domain: DomainId,
+    pub(crate) class: Class,
+    pub(crate) kind: EchoKind,
+    pub(crate) ident: u16,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+}
+
+impl FlowKey {
+    /// What no two flows on one socket may share: a reply is known by its socket and by this. Flows of an exclusive class
+    /// all have the same peer, so that no two of them fit on one socket.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer::new(self.class, self.destination)
+    }
+
+    /// Whether an answer from `address` can be meant for this flow. Whoever listens may answer a broadcast or multicast.
+    pub(crate) fn accepts(&self, address: IpAddr) -> bool {
+        self.destination == address || is_group(self.destination)
+    }
+}
+
+/// A class of sockets, and the address that tells its flows apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Peer {
+    pub(crate) class: Class,
+    address: IpAddr,
+}
+
+impl Peer {
+    pub(crate) fn new(class: Class, address: IpAddr) -> Self {
+        let unspecified = match class.family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Self { class, address: if class.exclusive { unspecified } else { address } }
+    }
+}
+
+/// Whether `address` stands for several hosts: multicast, or the limited broadcast address.
+pub(crate) fn is_group(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    }
+}
+
+/// A flow's place in the [`FlowTable`](crate::table::FlowTable).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FlowId(pub(crate) u32);
+
+/// A flow that is alive.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) key: FlowKey,
+    /// The path its newest request came in on.
+    pub(crate) path: PathId,
+    /// The slot of its socket.
+    pub(crate) slot: u16,
+    /// What it has asked.
+    pub(crate) seqs: SeqSet,
+    pub(crate) last_active: Instant,
+}
+
+impl Flow {
+    pub(crate) fn socket(&self) -> SocketId {
+        SocketId { class: self.key.class, slot: self.slot }
+    }
+}

@@ -1,0 +1,72 @@
+//! ICMP errors from pingferry itself.
+
+use std::net::IpAddr;
+
+use crate::flow::is_group;
+use crate::wire::{IcmpError, IpHeader, IpPacket, icmp_protocol, is_icmp_error, write_checksum};
+use crate::{DropReason, Family};
+
+/// The hop limit of packets that begin here (RFC 1700, "IP parameters").
+const HOP_LIMIT: u8 = 64;
+
+/// Why a packet is not forwarded, and what its sender is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: DropReason,
+    pub(crate) error: Option<IcmpError>,
+}
+
+impl Refusal {
+    pub(crate) fn answered(reason: DropReason, error: IcmpError) -> Self {
+        Self { reason, error: Some(error) }
+    }
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, error: None }
+    }
+}
+
+/// Appends `error` about `original`, sent by `gateway` to the original's source, to `out`. Says whether there may be an
+/// error about such a packet at all (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
+pub(crate) fn emit_error(error: IcmpError, gateway: IpAddr, original: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(packet) = IpPacket::parse(original) else { return false };
+    if !deserves_error(&packet) || Family::of(gateway) != packet.header.family() {
+        return false;
+    }
+    let family = packet.header.family();
+    // As much of the original as fits in the size every host takes (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)), headers of
+    // the error included.
+    let (quote_len, traffic_class) = match family {
+        // Precedence 6, internetwork control (RFC 1812 §4.3.2.5).
+        Family::V4 => (576 - 20 - 8, 0xc0),
+        Family::V6 => (1280 - 40 - 8, 0),
+    };
+    let quote = original.get(..quote_len).unwrap_or(original);
+    let header = IpHeader {
+        source: gateway,
+        destination: packet.header.source,
+        protocol: icmp_protocol(family),
+        hop_limit: HOP_LIMIT,
+        traffic_class,
+        identification: 0,
+        dont_fragment: false,
+        fragment: None,
+    };
+    header.emit(8 + quote.len(), out);
+    let message = out.len();
+    error.emit(out);
+    out.extend_from_slice(quote);
+    if let Some(message) = out.get_mut(message..) {
+        write_checksum(header.source, header.destination, message);
+    }
+    true
+}
+
+fn deserves_error(packet: &IpPacket<'_>) -> bool {
+    let header = &packet.header;
+    let first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
+    let error = header.is_icmp() && packet.payload.first().is_none_or(|&kind| is_icmp_error(header.family(), kind));
+    first && !error && !is_group(header.destination)
+}

@@ -1,0 +1,200 @@
+//! The sockets that flows share: which are open, how many flows each carries, and when one without flows is closed.
+//!
+//! States of a slot: *closed* → (a flow sends) *opening* → (the driver answers) *open* → (no flow for the linger time)
+//! *closed*. A failure to open closes the slot again.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::Family;
+use crate::flow::{Class, SocketId};
+
+#[derive(Debug)]
+pub(crate) struct SocketPool {
+    linger: Duration,
+    by_class: [Vec<Slot>; CLASSES],
+    /// Sockets that had no flow left at some time, by that time; each at most once.
+    idle: VecDeque<(Instant, SocketId)>,
+    open: usize,
+}
+
+const CLASSES: usize = 8;
+
+#[derive(Clone, Debug)]
+struct Slot {
+    state: State,
+    flows: u32,
+    /// When the last flow left, or the socket was opened.
+    idle_since: Instant,
+    /// Whether it stands in `idle`.
+    queued: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Closed,
+    Opening,
+    Open { ident: u16 },
+}
+
+impl SocketPool {
+    pub(crate) fn new(linger: Duration) -> Self {
+        Self { linger, by_class: Default::default(), idle: VecDeque::new(), open: 0 }
+    }
+
+    /// How many sockets are open.
+    pub(crate) fn open_sockets(&self) -> usize {
+        self.open
+    }
+
+    /// The identifier of an open socket.
+    pub(crate) fn ident(&self, id: SocketId) -> Option<u16> {
+        match self.slot(id)?.state {
+            State::Open { ident } => Some(ident),
+            State::Closed | State::Opening => None,
+        }
+    }
+
+    /// A new flow is on a socket.
+    pub(crate) fn join(&mut self, id: SocketId, now: Instant) {
+        if let Some(slots) = self.by_class.get_mut(class_index(id.class)) {
+            let len = usize::from(id.slot) + 1;
+            if slots.len() < len {
+                slots.resize(len, Slot { state: State::Closed, flows: 0, idle_since: now, queued: false });
+            }
+        }
+        if let Some(slot) = self.slot_mut(id) {
+            slot.flows += 1;
+        }
+    }
+
+    /// A flow has something to send. True if the socket has to be opened for it.
+    pub(crate) fn needs_opening(&mut self, id: SocketId) -> bool {
+        let closed = self.slot_mut(id).filter(|slot| slot.state == State::Closed);
+        closed.map(|slot| slot.state = State::Opening).is_some()
+    }
+
+    /// A flow is gone from a socket.
+    pub(crate) fn leave(&mut self, id: SocketId, now: Instant) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        slot.flows = slot.flows.saturating_sub(1);
+        if slot.flows == 0 {
+            self.rest(id, now);
+        }
+    }
+
+    /// The driver opened a socket.
+    pub(crate) fn opened(&mut self, id: SocketId, ident: u16, now: Instant) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        slot.state = State::Open { ident };
+        let unused = slot.flows == 0;
+        self.open += 1;
+        if unused {
+            self.rest(id, now);
+        }
+    }
+
+    /// The driver could not open a socket; the next packet for it tries again.
+    pub(crate) fn failed(&mut self, id: SocketId) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.state = State::Closed;
+        }
+    }
+
+    /// A socket that has been without flows for the linger time; it counts as closed from now on.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<SocketId> {
+        while self.next_deadline()? <= now {
+            let (_, id) = self.idle.pop_front()?;
+            let linger = self.linger;
+            let slot = self.slot_mut(id)?;
+            slot.queued = false;
+            if slot.flows > 0 || slot.state == State::Closed {
+                continue;
+            }
+            let since = slot.idle_since;
+            if since + linger <= now {
+                slot.state = State::Closed;
+                self.open -= 1;
+                return Some(id);
+            }
+            self.rest(id, since);
+        }
+        None
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.idle.front().map(|(since, _)| *since + self.linger)
+    }
+
+    fn rest(&mut self, id: SocketId, now: Instant) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        slot.idle_since = now;
+        let open = matches!(slot.state, State::Open { .. });
+        if open && !std::mem::replace(&mut slot.queued, true) {
+            self.idle.push_back((now, id));
+        }
+    }
+
+    fn slot(&self, id: SocketId) -> Option<&Slot> {
+        self.by_class.get(class_index(id.class))?.get(usize::from(id.slot))
+    }
+
+    fn slot_mut(&mut self, id: SocketId) -> Option<&mut Slot> {
+        self.by_class.get_mut(class_index(id.class))?.get_mut(usize::from(id.slot))
+    }
+}
+
+fn class_index(class: Class) -> usize {
+    let family = match class.family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    };
+    family | usize::from(class.dont_fragment) << 1 | usize::from(class.exclusive) << 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: SocketId =
+        SocketId { class: Class { family: Family::V6, dont_fragment: true, exclusive: false }, slot: 3 };
+    const LINGER: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_socket_is_asked_for_once_and_again_after_a_failure() {
+        let now = Instant::now();
+        let mut pool = SocketPool::new(LINGER);
+        pool.join(ID, now);
+        assert!(pool.needs_opening(ID));
+        assert!(!pool.needs_opening(ID));
+        pool.failed(ID);
+        assert!(pool.needs_opening(ID));
+        pool.opened(ID, 7, now);
+        assert_eq!((pool.ident(ID), pool.open_sockets()), (Some(7), 1));
+        assert!(!pool.needs_opening(ID));
+    }
+
+    #[test]
+    fn a_socket_closes_when_it_was_without_flows_for_the_linger_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pool = SocketPool::new(LINGER);
+        pool.join(ID, start);
+        pool.needs_opening(ID);
+        pool.opened(ID, 7, start);
+        assert_eq!(pool.next_deadline(), None, "in use");
+
+        pool.leave(ID, at(5));
+        assert_eq!(pool.expire(at(14)), None);
+        pool.join(ID, at(14));
+        assert_eq!(pool.expire(at(20)), None, "in use again");
+        pool.leave(ID, at(21));
+        pool.join(ID, at(22));
+        pool.leave(ID, at(23));
+        assert_eq!(pool.expire(at(31)), None, "idle since 23");
+        assert_eq!(pool.expire(at(33)), Some(ID));
+        assert_eq!((pool.ident(ID), pool.open_sockets(), pool.next_deadline()), (None, 0, None));
+        pool.join(ID, at(34));
+        assert!(pool.needs_opening(ID), "a closed socket is opened again");
+    }
+}

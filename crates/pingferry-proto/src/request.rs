@@ -1,0 +1,180 @@
+//! The way out: from a packet of a path to a message for a ping socket.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::endpoint::{Endpoint, Sharing, Verdict};
+use crate::flow::{Class, FlowId, FlowKey, PathId, is_group};
+use crate::originate::Refusal;
+use crate::output::{Output, Transmit};
+use crate::wire::{Echo, IcmpError, IpHeader, IpPacket, icmp_checksum};
+use crate::{DropReason, Family};
+
+/// Why the kernel did not send a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// There is no socket: it could not be opened.
+    NoSocket,
+    /// ENETUNREACH: no route.
+    NoRoute,
+    /// EHOSTUNREACH: the host does not answer on its link.
+    HostUnreachable,
+    /// EMSGSIZE: larger than the path carries; its MTU in bytes where it is known.
+    TooBig(Option<u32>),
+    /// EACCES, EPERM: a prohibiting route, a firewall, or a broadcast address.
+    Prohibited,
+    /// EAGAIN, ENOBUFS: the send buffer is full.
+    BufferFull,
+    /// Any other.
+    Other,
+}
+
+impl Endpoint {
+    /// A packet came in on a path.
+    pub fn handle_packet(&mut self, now: Instant, path: PathId, packet: &[u8]) -> Verdict {
+        self.counters.packets += 1;
+        match self.forward(now, path, packet) {
+            Ok(()) => {
+                self.counters.requests_sent += 1;
+                Verdict::Forwarded
+            }
+            Err(refusal) => self.refuse(now, path, refusal, packet),
+        }
+    }
+
+    /// The kernel did not send `transmit`, whose message was `message`.
+    pub fn handle_send_error(
+        &mut self,
+        now: Instant,
+        transmit: &Transmit,
+        message: &[u8],
+        error: SendError,
+    ) -> Verdict {
+        self.counters.requests_sent -= 1;
+        let mut original = Vec::with_capacity(transmit.header.wire_len() + message.len());
+        transmit.header.emit(message.len(), &mut original);
+        original.extend_from_slice(message);
+        self.refuse(now, transmit.path, send_refusal(transmit.header.family(), error), &original)
+    }
+
+    fn refuse(&mut self, now: Instant, path: PathId, refusal: Refusal, packet: &[u8]) -> Verdict {
+        self.counters.request_drops[refusal.reason] += 1;
+        if let Some(error) = refusal.error {
+            self.originate(now, path, error, packet);
+        }
+        Verdict::Dropped(refusal.reason)
+    }
+
+    fn forward(&mut self, now: Instant, path: PathId, packet: &[u8]) -> Result<(), Refusal> {
+        let config = self.paths.get(&path).ok_or(DropReason::PathClosed)?;
+        let domain = config.domain;
+        let IpPacket { header, payload } = IpPacket::parse(packet)?;
+        check_addresses(&header)?;
+        let echo = parse_request(&header, payload).map_err(|reason| match reason {
+            DropReason::NotIcmp | DropReason::NotEchoRequest if config.prohibit_others => {
+                Refusal::answered(reason, IcmpError::prohibited(header.family()))
+            }
+            _ => reason.into(),
+        })?;
+        if header.hop_limit <= 1 {
+            let error = IcmpError::time_exceeded(header.family());
+            return Err(Refusal::answered(DropReason::HopLimitExceeded, error));
+        }
+        if !self.config.policy.allows(header.destination) {
+            let error = IcmpError::prohibited(header.family());
+            return Err(Refusal::answered(DropReason::DestinationRefused, error));
+        }
+        let key = FlowKey {
+            domain,
+            class: self.class(&header),
+            kind: echo.kind,
+            ident: echo.ident,
+            source: header.source,
+            destination: header.destination,
+        };
+        let flow = self.find_or_open_flow(key, path, echo.seq, now)?;
+        self.transmit(flow, &header, payload);
+        Ok(())
+    }
+
+    fn class(&self, header: &IpHeader) -> Class {
+        Class {
+            family: header.family(),
+            dont_fragment: header.dont_fragment,
+            exclusive: self.config.sharing == Sharing::PerFlow || is_group(header.destination),
+        }
+    }
+
+    fn find_or_open_flow(&mut self, key: FlowKey, path: PathId, seq: u16, now: Instant) -> Result<FlowId, Refusal> {
+        let Some(id) = self.flows.find(&key) else {
+            let error = IcmpError::prohibited(key.class.family);
+            return self.open_flow(key, path, seq, now).ok_or(Refusal::answered(DropReason::NoSocket, error));
+        };
+        if let Some(flow) = self.flows.get_mut(id) {
+            flow.path = path;
+            flow.seqs.insert(seq);
+        }
+        self.flows.touch(id, now);
+        Ok(id)
+    }
+
+    fn transmit(&mut self, flow: FlowId, header: &IpHeader, message: &[u8]) {
+        let Some(flow) = self.flows.get(flow) else { return };
+        if self.sockets.needs_opening(flow.socket()) {
+            self.outputs.queue.push(Output::Open(flow.socket()));
+        }
+        let start = self.outputs.bytes.len();
+        self.outputs.bytes.extend_from_slice(message);
+        self.outputs.queue.push(Output::Transmit(Transmit {
+            socket: flow.socket(),
+            hop_limit: header.hop_limit - 1,
+            path: flow.path,
+            header: *header,
+            message: start..self.outputs.bytes.len(),
+        }));
+    }
+}
+
+/// What RFC 1812 §5.3.7 and RFC 4291 §2.5, §2.7 rule out.
+fn check_addresses(header: &IpHeader) -> Result<(), DropReason> {
+    let source = header.source;
+    let loopback_or_mapped = match source {
+        IpAddr::V4(source) => source.is_loopback(),
+        IpAddr::V6(source) => source.is_loopback() || source.to_ipv4_mapped().is_some(),
+    };
+    if source.is_unspecified() || is_group(source) || loopback_or_mapped {
+        return Err(DropReason::InvalidSource);
+    }
+    if source == header.destination {
+        return Err(DropReason::SourceIsDestination);
+    }
+    Ok(())
+}
+
+fn parse_request(header: &IpHeader, payload: &[u8]) -> Result<Echo, DropReason> {
+    if !header.is_icmp() {
+        return Err(DropReason::NotIcmp);
+    }
+    if header.fragment.is_some() {
+        return Err(DropReason::Fragment);
+    }
+    let echo = Echo::parse_request(header.family(), payload)?;
+    if !icmp_checksum(header.source, header.destination, payload).is_valid() {
+        return Err(DropReason::BadIcmpChecksum);
+    }
+    Ok(echo)
+}
+
+fn send_refusal(family: Family, error: SendError) -> Refusal {
+    let answered = Refusal::answered;
+    match error {
+        SendError::NoSocket => answered(DropReason::NoSocket, IcmpError::prohibited(family)),
+        SendError::NoRoute => answered(DropReason::NoRoute, IcmpError::no_route(family)),
+        SendError::HostUnreachable => answered(DropReason::HostUnreachable, IcmpError::host_unreachable(family)),
+        SendError::TooBig(Some(mtu)) => answered(DropReason::TooBig, IcmpError::too_big(family, mtu)),
+        SendError::TooBig(None) => DropReason::TooBig.into(),
+        SendError::Prohibited => answered(DropReason::SendProhibited, IcmpError::prohibited(family)),
+        SendError::BufferFull => DropReason::SendBufferFull.into(),
+        SendError::Other => DropReason::SendFailed.into(),
+    }
+}

@@ -1,0 +1,169 @@
+//! The sequence numbers a flow has sent.
+//!
+//! A ping counts up by one, so nearly every flow's numbers are a single run, which is kept in place. A sender that leaves
+//! gaps gets a sorted list of runs, and one that leaves thousands of them a bitmap, so a set never takes more than 8 KiB.
+
+/// An exact set of 16-bit sequence numbers.
+#[derive(Clone, Debug)]
+pub(crate) enum SeqSet {
+    Run(Run),
+    #[expect(clippy::box_collection, reason = "most flows have one run: what the others need must not cost them room")]
+    Runs(Box<Vec<Run>>),
+    Bitmap(Box<[u64; WORDS]>),
+}
+
+const WORDS: usize = 1024;
+/// As many runs as take the room of a bitmap.
+const MAX_RUNS: usize = WORDS * size_of::<u64>() / size_of::<Run>();
+
+/// All numbers from `first` to `last`, both included; `first <= last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    first: u16,
+    last: u16,
+}
+
+impl SeqSet {
+    pub(crate) fn new(seq: u16) -> Self {
+        Self::Run(Run { first: seq, last: seq })
+    }
+
+    pub(crate) fn contains(&self, seq: u16) -> bool {
+        match self {
+            Self::Run(run) => run.contains(seq),
+            Self::Runs(runs) => {
+                let at = runs.partition_point(|run| run.last < seq);
+                runs.get(at).is_some_and(|run| run.contains(seq))
+            }
+            Self::Bitmap(words) => {
+                let (word, bit) = position(seq);
+                words.get(word).is_some_and(|word| word & bit != 0)
+            }
+        }
+    }
+
+    pub(crate) fn insert(&mut self, seq: u16) {
+        match self {
+            Self::Run(run) => {
+                if run.extend(seq) {
+                    return;
+                }
+                let new = Run { first: seq, last: seq };
+                let (low, high) = if new.first < run.first { (new, *run) } else { (*run, new) };
+                *self = Self::Runs(Box::new(vec![low, high]));
+            }
+            Self::Runs(runs) => {
+                insert_run(runs, seq);
+                if runs.len() > MAX_RUNS {
+                    *self = Self::Bitmap(bitmap(runs));
+                }
+            }
+            Self::Bitmap(words) => set(words, seq),
+        }
+    }
+}
+
+impl Run {
+    fn contains(self, seq: u16) -> bool {
+        self.first <= seq && seq <= self.last
+    }
+
+    /// Takes in a number that is in the run or next to it; says whether it is.
+    fn extend(&mut self, seq: u16) -> bool {
+        let fits = self.first.saturating_sub(1) <= seq && seq <= self.last.saturating_add(1);
+        if fits {
+            self.first = self.first.min(seq);
+            self.last = self.last.max(seq);
+        }
+        fits
+    }
+}
+
+fn insert_run(runs: &mut Vec<Run>, seq: u16) {
+    // The first run that ends at `seq` - 1 or later: it holds `seq`, can take it in, or lies behind it.
+    let at = runs.partition_point(|run| u32::from(run.last) + 1 < u32::from(seq));
+    let Some(last) = runs.get_mut(at).and_then(|run| run.extend(seq).then_some(run.last)) else {
+        runs.insert(at, Run { first: seq, last: seq });
+        return;
+    };
+    if let Some(next) = runs.get(at + 1).copied().filter(|next| last.checked_add(1) == Some(next.first)) {
+        runs.remove(at + 1);
+        if let Some(run) = runs.get_mut(at) {
+            run.last = next.last;
+        }
+    }
+}
+
+fn bitmap(runs: &[Run]) -> Box<[u64; WORDS]> {
+    let mut words = Box::new([0; WORDS]);
+    for seq in runs.iter().flat_map(|run| run.first..=run.last) {
+        set(&mut words, seq);
+    }
+    words
+}
+
+fn set(words: &mut [u64; WORDS], seq: u16) {
+    let (word, bit) = position(seq);
+    if let Some(word) = words.get_mut(word) {
+        *word |= bit;
+    }
+}
+
+fn position(seq: u16) -> (usize, u64) {
+    (usize::from(seq >> 6), 1 << (seq & 63))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set_of(seqs: impl IntoIterator<Item = u16>) -> SeqSet {
+        let mut seqs = seqs.into_iter();
+        let mut set = SeqSet::new(seqs.next().unwrap());
+        seqs.for_each(|seq| set.insert(seq));
+        set
+    }
+
+    #[test]
+    fn a_ping_stays_one_run_even_around_the_end() {
+        assert!(matches!(set_of(1..=60_000), SeqSet::Run(Run { first: 1, last: 60_000 })));
+        let wrapped = set_of((65_000..=u16::MAX).chain(0..10));
+        assert!(wrapped.contains(u16::MAX) && wrapped.contains(0) && wrapped.contains(9));
+        assert!(!wrapped.contains(10) && !wrapped.contains(64_999));
+    }
+
+    #[test]
+    fn a_filled_gap_joins_two_runs() {
+        let SeqSet::Runs(runs) = set_of([1, 3, 7, 2]) else { panic!("gaps need runs") };
+        assert_eq!(*runs, [Run { first: 1, last: 3 }, Run { first: 7, last: 7 }]);
+    }
+
+    #[test]
+    fn many_gaps_become_a_bitmap() {
+        let set = set_of((0..10_000).map(|n| n * 3));
+        assert!(matches!(set, SeqSet::Bitmap(_)));
+        assert!(set.contains(29_997) && !set.contains(29_998) && !set.contains(1));
+    }
+
+    #[test]
+    fn the_inline_form_is_small() {
+        assert!(size_of::<SeqSet>() <= 16);
+    }
+
+    proptest! {
+        #[test]
+        fn holds_exactly_what_was_inserted(
+            seqs in proptest::collection::vec(prop_oneof![0u16..40, 65_500u16.., any::<u16>()], 1..300)
+        ) {
+            let set = set_of(seqs.iter().copied());
+            let expected: BTreeSet<u16> = seqs.into_iter().collect();
+            for seq in (0..60).chain(65_400..=u16::MAX).chain(expected.iter().copied()) {
+                prop_assert_eq!(set.contains(seq), expected.contains(&seq), "{}", seq);
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Each kind of bad packet has its reason, sends nothing and is answered only where an answer is due.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod support;
+
+use pingferry_proto::wire::{IpHeader, MAX_PACKET};
+use pingferry_proto::{Config, DropReason, PathConfig, Policy, Verdict};
+use support::*;
+
+fn dropped_with(packet: &[u8]) -> DropReason {
+    let mut bench = Bench::new(Config::default());
+    let verdict = bench.packet(packet);
+    assert!(bench.sent.is_empty() && bench.opened.is_empty());
+    let Verdict::Dropped(reason) = verdict else { panic!("forwarded") };
+    let counters = bench.endpoint.counters();
+    assert_eq!((counters.packets, counters.request_drops[reason], counters.request_drops.total()), (1, 1, 1));
+    reason
+}
+
+#[test]
+fn malformed() {
+    assert_eq!(dropped_with(&[]), DropReason::Truncated);
+    assert_eq!(dropped_with(&[0x45; 10]), DropReason::Truncated);
+    assert_eq!(dropped_with(&[0x50; 40]), DropReason::BadVersion);
+    assert_eq!(dropped_with(&vec![0x60; MAX_PACKET + 1]), DropReason::Oversized);
+    let whole = echo(CLIENT, TARGET, 1, 1);
+    assert_eq!(dropped_with(&whole[..whole.len() - 1]), DropReason::Truncated);
+    let whole = echo(CLIENT_6, TARGET_6, 1, 1);
+    assert_eq!(dropped_with(&whole[..whole.len() - 1]), DropReason::Truncated);
+}
+
+#[test]
+fn checksums() {
+    for (client, target) in [(CLIENT, TARGET), (CLIENT_6, TARGET_6)] {
+        let mut damaged = echo(client, target, 1, 1);
+        *damaged.last_mut().unwrap() ^= 1;
+        assert_eq!(dropped_with(&damaged), DropReason::BadIcmpChecksum);
+    }
+    let mut damaged = echo(CLIENT, TARGET, 1, 1);
+    damaged[8] = 9;
+    assert_eq!(dropped_with(&damaged), DropReason::BadHeaderChecksum);
+}
+
+#[test]
+fn not_an_echo_request() {
+    let udp = |header: IpHeader| packet(&IpHeader { protocol: 17, ..header }, &[0; 8]);
+    assert_eq!(dropped_with(&udp(header(CLIENT, TARGET))), DropReason::NotIcmp);
+    assert_eq!(dropped_with(&udp(header(CLIENT_6, TARGET_6))), DropReason::NotIcmp);
+    let other_family = IpHeader { protocol: 58, ..header(CLIENT, TARGET) };
+    assert_eq!(dropped_with(&echo_with(&other_family, 1, 1, b"")), DropReason::NotIcmp);
+    let v4 = header(CLIENT, TARGET);
+    for icmp_type in [0, 3, 11, 13, 17, 43] {
+        assert_eq!(dropped_with(&packet(&v4, &icmp(&v4, icmp_type, 1, 1, b""))), DropReason::NotEchoRequest);
+    }
+    let v6 = header(CLIENT_6, TARGET_6);
+    for icmp_type in [1, 129, 133, 135, 143] {
+        assert_eq!(dropped_with(&packet(&v6, &icmp(&v6, icmp_type, 1, 1, b""))), DropReason::NotEchoRequest);
+    }
+    let mut with_code = icmp(&v4, 8, 1, 1, b"");
+    with_code[1] = 1;
+    assert_eq!(dropped_with(&packet(&v4, &with_code)), DropReason::BadCode);
+    assert_eq!(dropped_with(&packet(&v4, &[8, 0, 0, 0])), DropReason::Truncated);
+}
+
+#[test]
+fn addresses() {
+    for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+        assert_eq!(dropped_with(&echo(source, TARGET, 1, 1)), DropReason::InvalidSource, "{source}");
+    }
+    for source in ["::", "::1", "ff02::1", "::ffff:10.0.0.1"] {
+        assert_eq!(dropped_with(&echo(source, TARGET_6, 1, 1)), DropReason::InvalidSource, "{source}");
+    }
+    assert_eq!(dropped_with(&echo(TARGET, TARGET, 1, 1)), DropReason::SourceIsDestination);
+    for destination in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+        assert_eq!(dropped_with(&echo(CLIENT, destination, 1, 1)), DropReason::DestinationRefused);
+    }
+    assert_eq!(dropped_with(&echo(CLIENT_6, "ff02::1", 1, 1)), DropReason::DestinationRefused);
+}
+
+#[test]
+fn a_refused_destination_is_told_and_an_allowed_one_passes() {
+    let mut bench = Bench::new(Config::default());
+    let _ = bench.packet(&echo(CLIENT, "127.0.0.1", 1, 1));
+    let _ = bench.packet(&echo(CLIENT_6, "::1", 1, 1));
+    let told: Vec<_> = bench.delivered.iter().map(|(_, packet)| parse(packet).payload[..2].to_vec()).collect();
+    assert_eq!(told, [[3, 13], [1, 1]]);
+
+    let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap()] };
+    let mut bench = Bench::new(Config { policy, ..Config::default() });
+    bench.send(&echo(CLIENT, "127.0.0.1", 1, 1));
+}
+
+#[test]
+fn a_path_can_prohibit_what_is_not_an_echo() {
+    let mut bench = Bench::new(Config::default());
+    bench.path = bench.endpoint.add_path(PathConfig { prohibit_others: true, ..path_config() });
+    let v4 = header(CLIENT, TARGET);
+    let tcp = packet(&IpHeader { protocol: 6, ..v4 }, &[0; 20]);
+    assert_eq!(bench.packet(&tcp), Verdict::Dropped(DropReason::NotIcmp));
+    let told = parse(&bench.delivered[0].1);
+    assert_eq!(told.payload[..2], [3, 13]);
+    assert_eq!(told.payload[8..], tcp[..]);
+
+    let quiet = [
+        packet(&v4, &icmp(&v4, 3, 0, 0, &[0; 28])),
+        packet(&IpHeader { protocol: 17, ..header(CLIENT, "224.0.0.251") }, &[0; 8]),
+        packet(&IpHeader { protocol: 17, ..header(CLIENT_6, "ff02::2") }, &[0; 8]),
+    ];
+    for packet in quiet {
+        let _ = bench.packet(&packet);
+    }
+    assert_eq!(bench.delivered.len(), 1, "no errors about errors or multicast");
+}
+
+#[test]
+fn errors_are_limited() {
+    let mut bench = Bench::new(Config::default());
+    for seq in 0..10_000 {
+        let _ = bench.packet(&echo(CLIENT, "127.0.0.1", 1, seq));
+    }
+    assert_eq!(bench.delivered.len(), 200);
+    assert_eq!(bench.endpoint.counters().errors_originated, 200);
+    assert_eq!(bench.endpoint.counters().request_drops[DropReason::DestinationRefused], 10_000);
+}

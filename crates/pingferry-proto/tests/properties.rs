@@ -1,0 +1,156 @@
+//! What holds for every sequence of inputs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod support;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use pingferry_proto::wire::{Fragment, IpHeader, IpPacket};
+use pingferry_proto::{Config, DomainId, Endpoint, PathConfig, PathId, Sharing, Verdict};
+use proptest::prelude::*;
+use support::*;
+
+fn any_header() -> impl Strategy<Value = IpHeader> {
+    let v4 = (any::<[u8; 4]>(), any::<[u8; 4]>(), any::<u16>(), any::<bool>())
+        .prop_map(|(s, d, id, df)| (IpAddr::V4(Ipv4Addr::from(s)), IpAddr::V4(Ipv4Addr::from(d)), u32::from(id), df));
+    let v6 = (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<u32>())
+        .prop_map(|(s, d, id)| (IpAddr::V6(Ipv6Addr::from(s)), IpAddr::V6(Ipv6Addr::from(d)), id, true));
+    let fragment = proptest::option::of((0u16..8192, any::<bool>()))
+        .prop_map(|fragment| fragment.map(|(offset, more)| Fragment { offset: offset << 3, more }))
+        .prop_filter("an atomic fragment is none", |f| f.is_none_or(|f| f.more || f.offset > 0));
+    let protocol = prop_oneof![Just(1u8), Just(58), Just(17), 100..200u8];
+    (prop_oneof![v4, v6], any::<u8>(), any::<u8>(), protocol, fragment).prop_map(
+        |((source, destination, identification, dont_fragment), hop_limit, traffic_class, protocol, fragment)| {
+            IpHeader {
+                source,
+                destination,
+                protocol,
+                hop_limit,
+                traffic_class,
+                identification: if source.is_ipv6() && fragment.is_none() { 0 } else { identification },
+                dont_fragment,
+                fragment,
+            }
+        },
+    )
+}
+
+/// One step of a world with a few clients, targets and identifiers.
+#[derive(Clone, Debug)]
+enum Step {
+    Request {
+        path: usize,
+        client: u8,
+        target: u8,
+        ident: u16,
+        seq: u16,
+    },
+    /// Answer the n-th request sent, truthfully or from another host.
+    Answer {
+        sent: usize,
+        from: u8,
+    },
+    Garbage(Vec<u8>),
+    Wait(u64),
+    Descriptors(usize),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0usize..3, 0u8..3, 0u8..3, 0u16..4, 0u16..5)
+            .prop_map(|(path, client, target, ident, seq)| Step::Request { path, client, target, ident, seq }),
+        6 => (any::<prop::sample::Index>(), 0u8..4).prop_map(|(sent, from)| Step::Answer { sent: sent.index(1000), from }),
+        1 => proptest::collection::vec(any::<u8>(), 0..80).prop_map(Step::Garbage),
+        1 => (0u64..40).prop_map(Step::Wait),
+        1 => (0usize..6).prop_map(Step::Descriptors),
+    ]
+}
+
+fn target(n: u8) -> String {
+    format!("192.0.2.{}", n + 1)
+}
+
+fn balanced(endpoint: &Endpoint) -> bool {
+    let c = endpoint.counters();
+    c.packets == c.requests_sent + c.request_drops.total() && c.answers == c.answers_returned + c.answer_drops.total()
+}
+
+proptest! {
+    #[test]
+    fn what_is_emitted_parses_to_the_same(header in any_header(), payload in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let bytes = packet(&header, &payload);
+        prop_assert_eq!(bytes.len(), header.wire_len() + payload.len());
+        prop_assert_eq!(IpPacket::parse(&bytes), Ok(IpPacket { header, payload: &payload }));
+    }
+
+    #[test]
+    fn garbage_is_counted(packets in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..120), 1..20)) {
+        let mut bench = Bench::new(Config::default());
+        for mut packet in packets {
+            if let Some(first) = packet.first_mut() {
+                *first = if *first & 1 == 0 { 0x45 } else { 0x60 };
+            }
+            let _ = bench.packet(&packet);
+            prop_assert!(balanced(&bench.endpoint));
+        }
+    }
+
+    #[test]
+    fn an_answer_goes_to_who_asked_and_the_books_balance(
+        steps in proptest::collection::vec(any_step(), 1..120),
+        per_flow: bool,
+        max_flows in 1usize..12,
+    ) {
+        let sharing = if per_flow { Sharing::PerFlow } else { Sharing::Shared };
+        let mut bench = Bench::new(Config { sharing, max_flows, ..Config::default() });
+        let paths: Vec<PathId> = [0, 0, 1]
+            .map(|domain| bench.endpoint.add_path(PathConfig { domain: DomainId(domain), ..path_config() }))
+            .to_vec();
+        // Who asked with which socket, destination and seq: (domain, client, ident).
+        let mut asked: HashMap<_, (usize, IpAddr, u16)> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Request { path, client, target: t, ident, seq } => {
+                    let client = format!("10.0.0.{}", client + 1);
+                    let _ = bench.packet_on(paths[path], &echo(&client, &target(t), ident, seq));
+                    let socket = bench.tried.last().unwrap().socket;
+                    asked.insert((socket, ip(&target(t)), seq), (path / 2, ip(&client), ident));
+                }
+                Step::Answer { sent, from } if !bench.sent.is_empty() => {
+                    let sent = bench.sent[sent % bench.sent.len()].clone();
+                    let socket = sent.transmit.socket;
+                    if !bench.idents.contains_key(&socket) {
+                        continue;
+                    }
+                    let reply = bench.reply_to(&sent);
+                    let before = bench.delivered.len();
+                    if bench.answer(socket, &target(from), &reply) == Verdict::Forwarded {
+                        let (path, packet) = &bench.delivered[before];
+                        let seq = u16::from_be_bytes([reply[6], reply[7]]);
+                        let (domain, client, ident) = asked[&(socket, ip(&target(from)), seq)];
+                        let path = paths.iter().position(|other| other == path).unwrap();
+                        prop_assert_eq!(path / 2, domain);
+                        prop_assert_eq!(parse(packet).header.destination, client);
+                        prop_assert_eq!(u16::from_be_bytes([packet[24], packet[25]]), ident);
+                    }
+                }
+                Step::Answer { .. } => {}
+                Step::Garbage(bytes) => {
+                    let _ = bench.packet(&bytes);
+                }
+                Step::Wait(seconds) => bench.advance(Duration::from_secs(seconds)),
+                Step::Descriptors(left) => bench.descriptors_left = left,
+            }
+            prop_assert!(balanced(&bench.endpoint));
+            prop_assert!(bench.endpoint.flows() <= max_flows);
+            prop_assert_eq!(bench.endpoint.sockets(), bench.idents.len());
+        }
+        bench.advance(Duration::from_secs(61));
+        bench.advance(Duration::from_secs(30));
+        bench.advance(Duration::from_secs(30));
+        prop_assert_eq!((bench.endpoint.flows(), bench.endpoint.sockets()), (0, 0));
+        prop_assert_eq!(bench.endpoint.next_deadline(), None);
+    }
+}

@@ -1,0 +1,211 @@
+//! An endpoint with a virtual clock and a network that exists on paper only.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use pingferry_proto::wire::{IpHeader, IpPacket, icmp_protocol, write_checksum};
+use pingferry_proto::{
+    Class, Config, Endpoint, Family, Output, Outputs, PathConfig, PathId, Received, SendError, SocketId, Transmit,
+    Verdict,
+};
+
+pub const CLIENT: &str = "10.0.0.2";
+pub const TARGET: &str = "192.0.2.1";
+pub const CLIENT_6: &str = "fd00::2";
+pub const TARGET_6: &str = "2001:db8::1";
+pub const GATEWAY: &str = "10.0.0.1";
+pub const GATEWAY_6: &str = "fd00::1";
+
+/// A request that left, with its message as it came in.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub transmit: Transmit,
+    pub message: Vec<u8>,
+}
+
+pub struct Bench {
+    pub endpoint: Endpoint,
+    pub now: Instant,
+    pub path: PathId,
+    pub sent: Vec<Sent>,
+    /// What was to be sent, whether there was a socket or not.
+    pub tried: Vec<Transmit>,
+    pub delivered: Vec<(PathId, Vec<u8>)>,
+    pub opened: Vec<SocketId>,
+    pub closed: Vec<SocketId>,
+    pub idents: HashMap<SocketId, u16>,
+    /// Answers the endpoint's wish for a socket.
+    pub descriptors_left: usize,
+}
+
+impl Bench {
+    pub fn new(config: Config) -> Self {
+        let mut endpoint = Endpoint::new(config);
+        let path = endpoint.add_path(path_config());
+        Self {
+            endpoint,
+            now: Instant::now(),
+            path,
+            sent: Vec::new(),
+            tried: Vec::new(),
+            delivered: Vec::new(),
+            opened: Vec::new(),
+            closed: Vec::new(),
+            idents: HashMap::new(),
+            descriptors_left: 70_000,
+        }
+    }
+
+    pub fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.endpoint.handle_timeout(self.now);
+        self.settle();
+    }
+
+    pub fn packet(&mut self, packet: &[u8]) -> Verdict {
+        self.packet_on(self.path, packet)
+    }
+
+    pub fn packet_on(&mut self, path: PathId, packet: &[u8]) -> Verdict {
+        let verdict = self.endpoint.handle_packet(self.now, path, packet);
+        self.settle();
+        verdict
+    }
+
+    /// Sends `packet`, which must be forwarded, and says what left.
+    pub fn send(&mut self, packet: &[u8]) -> Sent {
+        assert_eq!(self.packet(packet), Verdict::Forwarded);
+        self.sent.last().expect("a request left").clone()
+    }
+
+    pub fn answer(&mut self, socket: SocketId, from: &str, message: &[u8]) -> Verdict {
+        let received = Received { from: ip(from), hop_limit: 57, traffic_class: 0, message };
+        self.receive(socket, received)
+    }
+
+    pub fn receive(&mut self, socket: SocketId, received: Received<'_>) -> Verdict {
+        let verdict = self.endpoint.handle_answer(self.now, socket, received);
+        self.settle();
+        verdict
+    }
+
+    /// What an honest host sends back to `sent`.
+    pub fn reply_to(&self, sent: &Sent) -> Vec<u8> {
+        let mut message = sent.message.clone();
+        message[0] = match message[0] {
+            8 => 0,
+            128 => 129,
+            42 => 43,
+            160 => 161,
+            other => panic!("type {other} left"),
+        };
+        message[4..6].copy_from_slice(&self.idents[&sent.transmit.socket].to_be_bytes());
+        write_checksum(sent.transmit.header.destination, sent.transmit.header.source, &mut message);
+        message
+    }
+
+    fn settle(&mut self) {
+        let mut outputs = Outputs::default();
+        loop {
+            self.endpoint.take_outputs(&mut outputs);
+            if outputs.is_empty() {
+                return;
+            }
+            for output in &outputs {
+                match output {
+                    Output::Open(socket) => self.open(*socket),
+                    Output::Close(socket) => {
+                        self.closed.push(*socket);
+                        self.idents.remove(socket).expect("only open sockets are closed");
+                    }
+                    Output::Transmit(transmit) => {
+                        let message = outputs.bytes(&transmit.message);
+                        self.tried.push(transmit.clone());
+                        if self.idents.contains_key(&transmit.socket) {
+                            self.sent.push(Sent { transmit: transmit.clone(), message: message.to_vec() });
+                        } else {
+                            let _ = self.endpoint.handle_send_error(self.now, transmit, message, SendError::NoSocket);
+                        }
+                    }
+                    Output::Deliver(delivery) => {
+                        self.delivered.push((delivery.path, outputs.bytes(&delivery.packet).to_vec()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, socket: SocketId) {
+        if self.descriptors_left == 0 {
+            return self.endpoint.socket_failed(socket);
+        }
+        self.descriptors_left -= 1;
+        self.opened.push(socket);
+        let ident = 1000 + u16::try_from(self.opened.len()).unwrap();
+        assert_eq!(self.idents.insert(socket, ident), None, "opened twice");
+        self.endpoint.socket_opened(self.now, socket, ident);
+    }
+}
+
+pub fn path_config() -> PathConfig {
+    PathConfig {
+        gateway_v4: Some(GATEWAY.parse().unwrap()),
+        gateway_v6: Some(GATEWAY_6.parse().unwrap()),
+        ..PathConfig::default()
+    }
+}
+
+pub fn ip(address: &str) -> IpAddr {
+    address.parse().unwrap()
+}
+
+pub fn header(source: &str, destination: &str) -> IpHeader {
+    let (source, destination) = (ip(source), ip(destination));
+    IpHeader {
+        source,
+        destination,
+        protocol: icmp_protocol(Family::of(source)),
+        hop_limit: 64,
+        traffic_class: 0,
+        identification: 0,
+        dont_fragment: source.is_ipv6(),
+        fragment: None,
+    }
+}
+
+pub fn packet(header: &IpHeader, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    header.emit(payload.len(), &mut packet);
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// An ICMP message with a right checksum.
+pub fn icmp(header: &IpHeader, icmp_type: u8, ident: u16, seq: u16, payload: &[u8]) -> Vec<u8> {
+    let mut message = vec![icmp_type, 0, 0, 0];
+    message.extend(ident.to_be_bytes());
+    message.extend(seq.to_be_bytes());
+    message.extend(payload);
+    write_checksum(header.source, header.destination, &mut message);
+    message
+}
+
+pub fn echo_with(header: &IpHeader, ident: u16, seq: u16, payload: &[u8]) -> Vec<u8> {
+    let icmp_type = if header.source.is_ipv4() { 8 } else { 128 };
+    packet(header, &icmp(header, icmp_type, ident, seq, payload))
+}
+
+pub fn echo(source: &str, destination: &str, ident: u16, seq: u16) -> Vec<u8> {
+    echo_with(&header(source, destination), ident, seq, b"payload")
+}
+
+pub fn parse(packet: &[u8]) -> IpPacket<'_> {
+    IpPacket::parse(packet).expect("pingferry sends well-formed packets")
+}
+
+pub fn class_v4() -> Class {
+    Class { family: Family::V4, dont_fragment: false, exclusive: false }
+}
