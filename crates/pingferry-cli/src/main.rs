@@ -1,4 +1,63 @@
-//! The pingferry command.
+//! The `pingferry` command: ping, traceroute and mtr across anything that ends in userspace, without root.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod check;
+mod demo;
+mod exec;
+mod failure;
+mod log;
+mod options;
+mod run;
+mod signals;
+mod totals;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::log::LogArgs;
+
+/// Lets ping, traceroute and mtr cross anything that ends in userspace, without root.
+///
+/// Raw IP packets with echo requests come in from a TUN device, a namespace or a socket; pingferry sends each through an
+/// ordinary ping socket and carries the answer back.
+#[derive(Parser)]
+#[command(name = "pingferry", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show whether this process can ping, and what to do if not
+    Check(check::CheckArgs),
+    /// Serve a TUN device, Unix sockets, or both, until a signal comes
+    Run(run::RunArgs),
+    /// Run a command in a network namespace of its own, whose pings go through pingferry
+    Exec(exec::ExecArgs),
+    /// Build a small lab in namespaces and ping through it; needs no root and no network
+    Demo,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to be told if this cannot be printed.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    cli.log.start();
+    let ended = match cli.command {
+        Command::Check(args) => Ok(check::check(&args).into()),
+        Command::Run(args) => run::run(&args, &cli.log),
+        Command::Exec(args) => exec::exec(&args),
+        Command::Demo => demo::demo(),
+    };
+    ended.unwrap_or_else(Failure::report)
+}

@@ -38,6 +38,13 @@ impl Endpoint {
         }
     }
 
+    /// An ICMP error about a request sent from a ping socket came in.
+    pub fn handle_icmp_error(&mut self) -> Verdict {
+        self.counters.answers += 1;
+        self.counters.answer_drops[DropReason::IcmpError] += 1;
+        Verdict::Dropped(DropReason::IcmpError)
+    }
+
     /// The ingress did not take a packet.
     pub fn handle_delivery_error(&mut self, delivery: &Delivery) -> Verdict {
         if delivery.originated {

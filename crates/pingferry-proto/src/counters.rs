@@ -78,6 +78,8 @@ drop_reasons! {
     SendFailed => "send_failed",
     /// What a ping socket received is not an echo reply.
     NotEchoReply => "not_echo_reply",
+    /// An ICMP error about a request.
+    IcmpError => "icmp_error",
     /// A reply from an address that was not asked through this socket.
     UnexpectedPeer => "unexpected_peer",
     /// A reply to another kind of query or with another identifier than was sent.

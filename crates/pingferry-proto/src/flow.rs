@@ -14,7 +14,7 @@ pub struct DomainId(pub u32);
 
 /// One connection of a domain: where packets come in and answers go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PathId(pub(crate) u32);
+pub struct PathId(pub u32);
 
 /// What a flow needs of its socket. Flows of one class can share sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +27,20 @@ pub struct Class {
     pub exclusive: bool,
 }
 
+impl Class {
+    /// How many classes there are.
+    pub(crate) const COUNT: usize = 8;
+
+    /// A number below [`COUNT`](Self::COUNT).
+    pub(crate) fn index(self) -> usize {
+        let family = match self.family {
+            Family::V4 => 0,
+            Family::V6 => 1,
+        };
+        family | usize::from(self.dont_fragment) << 1 | usize::from(self.exclusive) << 2
+    }
+}
+
 /// A ping socket that an endpoint asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketId {
@@ -34,6 +48,13 @@ pub struct SocketId {
     pub class: Class,
     /// Its place among the sockets of its class; places are filled again after a close.
     pub slot: u16,
+}
+
+impl SocketId {
+    /// A number that no other socket has at the same time; about as small as there are sockets, for use as an index.
+    pub fn index(self) -> usize {
+        usize::from(self.slot) * Class::COUNT + self.class.index()
+    }
 }
 
 /// What tells a flow from all others.

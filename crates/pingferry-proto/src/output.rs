@@ -59,6 +59,11 @@ impl Outputs {
         self.queue.iter()
     }
 
+    /// The output with this number, counted from 0.
+    pub fn get(&self, number: usize) -> Option<&Output> {
+        self.queue.get(number)
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -6,19 +6,16 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::Family;
 use crate::flow::{Class, SocketId};
 
 #[derive(Debug)]
 pub(crate) struct SocketPool {
     linger: Duration,
-    by_class: [Vec<Slot>; CLASSES],
+    by_class: [Vec<Slot>; Class::COUNT],
     /// Sockets that had no flow left at some time, by that time; each at most once.
     idle: VecDeque<(Instant, SocketId)>,
     open: usize,
 }
-
-const CLASSES: usize = 8;
 
 #[derive(Clone, Debug)]
 struct Slot {
@@ -57,7 +54,7 @@ impl SocketPool {
 
     /// A new flow is on a socket.
     pub(crate) fn join(&mut self, id: SocketId, now: Instant) {
-        if let Some(slots) = self.by_class.get_mut(class_index(id.class)) {
+        if let Some(slots) = self.by_class.get_mut(id.class.index()) {
             let len = usize::from(id.slot) + 1;
             if slots.len() < len {
                 slots.resize(len, Slot { state: State::Closed, flows: 0, idle_since: now, queued: false });
@@ -136,25 +133,18 @@ impl SocketPool {
     }
 
     fn slot(&self, id: SocketId) -> Option<&Slot> {
-        self.by_class.get(class_index(id.class))?.get(usize::from(id.slot))
+        self.by_class.get(id.class.index())?.get(usize::from(id.slot))
     }
 
     fn slot_mut(&mut self, id: SocketId) -> Option<&mut Slot> {
-        self.by_class.get_mut(class_index(id.class))?.get_mut(usize::from(id.slot))
+        self.by_class.get_mut(id.class.index())?.get_mut(usize::from(id.slot))
     }
-}
-
-fn class_index(class: Class) -> usize {
-    let family = match class.family {
-        Family::V4 => 0,
-        Family::V6 => 1,
-    };
-    family | usize::from(class.dont_fragment) << 1 | usize::from(class.exclusive) << 2
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Family;
 
     const ID: SocketId =
         SocketId { class: Class { family: Family::V6, dont_fragment: true, exclusive: false }, slot: 3 };

@@ -1,2 +1,37 @@
-//! An unprivileged ICMP proxy as a library.
+//! An unprivileged ICMP proxy as a library: ping and traceroute across anything that ends in userspace.
+//!
+//! A sandbox, a userspace network stack or a VPN has IP packets in hand and no root. It opens a [`Proxy`], attaches a
+//! path with a callback for the packets that go back, and hands in what its clients send; echo requests leave through
+//! ordinary Linux ping sockets, and answers come back as if one more router had forwarded them.
+//!
+//! ```no_run
+//! use pingferry::{Config, PathConfig, Proxy};
+//!
+//! let proxy = Proxy::open(Config::default())?;
+//! let path = proxy.attach(PathConfig::default(), |packet: &[u8]| println!("{} bytes back", packet.len()))?;
+//! let packet_from_a_client = [0u8; 28];
+//! path.send(&packet_from_a_client)?;
+//! let totals = proxy.close()?;
+//! println!("{} echo requests sent", totals.counters.requests_sent);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The proxy runs on a thread of its own, in the network namespace of the thread that opened it. TUN devices and Unix
+//! sockets can be attached to the same proxy. To drive the core with an event loop of one's own, use `pingferry-proto`.
 #![forbid(unsafe_code)]
+
+mod config;
+mod error;
+mod ingress;
+mod proxy;
+mod worker;
+
+pub use config::Config;
+pub use error::{Closed, OpenError, RunError, SendError};
+pub use ingress::channel::Path;
+pub use ingress::unix::UnixIngress;
+pub use pingferry_proto::{
+    Config as CoreConfig, Counters, DomainId, DropReason, Drops, Family, PathConfig, Policy, Sharing,
+};
+pub use pingferry_sys::tun::Tun;
+pub use proxy::{Proxy, Stopper, Totals};

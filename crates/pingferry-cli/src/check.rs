@@ -1,0 +1,119 @@
+//! `pingferry check`: whether this process can ping here, from which addresses, and what mends what is missing.
+//!
+//! Looking at the machine (`gather`), what was found (`report`), what mends it (`mend`) and how a person reads it
+//! (`text`) are apart, so that all but the looking is tested on made-up machines.
+
+mod gather;
+mod mend;
+mod report;
+mod text;
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use mend::Mend;
+use report::Report;
+
+/// Neither family can ping (`EX_NOPERM` of sysexits.h).
+const NO_PING: u8 = 77;
+
+/// Options of `pingferry check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// Report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Reports on standard output. The exit code is 0 when at least one family can ping, otherwise 77.
+pub(crate) fn check(args: &CheckArgs) -> u8 {
+    let report = gather::report();
+    let mends = mend::mends(&report);
+    let written = if args.json { json(&report, &mends) } else { text::render(&report, &mends) };
+    // Whoever closed the output does not want to read of it, and the exit code tells all the same.
+    let _ = io::stdout().write_all(written.as_bytes());
+    if report.works() { 0 } else { NO_PING }
+}
+
+/// One line on why neither family can ping and what mends it, given the errors of opening the ping sockets.
+pub(crate) fn explain_no_ping(v4: &io::Error, v6: &io::Error) -> String {
+    text::no_ping(&gather::permission(), &v4.into(), &v6.into())
+}
+
+/// The report as JSON. Keys stay as they are; new ones may come.
+fn json(report: &Report, mends: &[Mend]) -> String {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        works: bool,
+        #[serde(flatten)]
+        report: &'a Report,
+        mends: &'a [Mend],
+    }
+    let document = Document { works: report.works(), report, mends };
+    // Fails only for maps with keys that are no strings, and there is no map here.
+    let mut json = serde_json::to_string_pretty(&document).unwrap_or_default();
+    json.push('\n');
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::report::examples::{admitted, refused};
+    use super::*;
+
+    fn document(report: &Report) -> Value {
+        serde_json::from_str(&json(report, &mend::mends(report))).unwrap()
+    }
+
+    #[test]
+    fn json_of_a_machine_that_has_everything() {
+        let no_error = json!({"ok": true, "value": null, "error": null});
+        let expected = json!({
+            "works": true,
+            "ipv4": {"socket": no_error, "source": {"ok": true, "value": "192.0.2.7", "error": null}},
+            "ipv6": {"socket": no_error, "source": {"ok": true, "value": "2001:db8::7", "error": null}},
+            "permission": {
+                "effective_gid": 1000,
+                "supplementary_gids": [27, 1000],
+                "every_gid_exists": true,
+                "ping_group_range": {
+                    "ok": true, "value": {"low": 0, "high": 2_147_483_647, "admits": true}, "error": null
+                },
+            },
+            "descriptors": {"soft": 1024, "hard": null},
+            "tun": {"exists": true, "open": no_error},
+            "user_namespaces": {
+                "create": no_error,
+                "max_user_namespaces": 63_000,
+                "unprivileged_userns_clone": null,
+                "apparmor_restrict_unprivileged_userns": null,
+            },
+            "mends": [],
+        });
+        assert_eq!(document(&admitted()), expected);
+    }
+
+    #[test]
+    fn json_tells_errors_by_number_and_text_and_what_mends_them() {
+        let document = document(&refused());
+        assert_eq!(document["works"], false);
+        let error = json!({"errno": 13, "message": "open a ping socket for IPv4: Permission denied"});
+        assert_eq!(document["ipv4"]["socket"], json!({"ok": false, "value": null, "error": error}));
+        let mends = document["mends"].as_array().unwrap();
+        let missing: Vec<_> = mends.iter().map(|mend| mend["missing"].as_str().unwrap()).collect();
+        assert_eq!(missing, ["ping_sockets", "tun", "user_namespaces"]);
+        let first = json!({"how": "now", "command": r#"sysctl -w net.ipv4.ping_group_range="0 2147483647""#});
+        assert_eq!(mends[0]["remedies"][0], first);
+    }
+
+    #[test]
+    fn one_family_is_enough_to_work() {
+        let mut report = refused();
+        report.ipv6.socket = Ok(());
+        assert!(report.works());
+        assert!(!refused().works());
+    }
+}

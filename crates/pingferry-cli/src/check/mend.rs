@@ -1,0 +1,230 @@
+//! The exact commands that mend what is missing.
+
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::report::{KernelError, Permission, Report, TunDevice, UserNamespaces};
+
+const PING_GROUP_RANGE: &str = "net.ipv4.ping_group_range";
+const EVERY_GROUP: &str = "0 2147483647";
+
+/// Something missing, and the ways to have it: one of them is enough.
+#[derive(Debug, Serialize)]
+pub(super) struct Mend {
+    pub(super) missing: Missing,
+    pub(super) remedies: Vec<Remedy>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Missing {
+    PingSockets,
+    Tun,
+    UserNamespaces,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Remedy {
+    pub(super) how: How,
+    /// A shell command for root; for Kubernetes, what to write in the pod's `spec`.
+    pub(super) command: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum How {
+    /// Until the next boot.
+    Now,
+    /// Until the next boot, and for no more groups than needed.
+    NowForOneGroup,
+    /// From the next boot on.
+    EveryBoot,
+    Docker,
+    Podman,
+    Kubernetes,
+}
+
+/// What mends the things the report says are missing, where a command can.
+pub(super) fn mends(report: &Report) -> Vec<Mend> {
+    let denied = [&report.ipv4, &report.ipv6].iter().any(|reach| is_denied(&reach.socket));
+    let ping = if denied { ping_sockets(&report.permission) } else { Vec::new() };
+    let mends = [
+        (Missing::PingSockets, ping),
+        (Missing::Tun, report.tun.open.as_ref().err().map_or(Vec::new(), |error| tun(&report.tun, error))),
+        (Missing::UserNamespaces, user_namespaces(&report.user_namespaces)),
+    ];
+    let mendable = mends.into_iter().filter(|(_, remedies)| !remedies.is_empty());
+    mendable.map(|(missing, remedies)| Mend { missing, remedies }).collect()
+}
+
+pub(super) fn is_denied(opened: &Result<(), KernelError>) -> bool {
+    opened.as_ref().is_err_and(|error| error.is(Errno::ACCESS))
+}
+
+/// Nothing when the range admits the process: then it was not the range that denied.
+pub(super) fn ping_sockets(permission: &Permission) -> Vec<Remedy> {
+    if !permission.refuses() {
+        return Vec::new();
+    }
+    let gid = permission.effective_gid;
+    let one_group = format!("{gid} {gid}");
+    let (range, mut remedies) = if permission.every_gid_exists {
+        let narrow = Remedy { how: How::NowForOneGroup, command: set(PING_GROUP_RANGE, &one_group) };
+        let [now, every_boot] = sysctl(PING_GROUP_RANGE, EVERY_GROUP);
+        (EVERY_GROUP, vec![now, narrow, every_boot])
+    } else {
+        // The numbers are those of this user namespace, and so the setting is for its network namespace, not for
+        // the whole machine: nothing to keep over a boot.
+        (one_group.as_str(), vec![Remedy { how: How::Now, command: set(PING_GROUP_RANGE, &one_group) }])
+    };
+    remedies.extend(containers(&format!("--sysctl {PING_GROUP_RANGE}=\"{range}\"")));
+    // A safe sysctl, which needs no consent of the node, since Kubernetes 1.18.
+    let pod = format!("securityContext: {{sysctls: [{{name: {PING_GROUP_RANGE}, value: \"{range}\"}}]}}");
+    remedies.push(Remedy { how: How::Kubernetes, command: pod });
+    remedies
+}
+
+fn tun(device: &TunDevice, error: &KernelError) -> Vec<Remedy> {
+    let mut remedies = Vec::new();
+    // The file can be there before the driver is: opening it then fails with ENODEV or ENXIO.
+    if !device.exists || error.is(Errno::NODEV) || error.is(Errno::NXIO) {
+        remedies.push(Remedy { how: How::Now, command: "modprobe tun".into() });
+        remedies.push(Remedy { how: How::EveryBoot, command: "echo tun >> /etc/modules-load.d/pingferry.conf".into() });
+    } else if error.is(Errno::ACCESS) {
+        remedies.push(Remedy { how: How::Now, command: "chmod 666 /dev/net/tun".into() });
+    }
+    remedies.extend(containers("--device /dev/net/tun"));
+    remedies
+}
+
+fn user_namespaces(found: &UserNamespaces) -> Vec<Remedy> {
+    if found.create.is_ok() {
+        return Vec::new();
+    }
+    let forbidding = [
+        (found.max_user_namespaces == Some(0), "user.max_user_namespaces", "15000"),
+        (found.unprivileged_userns_clone == Some(0), "kernel.unprivileged_userns_clone", "1"),
+        (found.apparmor_restrict_unprivileged_userns == Some(1), "kernel.apparmor_restrict_unprivileged_userns", "0"),
+    ];
+    let forbidding = forbidding.into_iter().filter(|(forbids, ..)| *forbids);
+    let mut remedies: Vec<_> = forbidding.flat_map(|(_, name, value)| sysctl(name, value)).collect();
+    if remedies.is_empty() {
+        // No sysctl explains it, so it is most likely the seccomp profile of a container.
+        remedies.extend(containers("--security-opt seccomp=unconfined"));
+    }
+    remedies
+}
+
+fn sysctl(name: &str, value: &str) -> [Remedy; 2] {
+    let keep = format!("echo '{name} = {value}' >> /etc/sysctl.d/60-pingferry.conf");
+    [Remedy { how: How::Now, command: set(name, value) }, Remedy { how: How::EveryBoot, command: keep }]
+}
+
+fn set(name: &str, value: &str) -> String {
+    let value = if value.contains(' ') { format!("\"{value}\"") } else { value.into() };
+    format!("sysctl -w {name}={value}")
+}
+
+fn containers(option: &str) -> [Remedy; 2] {
+    [(How::Docker, "docker"), (How::Podman, "podman")]
+        .map(|(how, program)| Remedy { how, command: format!("{program} run {option} IMAGE") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::Admission;
+    use super::super::report::examples::{admitted, error, refused};
+    use super::*;
+
+    fn commands(report: &Report, missing: Missing) -> Vec<String> {
+        let mends = mends(report).into_iter().filter(|mend| mend.missing == missing);
+        mends.flat_map(|mend| mend.remedies).map(|remedy| remedy.command).collect()
+    }
+
+    #[test]
+    fn nothing_missing_needs_no_mending() {
+        assert!(mends(&admitted()).is_empty());
+    }
+
+    #[test]
+    fn ping_sockets_are_allowed_to_all_to_one_group_for_good_and_in_containers() {
+        let expected = [
+            r#"sysctl -w net.ipv4.ping_group_range="0 2147483647""#,
+            r#"sysctl -w net.ipv4.ping_group_range="1000 1000""#,
+            "echo 'net.ipv4.ping_group_range = 0 2147483647' >> /etc/sysctl.d/60-pingferry.conf",
+            r#"docker run --sysctl net.ipv4.ping_group_range="0 2147483647" IMAGE"#,
+            r#"podman run --sysctl net.ipv4.ping_group_range="0 2147483647" IMAGE"#,
+            r#"securityContext: {sysctls: [{name: net.ipv4.ping_group_range, value: "0 2147483647"}]}"#,
+        ];
+        assert_eq!(commands(&refused(), Missing::PingSockets), expected);
+    }
+
+    #[test]
+    fn a_user_namespace_with_one_group_is_told_that_group() {
+        let mut report = refused();
+        report.permission.effective_gid = 0;
+        report.permission.every_gid_exists = false;
+        let expected = [
+            r#"sysctl -w net.ipv4.ping_group_range="0 0""#,
+            r#"docker run --sysctl net.ipv4.ping_group_range="0 0" IMAGE"#,
+            r#"podman run --sysctl net.ipv4.ping_group_range="0 0" IMAGE"#,
+            r#"securityContext: {sysctls: [{name: net.ipv4.ping_group_range, value: "0 0"}]}"#,
+        ];
+        assert_eq!(commands(&report, Missing::PingSockets), expected);
+    }
+
+    #[test]
+    fn a_range_that_admits_is_not_to_blame() {
+        let mut report = refused();
+        report.permission.ping_group_range = Ok(Admission { low: 0, high: 5000, admits: true });
+        assert!(commands(&report, Missing::PingSockets).is_empty());
+        report.permission.ping_group_range = Err(error(Errno::NOENT, "no /proc"));
+        assert!(!commands(&report, Missing::PingSockets).is_empty());
+    }
+
+    #[test]
+    fn a_family_that_is_not_there_is_not_for_the_range_to_mend() {
+        let mut report = refused();
+        report.ipv4.socket = Ok(());
+        report.ipv6.socket = Err(error(Errno::AFNOSUPPORT, "Address family not supported by protocol"));
+        assert!(commands(&report, Missing::PingSockets).is_empty());
+    }
+
+    #[test]
+    fn tun_is_loaded_opened_or_passed_in_as_its_error_says() {
+        let mut report = refused();
+        let first_two = |report: &Report| commands(report, Missing::Tun).into_iter().take(2).collect::<Vec<_>>();
+        let load = ["modprobe tun", "echo tun >> /etc/modules-load.d/pingferry.conf"];
+        let pass = ["docker run --device /dev/net/tun IMAGE", "podman run --device /dev/net/tun IMAGE"];
+        assert_eq!(first_two(&report), load);
+        for (errno, expected) in
+            [(Errno::NODEV, load), (Errno::ACCESS, ["chmod 666 /dev/net/tun", pass[0]]), (Errno::PERM, pass)]
+        {
+            report.tun = TunDevice { exists: true, open: Err(error(errno, "")) };
+            assert_eq!(first_two(&report), expected);
+        }
+    }
+
+    #[test]
+    fn user_namespaces_are_allowed_by_the_sysctl_that_forbids_them() {
+        let mut report = refused();
+        report.user_namespaces.unprivileged_userns_clone = Some(1);
+        let expected = [
+            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+            "echo 'kernel.apparmor_restrict_unprivileged_userns = 0' >> /etc/sysctl.d/60-pingferry.conf",
+        ];
+        assert_eq!(commands(&report, Missing::UserNamespaces), expected);
+        let found = &mut report.user_namespaces;
+        (found.unprivileged_userns_clone, found.max_user_namespaces) = (Some(0), Some(0));
+        let now: Vec<_> = commands(&report, Missing::UserNamespaces).into_iter().step_by(2).take(2).collect();
+        assert_eq!(now, ["sysctl -w user.max_user_namespaces=15000", "sysctl -w kernel.unprivileged_userns_clone=1"]);
+    }
+
+    #[test]
+    fn user_namespaces_that_no_sysctl_forbids_are_a_matter_of_the_container() {
+        let mut report = refused();
+        report.user_namespaces.apparmor_restrict_unprivileged_userns = Some(0);
+        let expected = ["docker", "podman"].map(|p| format!("{p} run --security-opt seccomp=unconfined IMAGE"));
+        assert_eq!(commands(&report, Missing::UserNamespaces), expected);
+    }
+}

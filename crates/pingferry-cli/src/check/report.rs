@@ -1,0 +1,185 @@
+//! What was found, as it stands in the JSON.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+use rustix::io::Errno;
+use serde::{Serialize, Serializer};
+
+/// Everything that `pingferry check` looks at.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) ipv4: Reach,
+    pub(super) ipv6: Reach,
+    pub(super) permission: Permission,
+    pub(super) descriptors: Descriptors,
+    pub(super) tun: TunDevice,
+    pub(super) user_namespaces: UserNamespaces,
+}
+
+impl Report {
+    /// Whether at least one family can ping.
+    pub(super) fn works(&self) -> bool {
+        self.ipv4.socket.is_ok() || self.ipv6.socket.is_ok()
+    }
+}
+
+/// What one family can do.
+#[derive(Debug, Serialize)]
+pub(super) struct Reach {
+    /// Whether a ping socket opens.
+    #[serde(serialize_with = "answer")]
+    pub(super) socket: Result<(), KernelError>,
+    /// The source address toward the Internet at large, by the kernel's routing.
+    #[serde(serialize_with = "answer")]
+    pub(super) source: Result<IpAddr, KernelError>,
+}
+
+/// Who this process is to `net.ipv4.ping_group_range`.
+#[derive(Debug, Serialize)]
+pub(super) struct Permission {
+    pub(super) effective_gid: u32,
+    pub(super) supplementary_gids: Vec<u32>,
+    /// Whether the user namespace has every group that a range for all would name. A range whose ends do not exist
+    /// in the user namespace of who writes it is `EINVAL` (`ipv4_ping_group_range` in net/ipv4/sysctl_net_ipv4.c).
+    pub(super) every_gid_exists: bool,
+    #[serde(serialize_with = "answer")]
+    pub(super) ping_group_range: Result<Admission, KernelError>,
+}
+
+impl Permission {
+    /// Whether the range is why a ping socket could not be opened, as far as can be seen.
+    pub(super) fn refuses(&self) -> bool {
+        !self.ping_group_range.as_ref().is_ok_and(|range| range.admits)
+    }
+}
+
+/// `net.ipv4.ping_group_range`, as the user namespace of this process reads it.
+#[derive(Debug, Serialize)]
+pub(super) struct Admission {
+    pub(super) low: u32,
+    pub(super) high: u32,
+    /// Whether a group of this process is in it.
+    pub(super) admits: bool,
+}
+
+/// How many descriptors the process can have; `None` is no limit.
+#[derive(Debug, Serialize)]
+pub(super) struct Descriptors {
+    pub(super) soft: Option<u64>,
+    pub(super) hard: Option<u64>,
+}
+
+/// `/dev/net/tun`.
+#[derive(Debug, Serialize)]
+pub(super) struct TunDevice {
+    pub(super) exists: bool,
+    #[serde(serialize_with = "answer")]
+    pub(super) open: Result<(), KernelError>,
+}
+
+/// Whether a child can start in a user namespace of its own, and the sysctls that can forbid it (`None` where this
+/// kernel does not have them).
+#[derive(Debug, Serialize)]
+pub(super) struct UserNamespaces {
+    #[serde(serialize_with = "answer")]
+    pub(super) create: Result<(), KernelError>,
+    /// `user.max_user_namespaces`; 0 forbids.
+    pub(super) max_user_namespaces: Option<u64>,
+    /// `kernel.unprivileged_userns_clone` of Debian's kernels; 0 forbids.
+    pub(super) unprivileged_userns_clone: Option<u64>,
+    /// `kernel.apparmor_restrict_unprivileged_userns` of Ubuntu's kernels; 1 takes all rights away inside.
+    pub(super) apparmor_restrict_unprivileged_userns: Option<u64>,
+}
+
+/// A kernel error that can be kept and written down.
+#[derive(Debug, Serialize)]
+pub(super) struct KernelError {
+    pub(super) errno: Option<i32>,
+    pub(super) message: String,
+}
+
+impl KernelError {
+    pub(super) fn is(&self, errno: Errno) -> bool {
+        self.errno == Some(errno.raw_os_error())
+    }
+}
+
+impl From<&io::Error> for KernelError {
+    fn from(error: &io::Error) -> Self {
+        Self { errno: pingferry_sys::errno(error), message: error.to_string() }
+    }
+}
+
+impl From<io::Error> for KernelError {
+    fn from(error: io::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Writes a `Result` with keys that are always there, unlike serde's `{"Ok": …}` or `{"Err": …}`.
+fn answer<T: Serialize, S: Serializer>(result: &Result<T, KernelError>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Answer<'a, T> {
+        ok: bool,
+        value: Option<&'a T>,
+        error: Option<&'a KernelError>,
+    }
+    Answer { ok: result.is_ok(), value: result.as_ref().ok(), error: result.as_ref().err() }.serialize(serializer)
+}
+
+/// Made-up machines for tests.
+#[cfg(test)]
+pub(super) mod examples {
+    use super::*;
+
+    pub(in super::super) fn error(errno: Errno, message: &str) -> KernelError {
+        KernelError { errno: Some(errno.raw_os_error()), message: message.into() }
+    }
+
+    /// A machine that has everything.
+    pub(in super::super) fn admitted() -> Report {
+        let reach = |source: &str| Reach { socket: Ok(()), source: Ok(source.parse().unwrap()) };
+        Report {
+            ipv4: reach("192.0.2.7"),
+            ipv6: reach("2001:db8::7"),
+            permission: Permission {
+                effective_gid: 1000,
+                supplementary_gids: vec![27, 1000],
+                every_gid_exists: true,
+                ping_group_range: Ok(Admission { low: 0, high: 2_147_483_647, admits: true }),
+            },
+            descriptors: Descriptors { soft: Some(1024), hard: None },
+            tun: TunDevice { exists: true, open: Ok(()) },
+            user_namespaces: UserNamespaces {
+                create: Ok(()),
+                max_user_namespaces: Some(63_000),
+                unprivileged_userns_clone: None,
+                apparmor_restrict_unprivileged_userns: None,
+            },
+        }
+    }
+
+    /// A machine that has nothing.
+    pub(in super::super) fn refused() -> Report {
+        let reach = |family: &str| Reach {
+            socket: Err(error(Errno::ACCESS, &format!("open a ping socket for {family}: Permission denied"))),
+            source: Err(error(Errno::NETUNREACH, "find the source address: Network is unreachable")),
+        };
+        let mut report = admitted();
+        report.ipv4 = reach("IPv4");
+        report.ipv6 = reach("IPv6");
+        report.permission.ping_group_range = Ok(Admission { low: 1, high: 0, admits: false });
+        report.tun = TunDevice { exists: false, open: Err(error(Errno::NOENT, "No such file or directory")) };
+        report.user_namespaces.create = Err(error(Errno::PERM, "Operation not permitted"));
+        report.user_namespaces.apparmor_restrict_unprivileged_userns = Some(1);
+        report
+    }
+}

@@ -1,0 +1,118 @@
+//! `pingferry exec`: a command in a network of its own.
+//!
+//! A forked child makes a user and a network namespace, with a TUN device as the only way out, and passes the device to
+//! this process, which serves it. When the proxy is ready the child becomes the command. The command keeps its identity;
+//! inside its namespace it may also use raw sockets, as `traceroute` and `mtr` like to.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitCode, ExitStatus};
+
+use clap::Args;
+use ipnet::{Ipv4Net, Ipv6Net};
+use pingferry::{PathConfig, Proxy, Tun};
+use pingferry_sys::child::{Child, Line};
+use pingferry_sys::namespace::{allow_ping, keep_network_capabilities, unshare_as_self};
+use pingferry_sys::netlink::{LOOPBACK, Netlink};
+use pingferry_sys::preflight;
+use pingferry_sys::tun::TunConfig;
+use rustix::process::{Pid, Signal, kill_process};
+use tracing::debug;
+
+use crate::failure::Failure;
+use crate::options::ProxyArgs;
+use crate::signals;
+
+/// As a shell says it: the command was found but cannot be executed, or was not found.
+const CANNOT_EXECUTE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+#[derive(Args)]
+pub(crate) struct ExecArgs {
+    #[command(flatten)]
+    proxy: ProxyArgs,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {
+    let config = args.proxy.config()?;
+    // What is not an echo request has no way out: programs are to fail at once instead of hanging.
+    let path_config = PathConfig { prohibit_others: true, ..args.proxy.path_config()? };
+    // Forked first, while this process has one thread.
+    let child = Child::fork(|line| become_command(line, &args.command)).map_err(|error| no_namespace(&error))?;
+    let (fd, mtu) = child.line().receive_fd().map_err(|error| no_namespace(&error))?;
+    let tun = Tun::from_fd(fd).map_err(|error| Failure::runtime(error.to_string()))?;
+
+    let proxy = Proxy::open(config)?;
+    let attached = proxy.attach_tun(PathConfig { mtu: mtu as usize, ..path_config }, tun);
+    attached.map_err(|error| Failure::runtime(format!("cannot serve the TUN device: {error}")))?;
+    let pid = child.pid();
+    signals::pass_on_signals(move |signal| pass_on(pid, signal))
+        .and_then(|()| child.line().send_go())
+        .map_err(|error| Failure::runtime(format!("cannot start the command: {error}")))?;
+    if let Err(error) = child.line().receive_end() {
+        return Err(not_started(args, &error));
+    }
+    let status = child.wait().map_err(|error| Failure::runtime(error.to_string()))?;
+    // The device is gone with the command's namespace, so how the proxy ended says nothing.
+    let _ = proxy.close().inspect(|totals| debug!(?totals, "the command ended"));
+    Ok(ExitCode::from(exit_code(status)))
+}
+
+/// What the child does. Returns only if it cannot become the command.
+fn become_command(line: &Line, command: &[OsString]) -> io::Result<()> {
+    let group = preflight::groups()?.effective;
+    unshare_as_self()?;
+    allow_ping(group, group)?;
+    Netlink::open()?.set_up(LOOPBACK)?;
+    let (tun, mtu, _) = tun_config().open()?;
+    line.send_fd(tun.as_fd(), mtu)?;
+    drop(tun);
+    line.receive_go()?;
+    keep_network_capabilities()?;
+    let (program, args) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    Err(Command::new(program).args(args).exec())
+}
+
+/// All of IPv4 and IPv6 lies behind the device. Its addresses are ones no network routes: the IPv4 service continuity
+/// prefix (RFC 7335) and a unique local one (RFC 4193).
+fn tun_config() -> TunConfig {
+    TunConfig {
+        name: "ping0".into(),
+        addresses: vec![
+            Ipv4Net::new_assert([192, 0, 0, 2].into(), 32).into(),
+            Ipv6Net::new_assert([0xfd70, 0x696e, 0x6766, 0, 0, 0, 0, 2].into(), 128).into(),
+        ],
+        routes: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
+        mtu: None,
+        queue_length: Some(10_000),
+    }
+}
+
+fn pass_on(pid: u32, signal: i32) {
+    let target = i32::try_from(pid).ok().and_then(Pid::from_raw).zip(Signal::from_named_raw(signal));
+    if let Some((pid, signal)) = target {
+        // It may have ended meanwhile.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn no_namespace(error: &io::Error) -> Failure {
+    let mend = "to see what is missing, run: pingferry check";
+    Failure::from_io("cannot make a network for the command", error, mend)
+}
+
+fn not_started(args: &ExecArgs, error: &io::Error) -> Failure {
+    let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE };
+    let command = args.command.first().map(|command| command.display().to_string()).unwrap_or_default();
+    Failure::with_code(code, format!("cannot run {command}: {error}"))
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}

@@ -1,0 +1,133 @@
+//! The options of every command that opens a proxy.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use pingferry::{Config, CoreConfig, PathConfig, Policy, Sharing};
+use pingferry_sys::netlink::Netlink;
+
+use crate::failure::Failure;
+
+#[derive(Args)]
+#[command(next_help_heading = "Proxy")]
+pub(crate) struct ProxyArgs {
+    /// Ping from this IPv4 address [default: as the kernel routes]
+    #[arg(long, value_name = "ADDR", env = "PINGFERRY_ICMPV4_SRC")]
+    icmpv4_src: Option<Ipv4Addr>,
+    /// Ping from this IPv6 address [default: as the kernel routes]
+    #[arg(long, value_name = "ADDR[%IFACE]", env = "PINGFERRY_ICMPV6_SRC")]
+    icmpv6_src: Option<ScopedAddress>,
+    /// The address that pingferry's own ICMP errors come from, once per family [default: the one it pings from]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', env = "PINGFERRY_GATEWAY")]
+    gateway: Vec<IpAddr>,
+    /// Close a flow that was idle for this long
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "PINGFERRY_IDLE_TIMEOUT")]
+    #[arg(value_parser = humantime::parse_duration)]
+    idle_timeout: Duration,
+    /// Whether flows to different destinations share a socket
+    #[arg(long, value_name = "HOW", default_value = "shared", env = "PINGFERRY_SOCKETS")]
+    sockets: Sockets,
+    /// Allow destinations that are refused by default: loopback, unspecified, multicast, broadcast; repeatable
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_cidr, env = "PINGFERRY_ALLOW")]
+    allow: Vec<IpNet>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Sockets {
+    Shared,
+    PerFlow,
+}
+
+impl ProxyArgs {
+    /// The proxy's configuration.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let core = CoreConfig {
+            idle_timeout: self.idle_timeout,
+            sharing: match self.sockets {
+                Sockets::Shared => Sharing::Shared,
+                Sockets::PerFlow => Sharing::PerFlow,
+            },
+            policy: Policy { allow: self.allow.clone() },
+            ..CoreConfig::default()
+        };
+        Ok(Config {
+            core,
+            source_v4: self.icmpv4_src,
+            source_v6: self.icmpv6_src.as_ref().map(|source| source.address),
+            scope_id: self.icmpv6_src.as_ref().map_or(Ok(0), ScopedAddress::scope_id)?,
+            ..Config::default()
+        })
+    }
+
+    /// What all paths have in common.
+    pub(crate) fn path_config(&self) -> Result<PathConfig, Failure> {
+        let mut config = PathConfig::default();
+        for gateway in &self.gateway {
+            let replaced = match gateway {
+                IpAddr::V4(gateway) => config.gateway_v4.replace(*gateway).map(IpAddr::V4),
+                IpAddr::V6(gateway) => config.gateway_v6.replace(*gateway).map(IpAddr::V6),
+            };
+            if let Some(other) = replaced {
+                let what = format!("--gateway: {other} and {gateway} are of the same family; give one for each family");
+                return Err(Failure::usage(what));
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// A prefix; an address alone is the prefix of that one host.
+pub(crate) fn parse_cidr(text: &str) -> Result<IpNet, String> {
+    let host = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>().or_else(|_| host()).map_err(|_| "expected a prefix such as 192.0.2.0/24".into())
+}
+
+/// An IPv6 address with the interface that a link-local one needs (RFC 4007 §11).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ScopedAddress {
+    address: Ipv6Addr,
+    interface: Option<String>,
+}
+
+impl ScopedAddress {
+    fn scope_id(&self) -> Result<u32, Failure> {
+        let Some(interface) = &self.interface else { return Ok(0) };
+        let index = Netlink::open().and_then(|mut netlink| netlink.index(interface));
+        index.map_err(|error| Failure::usage(format!("--icmpv6-src: {error}; to list interfaces, run: ip link")))
+    }
+}
+
+impl FromStr for ScopedAddress {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, interface) = match text.split_once('%') {
+            Some((address, interface)) => (address, Some(interface.to_owned())),
+            None => (text, None),
+        };
+        Ok(Self { address: address.parse()?, interface })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cidr_takes_addresses_too() {
+        assert_eq!(parse_cidr("192.0.2.1").unwrap().to_string(), "192.0.2.1/32");
+        assert_eq!(parse_cidr("2001:db8::/32").unwrap().to_string(), "2001:db8::/32");
+        assert!(parse_cidr("192.0.2.0/33").is_err());
+    }
+
+    #[test]
+    fn a_source_can_name_its_interface() {
+        let scoped: ScopedAddress = "fe80::1%eth0".parse().unwrap();
+        assert_eq!(scoped.interface.as_deref(), Some("eth0"));
+        assert_eq!("fe80::1".parse::<ScopedAddress>().unwrap().interface, None);
+        assert!("fe80::zz%eth0".parse::<ScopedAddress>().is_err());
+    }
+}

@@ -1,0 +1,170 @@
+//! `pingferry run`: the daemon.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{ArgGroup, Args};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use pingferry::{DomainId, PathConfig, Proxy, Tun, UnixIngress};
+use pingferry_sys::child::in_child;
+use pingferry_sys::namespace::Netns;
+use pingferry_sys::tun::TunConfig;
+
+use crate::failure::Failure;
+use crate::log::{LogArgs, LogFormat};
+use crate::options::{ProxyArgs, parse_cidr};
+use crate::{signals, totals};
+
+/// A burst of a few thousand packets waits rather than being lost before it is read.
+const QUEUE_LENGTH: u32 = 10_000;
+
+#[derive(Args)]
+#[command(group(ArgGroup::new("ingress").args(["tun", "unix"]).required(true).multiple(true)))]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    ingress: IngressArgs,
+    #[command(flatten)]
+    proxy: ProxyArgs,
+}
+
+#[derive(Args)]
+#[group(skip)]
+#[command(next_help_heading = "Ingress")]
+struct IngressArgs {
+    /// Serve the TUN device NAME; it is created if it does not exist
+    #[arg(long, value_name = "NAME", env = "PINGFERRY_TUN")]
+    tun: Option<String>,
+    /// The network namespace of the TUN device [default: this one]
+    #[arg(long, value_name = "PATH", requires = "tun", conflicts_with = "pid", env = "PINGFERRY_NETNS")]
+    netns: Option<PathBuf>,
+    /// The process whose network namespace is that of the TUN device
+    #[arg(long, value_name = "PID", requires = "tun", env = "PINGFERRY_PID")]
+    pid: Option<u32>,
+    /// An address of the TUN device, with the prefix of the network behind it; repeatable
+    #[arg(long, value_name = "CIDR", requires = "tun", value_delimiter = ',', value_parser = parse_cidr)]
+    #[arg(env = "PINGFERRY_ADDRESS")]
+    address: Vec<IpNet>,
+    /// A network to route to the TUN device; "default" is all of IPv4 and IPv6; repeatable
+    #[arg(long, value_name = "CIDR|default", requires = "tun", value_delimiter = ',', env = "PINGFERRY_ROUTE")]
+    route: Vec<Route>,
+    /// The MTU of the TUN device, in bytes, at least 1280 for IPv6 [default: as it is, 1500 on a new one]
+    #[arg(long, value_name = "BYTES", requires = "tun", env = "PINGFERRY_MTU")]
+    #[arg(value_parser = clap::value_parser!(u32).range(68..=65_535))]
+    mtu: Option<u32>,
+    /// Serve a SOCK_SEQPACKET Unix socket at PATH, one record an IP packet; repeatable
+    #[arg(long, value_name = "PATH", value_delimiter = ',', env = "PINGFERRY_UNIX")]
+    unix: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    Default,
+    To(IpNet),
+}
+
+impl std::str::FromStr for Route {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "default" { Ok(Self::Default) } else { parse_cidr(text).map(Self::To) }
+    }
+}
+
+pub(crate) fn run(args: &RunArgs, log: &LogArgs) -> Result<ExitCode, Failure> {
+    let config = args.proxy.config()?;
+    let path_config = args.proxy.path_config()?;
+    // Before the proxy starts its thread: entering another user namespace needs a process with one.
+    let tun = args.ingress.open_tun()?;
+    let listeners = args.ingress.listen()?;
+
+    let proxy = Proxy::open(config)?;
+    let mut ready = Vec::new();
+    if let Some((tun, mtu)) = tun {
+        ready.push(format!("TUN device {} with MTU {mtu}", tun.name()));
+        let attached = proxy.attach_tun(PathConfig { mtu, ..path_config.clone() }, tun);
+        attached.map_err(|error| Failure::runtime(format!("cannot serve the TUN device: {error}")))?;
+    }
+    for ((listener, path), domain) in listeners.into_iter().zip(1..) {
+        ready.push(format!("Unix socket {}", path.display()));
+        let attached = proxy.attach_unix(PathConfig { domain: DomainId(domain), ..path_config.clone() }, listener);
+        attached.map_err(|error| Failure::runtime(format!("cannot serve {}: {error}", path.display())))?;
+    }
+    signals::stop_at_signals(proxy.stopper())
+        .map_err(|error| Failure::runtime(format!("cannot watch for signals: {error}")))?;
+
+    println!("pingferry: ready: {}", ready.join(", "));
+    let totals = proxy.wait()?;
+    match log.log_format {
+        LogFormat::Text => print!("{}", totals::text(&totals)),
+        LogFormat::Json => println!("{}", totals::json(&totals)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl IngressArgs {
+    /// The device with its MTU.
+    fn open_tun(&self) -> Result<Option<(Tun, usize)>, Failure> {
+        let Some(name) = &self.tun else { return Ok(None) };
+        let config = TunConfig {
+            name: name.clone(),
+            addresses: self.address.clone(),
+            routes: self.route.iter().flat_map(|route| route.networks()).collect(),
+            mtu: self.mtu,
+            queue_length: Some(QUEUE_LENGTH),
+        };
+        let opened = match self.namespace().map_err(|error| Failure::runtime(error.to_string()))? {
+            None => config.open().map(|(tun, mtu, _)| (tun, mtu)),
+            Some(netns) => open_in(&netns, &config),
+        };
+        let (tun, mtu) = opened.map_err(|error| no_tun(name, &error))?;
+        Ok(Some((tun, mtu as usize)))
+    }
+
+    fn namespace(&self) -> io::Result<Option<Netns>> {
+        match (&self.netns, self.pid) {
+            (Some(path), _) => Netns::open(path).map(Some),
+            (None, Some(pid)) => Netns::of_process(pid).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn listen(&self) -> Result<Vec<(UnixIngress, &Path)>, Failure> {
+        let bind = |path| match UnixIngress::bind(path) {
+            Ok(listener) => Ok((listener, path)),
+            Err(error) => {
+                let folder = path.parent().unwrap_or(path).display();
+                let mend = format!("its folder must be writable; to see who may write, run: ls -ld {folder}");
+                Err(Failure::from_io(format!("cannot listen at {}", path.display()), &error, &mend))
+            }
+        };
+        self.unix.iter().map(|path| bind(path.as_path())).collect()
+    }
+}
+
+impl Route {
+    fn networks(self) -> Vec<IpNet> {
+        match self {
+            Route::Default => vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
+            Route::To(network) => vec![network],
+        }
+    }
+}
+
+/// Opens the device in another namespace, which may take another user namespace, by a child that goes there.
+fn open_in(netns: &Netns, config: &TunConfig) -> io::Result<(Tun, u32)> {
+    let (fd, mtu) = in_child(|| {
+        netns.enter_through_owner()?;
+        let (tun, mtu, _) = config.open()?;
+        Ok((tun.into(), mtu))
+    })?;
+    Ok((Tun::from_fd(fd)?, mtu))
+}
+
+fn no_tun(name: &str, error: &io::Error) -> Failure {
+    let what = format!("cannot open TUN device {name}");
+    match error.kind() {
+        io::ErrorKind::NotFound => Failure::runtime(format!("{what}: {error}; run: sudo modprobe tun")),
+        _ => Failure::from_io(what, error, &format!("run: sudo ip tuntap add dev {name} mode tun user $USER")),
+    }
+}

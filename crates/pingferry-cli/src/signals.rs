@@ -1,0 +1,34 @@
+use std::io;
+use std::thread;
+
+use pingferry::Stopper;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::iterator::{Signals, SignalsInfo};
+use signal_hook::low_level::siginfo::Cause;
+
+/// Stops the proxy at SIGINT and SIGTERM.
+pub(crate) fn stop_at_signals(stopper: Stopper) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        if signals.forever().next().is_some() {
+            stopper.stop();
+        }
+    })?;
+    Ok(())
+}
+
+/// Passes signals on to `pass_on`, except those that a terminal sent: the child is in the same foreground process group
+/// and has got them already.
+pub(crate) fn pass_on_signals(pass_on: impl Fn(i32) + Send + 'static) -> io::Result<()> {
+    let watched = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
+    let mut signals = SignalsInfo::<WithOrigin>::new(watched)?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if !matches!(signal.cause, Cause::Kernel) {
+                pass_on(signal.signal);
+            }
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! What a proxy did, as the last thing it says.
+
+use std::fmt::Write;
+
+use pingferry::{Drops, Totals};
+use serde_json::{Map, Value, json};
+
+/// For people: a line for each count, drops with their reasons.
+pub(crate) fn text(totals: &Totals) -> String {
+    let c = &totals.counters;
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        "packets in {}, requests sent {}, answers in {}, answers returned {}, own errors {}\n\
+         flows opened {}, expired {}, evicted {}, alive {}; sockets open {}\n",
+        c.packets,
+        c.requests_sent,
+        c.answers,
+        c.answers_returned,
+        c.errors_originated,
+        c.flows_opened,
+        c.flows_expired,
+        c.flows_evicted,
+        totals.flows,
+        totals.sockets,
+    );
+    for (what, drops) in [("requests", &c.request_drops), ("answers", &c.answer_drops)] {
+        let _ = write!(text, "{what} dropped {}", drops.total());
+        for (number, (reason, count)) in drops.iter().enumerate() {
+            let _ = write!(text, "{} {reason} {count}", if number == 0 { ":" } else { "," });
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// For programs: one object, reasons that did not occur left out.
+pub(crate) fn json(totals: &Totals) -> Value {
+    let c = &totals.counters;
+    let drops = |drops: &Drops| -> Map<String, Value> {
+        drops.iter().map(|(reason, count)| (reason.label().to_owned(), count.into())).collect()
+    };
+    json!({
+        "packets": c.packets,
+        "requests_sent": c.requests_sent,
+        "answers": c.answers,
+        "answers_returned": c.answers_returned,
+        "errors_originated": c.errors_originated,
+        "flows_opened": c.flows_opened,
+        "flows_expired": c.flows_expired,
+        "flows_evicted": c.flows_evicted,
+        "flows_alive": totals.flows,
+        "sockets_open": totals.sockets,
+        "request_drops": drops(&c.request_drops),
+        "answer_drops": drops(&c.answer_drops),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use pingferry::DropReason;
+
+    use super::*;
+
+    fn totals() -> Totals {
+        let mut totals = Totals::default();
+        totals.counters.packets = 9;
+        totals.counters.request_drops[DropReason::NotIcmp] = 2;
+        totals.counters.request_drops[DropReason::BadVersion] = 1;
+        totals
+    }
+
+    #[test]
+    fn every_reason_is_said_with_its_count() {
+        let text = text(&totals());
+        assert!(text.starts_with("packets in 9, requests sent 0,"), "{text}");
+        assert!(text.contains("requests dropped 3: bad_version 1, not_icmp 2\nanswers dropped 0\n"), "{text}");
+    }
+
+    #[test]
+    fn json_has_the_same() {
+        let json = json(&totals());
+        assert_eq!(json["packets"], 9);
+        assert_eq!(json["request_drops"], json!({"bad_version": 1, "not_icmp": 2}));
+    }
+}

@@ -1,0 +1,138 @@
+//! Forked children. libtest runs every test in a thread, and a process with threads must not fork: so this file has
+//! a `main` of its own that runs the tests one after the other.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use pingferry_lab::require;
+use pingferry_sys::child::{Child, in_child};
+use pingferry_sys::errno;
+use pingferry_sys::namespace::{Netns, isolate, keep_network_capabilities, unshare_as_self};
+use pingferry_sys::netlink::{LOOPBACK, Netlink};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+fn main() {
+    a_child_passes_a_descriptor_or_its_error();
+    a_child_that_says_nothing_is_an_error_not_a_hang();
+    a_child_whose_parent_goes_away_does_not_wait_for_ever();
+    a_process_with_threads_does_not_fork();
+    a_command_that_cannot_start_is_told_to_the_parent();
+    let namespaces = isolate(&mut Command::new("true")).status();
+    if require("netns", namespaces.map(drop).map_err(|error| format!("user and network namespaces: {error}"))) {
+        a_child_prepares_waits_and_becomes_the_command();
+        the_network_of_anothers_user_namespace_is_entered_through_its_owner();
+    }
+    println!("children: ok");
+}
+
+fn text_of(descriptor: OwnedFd) -> String {
+    let mut text = String::new();
+    fs::File::from(descriptor).read_to_string(&mut text).unwrap();
+    text
+}
+
+fn a_child_whose_parent_goes_away_does_not_wait_for_ever() {
+    let (reader, writer) = io::pipe().unwrap();
+    let middle = Child::fork(|_line| {
+        let child = Child::fork(|line| {
+            let ended = line.receive_go().unwrap_err().kind();
+            write!(writer.try_clone()?, "{ended:?}")
+        });
+        child.map(drop)
+    });
+    assert!(middle.unwrap().wait().unwrap().success());
+    drop(writer);
+    assert_eq!(text_of(reader.into()), "UnexpectedEof");
+}
+
+fn a_child_passes_a_descriptor_or_its_error() {
+    let passed = in_child(|| {
+        let (reader, mut writer) = io::pipe()?;
+        write!(writer, "from {}", std::process::id())?;
+        Ok((reader.into(), 70_000))
+    });
+    let (reader, number) = passed.unwrap();
+    assert_eq!(number, 70_000);
+    let text = text_of(reader);
+    assert!(text.starts_with("from ") && text != format!("from {}", std::process::id()), "{text}");
+
+    let error = in_child(|| Err(Netlink::open()?.set_up(99).unwrap_err())).unwrap_err();
+    assert_eq!(error.to_string(), "bring device 99 up: No such device (os error 19)");
+    assert_eq!(errno(&error), Some(19));
+
+    let error = in_child(|| panic!("in the child")).unwrap_err();
+    assert_eq!(error.to_string(), "the child panicked");
+}
+
+fn a_child_that_says_nothing_is_an_error_not_a_hang() {
+    let child = Child::fork(|_line| Ok(())).unwrap();
+    assert_eq!(child.line().receive_fd().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert!(child.wait().unwrap().success());
+}
+
+fn a_process_with_threads_does_not_fork() {
+    let refused = thread::scope(|scope| scope.spawn(|| Child::fork(|_line| Ok(())).map(drop)).join().unwrap());
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+}
+
+/// As `pingferry exec` does: the child makes a network, hands over what it opened there, waits, becomes the command.
+fn a_child_prepares_waits_and_becomes_the_command() {
+    let (reader, writer) = io::pipe().unwrap();
+    let child = Child::fork(|line| {
+        unshare_as_self()?;
+        Netlink::open()?.set_up(LOOPBACK)?;
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        line.send_fd(socket.as_fd(), 0)?;
+        line.receive_go()?;
+        keep_network_capabilities()?;
+        let mut command = Command::new("sh");
+        command.args(["-c", "readlink /proc/self/ns/net; grep CapAmb /proc/self/status; exit 7"]);
+        Err(command.stdout(Stdio::from(writer.try_clone()?)).exec())
+    })
+    .unwrap();
+    drop(writer);
+    let socket = UdpSocket::from(child.line().receive_fd().unwrap().0);
+    // Its network is the child's, where the port is not taken from ours.
+    assert!(UdpSocket::bind(socket.local_addr().unwrap()).is_ok());
+    child.line().send_go().unwrap();
+    child.line().receive_end().unwrap();
+    let text = text_of(reader.into());
+    let (netns, capabilities) = text.trim().split_once('\n').unwrap();
+    assert_ne!(netns, fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap());
+    assert_eq!(capabilities.split_whitespace().last(), Some("0000000000003000"));
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+}
+
+fn a_command_that_cannot_start_is_told_to_the_parent() {
+    let child = Child::fork(|_line| Err(Command::new("/nowhere/to/be/found").exec())).unwrap();
+    assert_eq!(child.line().receive_end().unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+/// A rootless container's network belongs to a user namespace; its maker may enter by way of that, without any
+/// capability outside.
+fn the_network_of_anothers_user_namespace_is_entered_through_its_owner() {
+    let mut container = Command::new("cat");
+    container.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut container = isolate(&mut container).spawn().unwrap();
+    let theirs = fs::read_link(format!("/proc/{}/ns/net", container.id())).unwrap();
+    let opened = in_child(|| {
+        let netns = Netns::of_process(container.id())?;
+        let nothing = CapabilitySet::empty();
+        set_capabilities(None, CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing })?;
+        assert_eq!(errno(&netns.enter().unwrap_err()), Some(1), "EPERM, or this test tests nothing");
+        netns.enter_through_owner()?;
+        let (reader, mut writer) = io::pipe()?;
+        write!(writer, "{}", fs::read_link("/proc/self/ns/net")?.display())?;
+        Ok((reader.into(), 0))
+    });
+    assert_eq!(text_of(opened.unwrap().0), theirs.to_str().unwrap());
+    drop(container.stdin.take());
+    container.wait().unwrap();
+}

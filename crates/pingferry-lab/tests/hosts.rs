@@ -1,0 +1,183 @@
+//! Hosts reach each other as their links and routes say, at once and in both families.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use pingferry_lab::{Host, isolated, link, require_program};
+use pingferry_sys::errno;
+use pingferry_sys::netlink::Refusal;
+use rustix::io::Errno;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn nets(addresses: &[&str]) -> Vec<IpNet> {
+    addresses.iter().map(|address| address.parse().unwrap()).collect()
+}
+
+fn pair() -> (Host, Host) {
+    let (a, b) = (Host::new("a").unwrap(), Host::new("b").unwrap());
+    let (a_net, b_net) = (nets(&["192.0.2.1/24", "2001:db8::1/64"]), nets(&["192.0.2.2/24", "2001:db8::2/64"]));
+    link(&a, "left", &a_net, &b, "right", &b_net, None).unwrap();
+    (a, b)
+}
+
+fn udp(host: &Host, address: &str) -> UdpSocket {
+    let socket = host.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Sends one datagram each way; the very first packet must pass.
+fn exchange(a: &UdpSocket, b: &UdpSocket) {
+    let (a_address, b_address) = (a.local_addr().unwrap(), b.local_addr().unwrap());
+    let mut buffer = [0; 16];
+    a.send_to(b"there", b_address).unwrap();
+    assert_eq!(b.recv_from(&mut buffer).unwrap(), (5, a_address));
+    b.send_to(b"back", a_address).unwrap();
+    assert_eq!(a.recv_from(&mut buffer).unwrap(), (4, b_address));
+}
+
+#[test]
+fn neighbours_exchange_datagrams_in_both_families() {
+    isolated(|| {
+        let (a, b) = pair();
+        exchange(&udp(&a, "192.0.2.1"), &udp(&b, "192.0.2.2"));
+        exchange(&udp(&a, "2001:db8::1"), &udp(&b, "2001:db8::2"));
+    });
+}
+
+#[test]
+fn neighbours_ping() {
+    isolated(|| {
+        if !require_program("ping") {
+            return;
+        }
+        let (a, _b) = pair();
+        for target in ["192.0.2.2", "2001:db8::2"] {
+            let output = a.ping(&["-c1", "-W5", target]).unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+    });
+}
+
+#[test]
+fn a_router_forwards_and_a_host_does_not() {
+    isolated(|| {
+        let (a, c) = (Host::new("a").unwrap(), Host::new("c").unwrap());
+        let b = Host::router("b").unwrap();
+        let (ab, ba) = (nets(&["192.0.2.1/24", "2001:db8:1::1/64"]), nets(&["192.0.2.2/24", "2001:db8:1::2/64"]));
+        let (bc, cb) = (nets(&["198.51.100.2/24", "2001:db8:2::2/64"]), nets(&["198.51.100.3/24", "2001:db8:2::3/64"]));
+        link(&a, "to-b", &ab, &b, "to-a", &ba, None).unwrap();
+        link(&b, "to-c", &bc, &c, "to-b", &cb, None).unwrap();
+        for (host, via4, via6) in [(&a, "192.0.2.2", "2001:db8:1::2"), (&c, "198.51.100.2", "2001:db8:2::2")] {
+            let via = |address: &str| Some(address.parse::<IpAddr>().unwrap());
+            host.add_route("0.0.0.0/0".parse().unwrap(), via(via4), "to-b").unwrap();
+            host.add_route("::/0".parse().unwrap(), via(via6), "to-b").unwrap();
+        }
+        exchange(&udp(&a, "192.0.2.1"), &udp(&c, "198.51.100.3"));
+        exchange(&udp(&a, "2001:db8:1::1"), &udp(&c, "2001:db8:2::3"));
+
+        b.set_sysctl("net/ipv4/ip_forward", "0").unwrap();
+        let seen = c.capture("to-b").unwrap();
+        udp(&a, "192.0.2.1").send_to(b"lost", "198.51.100.3:9").unwrap();
+        b.run(|| UdpSocket::bind("198.51.100.2:0").unwrap().send_to(b"end", "198.51.100.3:9").unwrap()).unwrap();
+        let packet = seen.receive(PATIENCE).unwrap().unwrap().packet;
+        assert_eq!(packet[28..], *b"end");
+    });
+}
+
+#[test]
+fn a_refusal_is_told_to_the_sender() {
+    isolated(|| {
+        let host = Host::new("host").unwrap();
+        let cases = [
+            (Refusal::Unreachable, "198.51.100.0/26", "198.51.100.1:9", Errno::HOSTUNREACH),
+            (Refusal::Prohibit, "198.51.100.64/26", "198.51.100.65:9", Errno::ACCESS),
+            (Refusal::Blackhole, "198.51.100.128/26", "198.51.100.129:9", Errno::INVAL),
+            (Refusal::Unreachable, "2001:db8::/64", "[2001:db8::1]:9", Errno::HOSTUNREACH),
+        ];
+        for (refusal, network, target, expected) in cases {
+            host.add_refusal(network.parse().unwrap(), refusal).unwrap();
+            let target: SocketAddr = target.parse().unwrap();
+            let any = if target.is_ipv4() { "0.0.0.0" } else { "::" };
+            let error = udp(&host, any).send_to(b"x", target).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(expected.raw_os_error()), "{refusal:?} {target}");
+        }
+    });
+}
+
+#[test]
+fn a_capture_sees_packets_from_the_ip_header_with_their_direction() {
+    isolated(|| {
+        let (a, b) = pair();
+        let seen = b.capture("right").unwrap();
+        exchange(&udp(&a, "192.0.2.1"), &udp(&b, "192.0.2.2"));
+        exchange(&udp(&a, "2001:db8::1"), &udp(&b, "2001:db8::2"));
+        let udp_packets = || {
+            loop {
+                let captured = seen.receive(PATIENCE).unwrap().unwrap();
+                let (version, protocol) = match captured.packet[0] >> 4 {
+                    4 => (4, captured.packet[9]),
+                    version => (version, captured.packet[6]),
+                };
+                if protocol == 17 {
+                    return (version, captured.outgoing, captured.packet);
+                }
+            }
+        };
+        for (version, outgoing, payload) in
+            [(4, false, "there"), (4, true, "back"), (6, false, "there"), (6, true, "back")]
+        {
+            let (seen_version, seen_outgoing, packet) = udp_packets();
+            assert_eq!((seen_version, seen_outgoing), (version, outgoing));
+            assert!(packet.ends_with(payload.as_bytes()), "{packet:02x?}");
+        }
+    });
+}
+
+#[test]
+fn the_mtu_of_a_link_holds_at_both_ends() {
+    isolated(|| {
+        let (a, b) = (Host::new("a").unwrap(), Host::new("b").unwrap());
+        link(&a, "left", &[], &b, "right", &[], Some(1280)).unwrap();
+        for (host, device) in [(&a, "left"), (&b, "right")] {
+            let mtu = host.with_netlink(|netlink| {
+                let index = netlink.index(device)?;
+                netlink.mtu(index)
+            });
+            assert_eq!(mtu.unwrap(), 1280);
+        }
+    });
+}
+
+#[test]
+fn errors_say_what_was_asked_and_keep_the_kernels_errno() {
+    isolated(|| {
+        let host = Host::new("host").unwrap();
+        host.run(|| {
+            let mut netlink = pingferry_sys::netlink::Netlink::open().unwrap();
+            let address = "192.0.2.1/24".parse().unwrap();
+            netlink.add_address(1, address).unwrap();
+            let error = netlink.add_address(1, address).unwrap_err();
+            assert_eq!(error.to_string(), "add address 192.0.2.1/24 to lo: File exists (os error 17)");
+            assert_eq!((error.kind(), errno(&error)), (io::ErrorKind::AlreadyExists, Some(17)));
+            let error = netlink.index("nowhere").unwrap_err();
+            assert_eq!(error.to_string(), "look up nowhere: No such device (os error 19)");
+            let error = netlink.set_up(99).unwrap_err();
+            assert_eq!(error.to_string(), "bring device 99 up: No such device (os error 19)");
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn a_panic_on_a_host_reaches_the_caller() {
+    isolated(|| {
+        let host = Host::new("host").unwrap();
+        let caught = std::panic::catch_unwind(|| host.run(|| panic!("on the host")));
+        assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"on the host"));
+    });
+}

@@ -1,0 +1,181 @@
+//! TUN devices carry packets both ways and show when they are gone.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+use std::time::Duration;
+
+use pingferry_lab::{Host, isolated, require_program, require_tun};
+use pingferry_sys::netlink::Netlink;
+use pingferry_sys::tun::{Origin, Tun, TunConfig};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+fn config(name: &str) -> TunConfig {
+    TunConfig {
+        name: name.into(),
+        addresses: vec!["192.0.2.1/24".parse().unwrap(), "2001:db8::1/64".parse().unwrap()],
+        routes: vec!["198.51.100.0/24".parse().unwrap()],
+        mtu: Some(1400),
+        queue_length: Some(4096),
+    }
+}
+
+/// The next packet of that IP version with UDP in it; the kernel sends some ICMPv6 of its own.
+fn receive_udp(tun: &Tun, version: u8) -> Vec<u8> {
+    let mut buffer = [0; 2048];
+    loop {
+        // All is sent before it is read, so there is never anything to wait for.
+        let length = tun.receive(&mut buffer).unwrap();
+        let protocol = if version == 4 { buffer[9] } else { buffer[6] };
+        if buffer[0] >> 4 == version && protocol == 17 {
+            return buffer[..length].to_vec();
+        }
+    }
+}
+
+#[test]
+fn packets_for_the_networks_behind_it_are_read_and_written_back() {
+    isolated(|| {
+        if !require_tun() {
+            return;
+        }
+        let (tun, _mtu, origin) = config("ping%d").open().unwrap();
+        assert_eq!((tun.name(), origin), ("ping0", Origin::Created));
+        for (version, target) in [(4, "192.0.2.9:9"), (6, "[2001:db8::9]:9"), (4, "198.51.100.1:9")] {
+            let any = if version == 4 { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket.connect(target).unwrap();
+            socket.send(b"out").unwrap();
+            let mut packet = receive_udp(&tun, version);
+            assert!(packet.ends_with(b"out"));
+            turn_around(&mut packet, version);
+            tun.send(&packet).unwrap();
+            assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 3, "{target}");
+        }
+        assert_eq!(tun.receive(&mut [0; 2048]).map_err(|e| e.kind()), Err(ErrorKind::WouldBlock));
+    });
+}
+
+/// Swaps addresses and ports, which leaves every checksum as it is.
+fn turn_around(packet: &mut [u8], version: u8) {
+    let (addresses, length, ports) = if version == 4 { (12, 4, 20) } else { (8, 16, 40) };
+    packet[addresses..addresses + 2 * length].rotate_left(length);
+    packet[ports..ports + 4].rotate_left(2);
+}
+
+#[test]
+fn the_device_is_as_configured() {
+    isolated(|| {
+        if !require_tun() {
+            return;
+        }
+        let (_tun, mtu, _) = config("ping0").open().unwrap();
+        assert_eq!(mtu, 1400);
+        let mut netlink = Netlink::open().unwrap();
+        let index = netlink.index("ping0").unwrap();
+        assert_eq!(netlink.mtu(index).unwrap(), 1400);
+        assert!(netlink.is_up(index).unwrap());
+        assert!(netlink.is_local("192.0.2.1".parse().unwrap()).unwrap());
+        assert!(!netlink.is_local("192.0.2.2".parse().unwrap()).unwrap());
+        let length = std::fs::read_to_string("/sys/class/net/ping0/tx_queue_len");
+        assert!(length.is_err() || length.unwrap().trim() == "4096");
+    });
+}
+
+#[test]
+fn a_busy_name_a_long_name_and_a_foreign_device_are_refused() {
+    isolated(|| {
+        if !require_tun() {
+            return;
+        }
+        let _tun = Tun::open("ping0").unwrap();
+        for (name, expected) in [
+            ("ping0", "open TUN device ping0: Device or resource busy (os error 16)"),
+            ("lo", "open TUN device lo: Invalid argument (os error 22)"),
+            ("sixteen-bytes-xx", "open TUN device sixteen-bytes-xx: File name too long (os error 36)"),
+        ] {
+            assert_eq!(Tun::open(name).unwrap_err().to_string(), expected);
+        }
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert!(Tun::from_fd(null.into()).is_err());
+        let unattached = std::fs::File::open("/dev/net/tun").unwrap();
+        assert!(Tun::from_fd(unattached.into()).is_err());
+    });
+}
+
+#[test]
+fn a_descriptor_taken_over_is_the_same_device_elsewhere() {
+    isolated(|| {
+        if !require_tun() {
+            return;
+        }
+        let host = Host::new("host").unwrap();
+        let (opened, ..) = host.run(|| config("ping0").open()).unwrap().unwrap();
+        let descriptor: OwnedFd = opened.as_fd().try_clone_to_owned().unwrap();
+        drop(opened);
+        let tun = Tun::from_fd(descriptor).unwrap();
+        assert_eq!(tun.name(), "ping0");
+        host.run(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"out", "192.0.2.9:9").unwrap()).unwrap();
+        assert!(receive_udp(&tun, 4).ends_with(b"out"));
+    });
+}
+
+#[test]
+fn a_persistent_device_is_attached_to_with_one_queue_or_many() {
+    isolated(|| {
+        if !require_tun() || !require_program("ip") {
+            return;
+        }
+        for (name, queues) in [("one0", None), ("many0", Some("multi_queue"))] {
+            let added = Command::new("ip").args(["tuntap", "add", name, "mode", "tun"]).args(queues).status().unwrap();
+            assert!(added.success());
+            let bare = TunConfig { name: name.into(), ..TunConfig::default() };
+            let (tun, _mtu, origin) = bare.open().unwrap();
+            assert_eq!((tun.name(), origin), (name, Origin::Attached));
+            drop(tun);
+            // Still there, and what it has already is no reason to fail.
+            let mut full = config(name);
+            full.routes.clear();
+            assert_eq!(full.open().unwrap().2, Origin::Attached);
+            assert_eq!(full.open().unwrap().2, Origin::Attached);
+        }
+    });
+}
+
+#[test]
+fn a_device_brought_down_comes_back_and_a_deleted_one_says_so() {
+    isolated(|| {
+        if !require_tun() {
+            return;
+        }
+        let (tun, ..) = config("ping0").open().unwrap();
+        let mut netlink = Netlink::open().unwrap();
+        let index = netlink.index("ping0").unwrap();
+        let packet = [&[0x45, 0, 0, 20], &[0; 16][..]].concat();
+
+        netlink.set_down(index).unwrap();
+        while tun.receive(&mut [0; 2048]).is_ok() {}
+        let read = tun.receive(&mut [0; 2048]).unwrap_err();
+        let write = tun.send(&packet).unwrap_err();
+        assert_eq!(events(&tun), PollFlags::empty());
+        assert_eq!(read.kind(), ErrorKind::WouldBlock);
+        assert_eq!(write.raw_os_error(), Some(5), "EIO");
+        assert!(!Tun::is_gone(&read) && !Tun::is_gone(&write));
+        netlink.set_up(index).unwrap();
+        tun.send(&packet).unwrap();
+        assert!(events(&tun).contains(PollFlags::OUT));
+        netlink.delete_link(index).unwrap();
+        assert_eq!(events(&tun), PollFlags::ERR);
+        assert!(Tun::is_gone(&tun.receive(&mut [0; 2048]).unwrap_err()));
+        assert!(Tun::is_gone(&tun.send(&packet).unwrap_err()));
+    });
+}
+
+fn events(tun: &Tun) -> PollFlags {
+    let mut polled = [PollFd::new(tun, PollFlags::IN | PollFlags::OUT)];
+    poll(&mut polled, Some(&Timespec::default())).unwrap();
+    polled[0].revents()
+}

@@ -1,0 +1,115 @@
+//! Addresses and routes.
+
+use std::io;
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{NEW, Netlink};
+
+/// A route that leads nowhere, and what its users are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Host unreachable (v6: no route to destination).
+    Unreachable,
+    /// Administratively prohibited.
+    Prohibit,
+    /// Nothing.
+    Blackhole,
+}
+
+impl Netlink {
+    /// Gives a device an address and the route to its network. `EEXIST` when the device has it.
+    ///
+    /// An IPv6 address skips duplicate address detection (RFC 4862 section 5.4) and its second of waiting. Still, the
+    /// kernel takes packets for it only a moment later (`addrconf_dad_work` in net/ipv6/addrconf.c), and not before
+    /// the device is up: [`wait_local`](Self::wait_local).
+    pub fn add_address(&mut self, index: u32, address: IpNet) -> io::Result<()> {
+        let what = format!("add address {address} to {}", self.name(index));
+        let mut message = AddressMessage::default();
+        message.header.family = family(address.addr());
+        message.header.prefix_len = address.prefix_len();
+        message.header.index = index;
+        if matches!(address, IpNet::V6(_)) {
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
+        // IFA_LOCAL is the device's own address, IFA_ADDRESS that of its peer: the same without point-to-point.
+        message.attributes.push(AddressAttribute::Local(address.addr()));
+        message.attributes.push(AddressAttribute::Address(address.addr()));
+        self.request(RouteNetlinkMessage::NewAddress(message), NEW, what)?;
+        Ok(())
+    }
+
+    /// Sends what is for `destination` to the neighbour `via`, or straight to the network behind device `index`.
+    /// `EEXIST` when there is such a route.
+    pub fn add_route(&mut self, destination: IpNet, via: Option<IpAddr>, index: u32) -> io::Result<()> {
+        let neighbour = via.map(|via| format!(" via {via}")).unwrap_or_default();
+        let what = format!("add route {destination}{neighbour} to {}", self.name(index));
+        let mut route = route(destination, RouteType::Unicast);
+        if via.is_none() {
+            route.header.scope = RouteScope::Link;
+        }
+        route.attributes.push(RouteAttribute::Oif(index));
+        route.attributes.extend(via.map(|via| RouteAttribute::Gateway(via.into())));
+        self.request(RouteNetlinkMessage::NewRoute(route), NEW, what)?;
+        Ok(())
+    }
+
+    /// Refuses what is for `destination`.
+    pub fn add_refusal(&mut self, destination: IpNet, refusal: Refusal) -> io::Result<()> {
+        let kind = match refusal {
+            Refusal::Unreachable => RouteType::Unreachable,
+            Refusal::Prohibit => RouteType::Prohibit,
+            Refusal::Blackhole => RouteType::BlackHole,
+        };
+        let what = format!("add route {destination} {refusal:?}");
+        self.request(RouteNetlinkMessage::NewRoute(route(destination, kind)), NEW, what)?;
+        Ok(())
+    }
+
+    /// Waits until packets for `address` are taken, which the kernel says in no message; `TimedOut` after a second.
+    pub fn wait_local(&mut self, address: IpAddr) -> io::Result<()> {
+        for _ in 0..1000 {
+            if self.is_local(address)? {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not become a local address")))
+    }
+
+    /// Whether packets for `address` are taken, here and now.
+    pub fn is_local(&mut self, address: IpAddr) -> io::Result<bool> {
+        let mut query = RouteMessage::default();
+        query.header.address_family = family(address);
+        query.header.destination_prefix_length = IpNet::from(address).prefix_len();
+        query.attributes.push(RouteAttribute::Destination(address.into()));
+        let found = self.request(RouteNetlinkMessage::GetRoute(query), 0, format!("find the route to {address}"))?;
+        Ok(matches!(found, Some(RouteNetlinkMessage::NewRoute(route)) if route.header.kind == RouteType::Local))
+    }
+}
+
+fn route(destination: IpNet, kind: RouteType) -> RouteMessage {
+    let mut route = RouteMessage::default();
+    route.header.address_family = family(destination.addr());
+    route.header.destination_prefix_length = destination.prefix_len();
+    route.header.table = RouteHeader::RT_TABLE_MAIN;
+    route.header.protocol = RouteProtocol::Static;
+    route.header.kind = kind;
+    route.attributes.push(RouteAttribute::Destination(RouteAddress::from(destination.network())));
+    route
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}

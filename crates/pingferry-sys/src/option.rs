@@ -1,0 +1,52 @@
+//! Socket options that `rustix` does not have.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Report where RFC 4884 extensions begin in queued errors (`include/uapi/linux/in.h`, since Linux 5.9).
+pub(crate) const IP_RECVERR_RFC4884: c_int = 26;
+/// [`IP_RECVERR_RFC4884`] for IPv6 (`include/uapi/linux/in6.h`).
+pub(crate) const IPV6_RECVERR_RFC4884: c_int = 31;
+
+/// Longest interface name, in bytes: `IFNAMSIZ` less the NUL.
+const INTERFACE_NAME: usize = libc::IFNAMSIZ - 1;
+
+/// Sets an option that is an `int`.
+pub(crate) fn set(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    set_bytes(socket, level, name, &value.to_ne_bytes())
+}
+
+/// `SO_BINDTODEVICE`. The kernel would cut a long name to one that may exist, and take an empty one for none.
+pub(crate) fn bind_to_device(socket: BorrowedFd<'_>, interface: &str) -> io::Result<()> {
+    if interface.is_empty() || interface.len() > INTERFACE_NAME {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    set_bytes(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, interface.as_bytes())
+}
+
+/// How many packets the kernel dropped because the receive buffer was full, from `SO_MEMINFO`
+/// (`include/uapi/linux/sock_diag.h`).
+pub(crate) fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = [0u32; libc::SK_MEMINFO_DROPS as usize + 1];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: `info` has `length` bytes, and any bits are valid in it.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let [.., drops] = info;
+    if result == 0 { Ok(drops) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set_bytes(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
+    let length = value.len() as libc::socklen_t;
+    // SAFETY: `value` has `length` bytes, which the kernel only reads.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,80 @@
+//! `sockaddr_in` and `sockaddr_in6` as the bytes they are to the kernel (`include/uapi/linux/in.h`, `in6.h`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Length of a `sockaddr_in6`.
+const V6_LEN: usize = 28;
+/// Length of a `sockaddr_in`.
+const V4_LEN: usize = 16;
+
+/// Room for the address of a message.
+#[derive(Clone, Copy)]
+pub(super) struct SocketAddress([u8; V6_LEN]);
+
+impl SocketAddress {
+    pub(super) const EMPTY: Self = Self([0; V6_LEN]);
+
+    /// An address with port 0. `scope_id` is the interface index of a link-local IPv6 address.
+    pub(super) fn new(address: IpAddr, scope_id: u32) -> Self {
+        let mut bytes = [0; V6_LEN];
+        match address {
+            IpAddr::V4(address) => {
+                bytes[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+                bytes[4..8].copy_from_slice(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                bytes[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
+                bytes[8..24].copy_from_slice(&address.octets());
+                bytes[24..].copy_from_slice(&scope_id.to_ne_bytes());
+            }
+        }
+        Self(bytes)
+    }
+
+    /// The whole room; the kernel ignores what follows a `sockaddr_in`.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// The IP address in a socket address, or `None` for another or no address family, or a short one.
+pub(super) fn parse(bytes: &[u8]) -> Option<IpAddr> {
+    let (family, _) = bytes.split_first_chunk::<2>()?;
+    match i32::from(u16::from_ne_bytes(*family)) {
+        libc::AF_INET => {
+            let octets: &[u8; 4] = bytes.get(..V4_LEN)?.get(4..)?.first_chunk()?;
+            Some(Ipv4Addr::from(*octets).into())
+        }
+        libc::AF_INET6 => {
+            let octets: &[u8; 16] = bytes.get(..V6_LEN)?.get(8..)?.first_chunk()?;
+            Some(Ipv6Addr::from(*octets).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_back_as_they_went() {
+        for address in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(parse(SocketAddress::new(address, 7).bytes()), Some(address));
+        }
+    }
+
+    #[test]
+    fn short_and_foreign_addresses_are_none() {
+        let v4 = SocketAddress::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        let v6 = SocketAddress::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
+        assert!((0..V4_LEN).all(|len| parse(&v4.bytes()[..len]).is_none()));
+        assert!((0..V6_LEN).all(|len| parse(&v6.bytes()[..len]).is_none()));
+        assert_eq!(parse(SocketAddress::EMPTY.bytes()), None);
+    }
+}

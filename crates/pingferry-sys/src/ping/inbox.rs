@@ -1,0 +1,83 @@
+//! Room for the messages that one system call receives, from the socket or from its error queue.
+
+use std::array;
+use std::ffi::c_int;
+use std::io::{self, IoSliceMut};
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use super::address::{self, SocketAddress};
+use super::control;
+use super::mmsg::{CAPACITY, Filled, ReceiveHeader, receive};
+
+/// Where the kernel puts what it says about one message.
+struct Envelope {
+    address: SocketAddress,
+    control: [u8; control::ROOM],
+}
+
+/// A message as the kernel left it in the inbox.
+pub(super) struct Letter<'a> {
+    pub(super) address: Option<IpAddr>,
+    pub(super) control: control::Received,
+    pub(super) truncated: bool,
+    pub(super) body: &'a [u8],
+}
+
+/// Room for [`CAPACITY`] messages.
+pub(super) struct Inbox {
+    buffer_size: usize,
+    buffers: Vec<u8>,
+    envelopes: Box<[Envelope; CAPACITY]>,
+    filled: [Filled; CAPACITY],
+    count: usize,
+}
+
+impl Inbox {
+    /// An empty inbox for messages of up to `buffer_size` bytes each. A large one costs little: memory is taken from
+    /// the system page by page, when a message needs it.
+    pub(super) fn new(buffer_size: usize) -> Self {
+        let envelope = || Envelope { address: SocketAddress::EMPTY, control: [0; control::ROOM] };
+        Self {
+            buffer_size,
+            buffers: vec![0; buffer_size * CAPACITY],
+            envelopes: Box::new(array::from_fn(|_| envelope())),
+            filled: [Filled::default(); CAPACITY],
+            count: 0,
+        }
+    }
+
+    /// Replaces what is in the inbox by what waits at the socket, and returns how many messages that are. After an
+    /// error the inbox is empty.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, flags: c_int) -> io::Result<usize> {
+        self.count = 0;
+        let mut buffers = self.buffers.chunks_exact_mut(self.buffer_size);
+        let mut bodies: [IoSliceMut<'_>; CAPACITY] =
+            array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
+        let mut headers = [const { ReceiveHeader::EMPTY }; CAPACITY];
+        for ((header, body), envelope) in headers.iter_mut().zip(&mut bodies).zip(self.envelopes.iter_mut()) {
+            *header = ReceiveHeader::new(&mut envelope.address, body, &mut envelope.control);
+        }
+        let count = match receive(socket, &mut headers, flags) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            result => result?,
+        };
+        for (filled, header) in self.filled.iter_mut().zip(&headers).take(count) {
+            *filled = header.filled();
+        }
+        self.count = count;
+        Ok(count)
+    }
+
+    /// What the last [`receive`](Self::receive) brought, in order of arrival.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Letter<'_>> {
+        let buffers = self.buffers.chunks_exact(self.buffer_size);
+        let parts = self.filled.iter().zip(self.envelopes.iter()).zip(buffers);
+        parts.take(self.count).map(|((filled, envelope), buffer)| Letter {
+            address: envelope.address.bytes().get(..filled.address).and_then(address::parse),
+            control: control::Received::parse(envelope.control.get(..filled.control).unwrap_or_default()),
+            truncated: filled.truncated,
+            body: buffer.get(..filled.body).unwrap_or(buffer),
+        })
+    }
+}

@@ -1,0 +1,86 @@
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use pingferry_proto::Family;
+
+use super::address::SocketAddress;
+use super::control::{SendControl, send_control};
+use super::mmsg::{CAPACITY, SendHeader, past_pending_errors, send};
+use super::socket::PingSocket;
+
+/// An echo request, or an extended one (RFC 8335), to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Where it goes; of the socket's family.
+    pub destination: IpAddr,
+    /// Interface index that a link-local IPv6 destination belongs to, otherwise 0.
+    pub scope_id: u32,
+    /// Hop limit (TTL) to leave with, 1 to 255.
+    pub hop_limit: u8,
+    /// DSCP and ECN to leave with.
+    pub traffic_class: u8,
+    /// The whole ICMP message from its type on, 8 bytes or more. The kernel replaces ident and checksum.
+    pub message: &'a [u8],
+}
+
+#[derive(Clone, Copy)]
+struct Envelope {
+    address: SocketAddress,
+    control: SendControl,
+}
+
+/// Sends up to [`CAPACITY`](Self::CAPACITY) messages per system call.
+pub struct SendBatch {
+    envelopes: Box<[Envelope; CAPACITY]>,
+}
+
+impl SendBatch {
+    /// How many messages one call sends at most.
+    pub const CAPACITY: usize = CAPACITY;
+
+    /// An empty batch.
+    pub fn new() -> Self {
+        let empty = Envelope { address: SocketAddress::EMPTY, control: send_control(Family::V4, 0, 0) };
+        Self { envelopes: Box::new([empty; CAPACITY]) }
+    }
+
+    /// Sends the first [`CAPACITY`](Self::CAPACITY) of `messages` in order, and returns how many of them left.
+    ///
+    /// When that are fewer than given, the next message met an error, which is not known yet: call again with the
+    /// messages from there on.
+    ///
+    /// # Errors
+    ///
+    /// The first message cannot leave, for a reason of its own (a pending error is passed over): no route
+    /// (`ENETUNREACH`, `EHOSTUNREACH`), refused by a firewall (`EPERM`), not an echo request (`EINVAL`), and so on.
+    /// After `EMSGSIZE` the error queue has the MTU, in an error of local origin to that destination. With
+    /// `WouldBlock` the send buffer is full; any other error concerns that one message.
+    pub fn send<'a>(
+        &mut self,
+        socket: &PingSocket,
+        messages: impl IntoIterator<Item = Outgoing<'a>>,
+    ) -> io::Result<usize> {
+        let mut bodies = [IoSlice::new(&[]); CAPACITY];
+        let mut count = 0;
+        for ((envelope, body), message) in self.envelopes.iter_mut().zip(&mut bodies).zip(messages) {
+            let Outgoing { destination, scope_id, hop_limit, traffic_class, message } = message;
+            envelope.address = SocketAddress::new(destination, scope_id);
+            envelope.control = send_control(Family::of(destination), hop_limit, traffic_class);
+            *body = IoSlice::new(message);
+            count += 1;
+        }
+        let mut headers = [SendHeader::EMPTY; CAPACITY];
+        let headers = headers.get_mut(..count).unwrap_or_default();
+        for ((header, envelope), body) in headers.iter_mut().zip(self.envelopes.iter()).zip(&bodies) {
+            *header = SendHeader::new(&envelope.address, body, &envelope.control);
+        }
+        past_pending_errors(|| send(socket.as_fd(), headers))
+    }
+}
+
+impl Default for SendBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,52 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use pingferry_proto::{Class, Family};
+use pingferry_sys::ping::SocketOptions;
+
+/// How a proxy behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Flows, limits and policy.
+    pub core: pingferry_proto::Config,
+    /// Source of what leaves on IPv4. `None` lets the kernel's routing choose for each destination.
+    pub source_v4: Option<Ipv4Addr>,
+    /// Source of what leaves on IPv6. `None` lets the kernel's routing choose for each destination.
+    pub source_v6: Option<Ipv6Addr>,
+    /// Index of the interface that a link-local `source_v6` belongs to, otherwise 0.
+    pub scope_id: u32,
+    /// Room for answers that wait at one socket, in bytes; at most `net.core.rmem_max` is granted.
+    pub receive_buffer: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            core: pingferry_proto::Config::default(),
+            source_v4: None,
+            source_v6: None,
+            scope_id: 0,
+            receive_buffer: 4 << 20,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn source(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.source_v4.map(IpAddr::V4),
+            Family::V6 => self.source_v6.map(IpAddr::V6),
+        }
+    }
+
+    pub(crate) fn socket_options(&self, class: Class) -> SocketOptions {
+        SocketOptions {
+            family: class.family,
+            dont_fragment: class.dont_fragment,
+            source: self.source(class.family),
+            scope_id: self.scope_id,
+            interface: None,
+            broadcast: class.exclusive,
+            receive_buffer: self.receive_buffer,
+        }
+    }
+}

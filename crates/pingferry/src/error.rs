@@ -1,0 +1,55 @@
+use std::io;
+
+use thiserror::Error;
+
+/// Why a proxy could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Ping sockets can be opened for neither family, most often because no group of the process is in
+    /// `net.ipv4.ping_group_range`.
+    #[error("no ping socket can be opened: {v4}; {v6}")]
+    NoPing {
+        /// What the kernel said for IPv4.
+        v4: io::Error,
+        /// What the kernel said for IPv6.
+        v6: io::Error,
+    },
+    /// The worker could not be started.
+    #[error("cannot start the worker: {0}")]
+    Worker(#[from] io::Error),
+}
+
+/// Why a proxy ended by itself.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A device that the proxy cannot go on without is gone.
+    #[error("{ingress} is gone: {source}")]
+    IngressGone {
+        /// What it was.
+        ingress: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused to wait for events.
+    #[error("cannot wait for packets: {0}")]
+    Wait(#[from] io::Error),
+    /// The worker panicked: a defect.
+    #[error("the worker panicked")]
+    Panicked,
+}
+
+/// The proxy is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the proxy is closed")]
+pub struct Closed;
+
+/// Why a packet was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// The path's queue is full. The packet is lost, as it would be at a congested router.
+    #[error("the path's queue is full")]
+    Full,
+    /// The proxy is closed.
+    #[error("the proxy is closed")]
+    Closed,
+}

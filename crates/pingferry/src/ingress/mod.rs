@@ -1,0 +1,32 @@
+//! Where packets come in and answers go back.
+//!
+//! An [`Ingress`] is one path: a TUN device, a connection of a Unix socket, a channel of the embedding program. The
+//! worker reads it when its descriptor is readable, a batch at a time so that no path starves another.
+
+pub(crate) mod channel;
+pub(crate) mod tun;
+pub(crate) mod unix;
+
+use std::io;
+use std::os::fd::AsFd;
+
+/// One path to clients.
+pub(crate) trait Ingress: AsFd + Send {
+    /// Reads one packet into `buffer` and says how long it is; a longer one is cut to the buffer. `None` when none waits.
+    ///
+    /// # Errors
+    /// The path is gone.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+
+    /// Hands one packet to the path.
+    ///
+    /// # Errors
+    /// The path did not take it; it may take the next.
+    fn deliver(&mut self, packet: &[u8]) -> io::Result<()>;
+
+    /// What it is, for people.
+    fn describe(&self) -> String;
+
+    /// Whether the proxy has to end when the path is gone.
+    fn is_essential(&self) -> bool;
+}

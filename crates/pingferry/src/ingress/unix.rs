@@ -1,0 +1,112 @@
+//! A Unix socket of sequenced packets (`SOCK_SEQPACKET`): one record is one IP packet, each connection a path.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recv, send, socket_with,
+};
+
+use super::Ingress;
+
+const BACKLOG: i32 = 128;
+
+/// A listening Unix socket, removed from the file system when it is dropped.
+#[derive(Debug)]
+pub struct UnixIngress {
+    listener: OwnedFd,
+    path: PathBuf,
+}
+
+impl UnixIngress {
+    /// Listens at `path`. A socket that nobody listens at any more is replaced.
+    ///
+    /// # Errors
+    /// `AddrInUse` when somebody listens there or it is not a socket, and what the file system says otherwise.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        let address = SocketAddrUnix::new(path)?;
+        let listener = seqpacket()?;
+        match net::bind(&listener, &address) {
+            Err(Errno::ADDRINUSE) if is_abandoned(path, &address)? => {
+                fs::remove_file(path)?;
+                net::bind(&listener, &address)?;
+            }
+            bound => bound?,
+        }
+        net::listen(&listener, BACKLOG)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// The next connection, if one waits.
+    pub(crate) fn accept(&self) -> io::Result<Option<UnixConnection>> {
+        match net::accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(socket) => Ok(Some(UnixConnection { socket, path: self.path.clone() })),
+            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for UnixIngress {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Drop for UnixIngress {
+    fn drop(&mut self) {
+        // Whoever removed it before has done no harm.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn seqpacket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+fn is_abandoned(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = fs::symlink_metadata(path)?.file_type().is_socket();
+    Ok(is_socket && net::connect(&seqpacket()?, address) == Err(Errno::CONNREFUSED))
+}
+
+/// One connection.
+pub(crate) struct UnixConnection {
+    socket: OwnedFd,
+    path: PathBuf,
+}
+
+impl AsFd for UnixConnection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Ingress for UnixConnection {
+    /// An empty record, which no packet is, ends the connection as its close does.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match recv(&self.socket, buffer, RecvFlags::empty()) {
+            Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((len, _)) => Ok(Some(len)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn deliver(&mut self, packet: &[u8]) -> io::Result<()> {
+        send(&self.socket, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("connection of {}", self.path.display())
+    }
+
+    fn is_essential(&self) -> bool {
+        false
+    }
+}

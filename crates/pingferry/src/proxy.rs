@@ -1,0 +1,190 @@
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use pingferry_proto::{Class, Counters, Family, PathConfig};
+use pingferry_sys::ping::PingSocket;
+use pingferry_sys::preflight::default_source_address;
+use pingferry_sys::tun::Tun;
+use tracing::warn;
+
+use crate::ingress::Ingress;
+use crate::ingress::channel::{self, Path};
+use crate::ingress::tun::TunIngress;
+use crate::ingress::unix::UnixIngress;
+use crate::worker::wake::Wake;
+use crate::worker::{Command, Worker};
+use crate::{Closed, Config, OpenError, RunError};
+
+/// A proxy that runs. Dropping it stops it.
+#[derive(Debug)]
+pub struct Proxy {
+    stopper: Stopper,
+    worker: Option<JoinHandle<Result<Totals, RunError>>>,
+    gateway_v4: Option<IpAddr>,
+    gateway_v6: Option<IpAddr>,
+}
+
+/// Stops a proxy from any thread, for example one that handles signals.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    commands: Sender<Command>,
+    wake: Arc<Wake>,
+}
+
+/// What a proxy did and has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// What became of all packets.
+    pub counters: Counters,
+    /// Flows that are alive.
+    pub flows: usize,
+    /// Sockets that are open.
+    pub sockets: usize,
+}
+
+impl Proxy {
+    /// Proves that ping sockets can be opened and starts the worker, which lives in the caller's network namespace.
+    ///
+    /// If only one family works, the proxy works with that one and says so once, as a `tracing` warning; requests of the
+    /// other are answered with Destination Unreachable.
+    ///
+    /// # Errors
+    /// Neither family works, or the worker could not be started.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        let test = |family| {
+            let class = Class { family, dont_fragment: false, exclusive: false };
+            PingSocket::open(&config.socket_options(class))
+        };
+        match (test(Family::V4), test(Family::V6)) {
+            (Ok(_), Ok(_)) => {}
+            (Ok(_), Err(error)) => warn!("only IPv4 is served: {error}"),
+            (Err(error), Ok(_)) => warn!("only IPv6 is served: {error}"),
+            (Err(v4), Err(v6)) => return Err(OpenError::NoPing { v4, v6 }),
+        }
+        let gateway = |family| config.source(family).or_else(|| default_source_address(family).ok());
+        let (gateway_v4, gateway_v6) = (gateway(Family::V4), gateway(Family::V6));
+
+        let (sender, receiver) = channel();
+        let wake = Arc::new(Wake::new()?);
+        let worker = Worker::new(config, receiver, Arc::clone(&wake))?;
+        let worker = Builder::new().name("pingferry".into()).spawn(move || worker.run())?;
+        let stopper = Stopper { commands: sender, wake };
+        Ok(Self { stopper, worker: Some(worker), gateway_v4, gateway_v6 })
+    }
+
+    /// Attaches a path of the embedding program. Packets for its clients are handed to `back`, which the worker calls and
+    /// which must not block.
+    ///
+    /// Without a gateway address in `config`, pingferry's own ICMP errors come from the address it would ping from.
+    ///
+    /// # Errors
+    /// The proxy has ended, or there is no descriptor for the path.
+    pub fn attach(&self, config: PathConfig, back: impl FnMut(&[u8]) + Send + 'static) -> io::Result<Path> {
+        let (path, ingress) = channel::channel(back)?;
+        self.attach_ingress(config, Box::new(ingress))?;
+        Ok(path)
+    }
+
+    /// Attaches a TUN device as a path. The proxy ends when the device is deleted.
+    ///
+    /// # Errors
+    /// The proxy has ended, or the kernel cannot watch the device.
+    pub fn attach_tun(&self, config: PathConfig, tun: Tun) -> io::Result<()> {
+        self.attach_ingress(config, Box::new(TunIngress(tun)))
+    }
+
+    /// Attaches a Unix socket; each of its connections is a path with this configuration.
+    ///
+    /// # Errors
+    /// The proxy has ended, or the kernel cannot watch the socket.
+    pub fn attach_unix(&self, config: PathConfig, listener: UnixIngress) -> io::Result<()> {
+        let config = self.with_gateways(config);
+        self.ask(|done| Command::Listen { config, listener, done })?
+    }
+
+    /// What the proxy did so far.
+    ///
+    /// # Errors
+    /// The proxy has ended.
+    pub fn totals(&self) -> Result<Totals, Closed> {
+        self.ask(Command::Totals)
+    }
+
+    /// What stops this proxy.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Waits until the proxy is stopped or ends by itself.
+    ///
+    /// # Errors
+    /// Why it ended by itself.
+    pub fn wait(mut self) -> Result<Totals, RunError> {
+        match self.worker.take().map(JoinHandle::join) {
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) | None => Err(RunError::Panicked),
+        }
+    }
+
+    /// Stops the proxy: closes all sockets and paths.
+    ///
+    /// # Errors
+    /// Why it had ended by itself before.
+    pub fn close(self) -> Result<Totals, RunError> {
+        self.stopper.stop();
+        self.wait()
+    }
+
+    fn attach_ingress(&self, config: PathConfig, ingress: Box<dyn Ingress>) -> io::Result<()> {
+        let config = self.with_gateways(config);
+        self.ask(|done| Command::Attach { config, ingress, done })?
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, Closed> {
+        let (done, answer) = sync_channel(1);
+        self.stopper.command(command(done)).map_err(|_| Closed)?;
+        answer.recv().map_err(|_| Closed)
+    }
+
+    fn with_gateways(&self, mut config: PathConfig) -> PathConfig {
+        if let Some(IpAddr::V4(gateway)) = self.gateway_v4 {
+            config.gateway_v4.get_or_insert(gateway);
+        }
+        if let Some(IpAddr::V6(gateway)) = self.gateway_v6 {
+            config.gateway_v6.get_or_insert(gateway);
+        }
+        config
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            self.stopper.stop();
+            // A panic was printed when it happened.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Stopper {
+    /// Stops the proxy, whose [`wait`](Proxy::wait) then returns. Does nothing if it has ended.
+    pub fn stop(&self) {
+        let _ = self.command(Command::Stop);
+    }
+
+    fn command(&self, command: Command) -> Result<(), Closed> {
+        self.commands.send(command).map_err(|_| Closed)?;
+        self.wake.wake();
+        Ok(())
+    }
+}
+
+impl From<Closed> for io::Error {
+    fn from(closed: Closed) -> Self {
+        io::Error::new(io::ErrorKind::NotConnected, closed)
+    }
+}

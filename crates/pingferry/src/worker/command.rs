@@ -1,0 +1,20 @@
+use std::io;
+use std::sync::mpsc::SyncSender;
+
+use pingferry_proto::PathConfig;
+
+use crate::Totals;
+use crate::ingress::Ingress;
+use crate::ingress::unix::UnixIngress;
+
+/// What other threads ask of the worker.
+pub(crate) enum Command {
+    /// Serve a path.
+    Attach { config: PathConfig, ingress: Box<dyn Ingress>, done: SyncSender<io::Result<()>> },
+    /// Serve each connection of a listener as a path.
+    Listen { config: PathConfig, listener: UnixIngress, done: SyncSender<io::Result<()>> },
+    /// Say what happened so far.
+    Totals(SyncSender<Totals>),
+    /// End.
+    Stop,
+}

@@ -1,0 +1,155 @@
+//! The driver: one thread, one endpoint, its sockets and its paths.
+//!
+//! # Theory of operation
+//!
+//! The worker sleeps in one `epoll_wait` until a path or a socket is readable, a flow's time is up, or a command came.
+//! It reads at most a batch from each that is ready, hands it to the endpoint, and does what the endpoint wants done
+//! before it reads the next: opens sockets, hands answers to paths, and sends what is queued for each socket with one
+//! `sendmmsg`. What was not read to its end is reported again by the next wait, so that nobody starves.
+//!
+//! Only a broken `epoll` or the loss of a path that the proxy cannot go on without ends the loop. All else is counted.
+
+mod command;
+mod poller;
+mod read;
+mod settle;
+mod sockets;
+pub(crate) mod wake;
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use pingferry_proto::{Endpoint, Outputs, PathConfig, PathId, wire};
+use pingferry_sys::ping::{ErrorBatch, ReceiveBatch};
+use tracing::debug;
+
+pub(crate) use self::command::Command;
+use self::poller::{Poller, Token};
+use self::sockets::Sockets;
+use self::wake::Wake;
+use crate::ingress::Ingress;
+use crate::ingress::unix::UnixIngress;
+use crate::{Config, RunError, Totals};
+
+pub(crate) struct Worker {
+    endpoint: Endpoint,
+    sockets: Sockets,
+    paths: HashMap<PathId, Box<dyn Ingress>>,
+    listeners: Vec<(UnixIngress, PathConfig)>,
+    commands: Receiver<Command>,
+    wake: Arc<Wake>,
+    poller: Poller,
+    outputs: Outputs,
+    /// One byte larger than a packet can be, so that a longer one shows.
+    buffer: Vec<u8>,
+    replies: ReceiveBatch,
+    errors: ErrorBatch,
+    /// What was asked for each socket, until it was said that the kernel grants less.
+    receive_buffer: Option<usize>,
+}
+
+impl Worker {
+    pub(crate) fn new(config: Config, commands: Receiver<Command>, wake: Arc<Wake>) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        poller.add(&*wake, Token::Wake)?;
+        Ok(Self {
+            endpoint: Endpoint::new(config.core.clone()),
+            receive_buffer: Some(config.receive_buffer),
+            sockets: Sockets::new(config),
+            paths: HashMap::new(),
+            listeners: Vec::new(),
+            commands,
+            wake,
+            poller,
+            outputs: Outputs::default(),
+            buffer: vec![0; wire::MAX_PACKET + 1],
+            replies: ReceiveBatch::new(),
+            errors: ErrorBatch::new(),
+        })
+    }
+
+    /// Serves until it is stopped.
+    pub(crate) fn run(mut self) -> Result<Totals, RunError> {
+        let mut ready = Vec::new();
+        loop {
+            let timeout = self.endpoint.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            self.poller.wait(timeout, &mut ready)?;
+            let now = Instant::now();
+            for token in &ready {
+                match *token {
+                    Token::Wake => {
+                        if self.obey().is_break() {
+                            return Ok(self.totals());
+                        }
+                    }
+                    Token::Socket(index) => self.read_socket(now, index),
+                    Token::Path(path) => self.read_path(now, path)?,
+                    Token::Listener(index) => self.accept(index),
+                }
+                self.settle(now);
+            }
+            self.endpoint.handle_timeout(now);
+            self.settle(now);
+        }
+    }
+
+    /// Carries out the commands that came; breaks at the one to stop.
+    fn obey(&mut self) -> ControlFlow<()> {
+        self.wake.rest();
+        while let Ok(command) = self.commands.try_recv() {
+            // Who no longer waits for the answer does not need it.
+            match command {
+                Command::Attach { config, ingress, done } => _ = done.send(self.attach(config, ingress)),
+                Command::Listen { config, listener, done } => _ = done.send(self.listen(config, listener)),
+                Command::Totals(done) => _ = done.send(self.totals()),
+                Command::Stop => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn totals(&self) -> Totals {
+        Totals {
+            counters: self.endpoint.counters().clone(),
+            flows: self.endpoint.flows(),
+            sockets: self.endpoint.sockets(),
+        }
+    }
+
+    fn attach(&mut self, config: PathConfig, ingress: Box<dyn Ingress>) -> io::Result<()> {
+        let id = self.endpoint.add_path(config);
+        if let Err(error) = self.poller.add(&ingress, Token::Path(id)) {
+            self.endpoint.remove_path(id);
+            return Err(error);
+        }
+        debug!(path = id.0, ingress = ingress.describe(), "path attached");
+        self.paths.insert(id, ingress);
+        Ok(())
+    }
+
+    fn listen(&mut self, config: PathConfig, listener: UnixIngress) -> io::Result<()> {
+        let index = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
+        self.poller.add(&listener, Token::Listener(index))?;
+        self.listeners.push((listener, config));
+        Ok(())
+    }
+
+    fn accept(&mut self, index: u32) {
+        let Some((listener, config)) = self.listeners.get(index as usize) else { return };
+        let attached = match listener.accept() {
+            Ok(Some(connection)) => {
+                let config = config.clone();
+                self.attach(config, Box::new(connection))
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = attached {
+            debug!(%error, "connection not accepted");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Writing: what the endpoint wants done.
+
+use std::time::Instant;
+
+use pingferry_proto::{Delivery, Output, SendError, SocketId};
+use tracing::{debug, info};
+
+use super::Worker;
+
+impl Worker {
+    /// Does what the endpoint wants done.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        loop {
+            self.endpoint.take_outputs(&mut outputs);
+            if outputs.is_empty() {
+                break;
+            }
+            for (number, output) in outputs.iter().enumerate() {
+                match output {
+                    Output::Open(id) => self.open(now, *id),
+                    Output::Close(id) => self.sockets.close(*id),
+                    Output::Deliver(delivery) => self.deliver(delivery, outputs.bytes(&delivery.packet)),
+                    Output::Transmit(transmit) => {
+                        if !self.sockets.enqueue(transmit, number) {
+                            let message = outputs.bytes(&transmit.message);
+                            let _ = self.endpoint.handle_send_error(now, transmit, message, SendError::NoSocket);
+                        }
+                    }
+                }
+            }
+            self.sockets.send(now, &outputs, &mut self.endpoint);
+        }
+        self.outputs = outputs;
+    }
+
+    fn open(&mut self, now: Instant, id: SocketId) {
+        match self.sockets.open(id, &self.poller) {
+            Ok(ident) => {
+                self.endpoint.socket_opened(now, id, ident);
+                self.report_receive_buffer(id);
+            }
+            Err(error) => {
+                debug!(class = ?id.class, %error, "no ping socket");
+                self.endpoint.socket_failed(id);
+            }
+        }
+    }
+
+    fn report_receive_buffer(&mut self, id: SocketId) {
+        let granted = self.sockets.get(id.index()).and_then(|(_, socket)| socket.receive_buffer().ok());
+        let (Some(asked), Some(granted)) = (self.receive_buffer.take(), granted) else { return };
+        if granted < asked {
+            info!(
+                "the kernel grants {granted} bytes for answers that wait, not {asked}; \
+                 for more, run: sysctl -w net.core.rmem_max={asked}"
+            );
+        }
+    }
+
+    fn deliver(&mut self, delivery: &Delivery, packet: &[u8]) {
+        let delivered = match self.paths.get_mut(&delivery.path) {
+            Some(ingress) => ingress.deliver(packet),
+            None => Err(std::io::ErrorKind::NotConnected.into()),
+        };
+        if let Err(error) = delivered {
+            debug!(path = delivery.path.0, %error, "packet not delivered");
+            let _ = self.endpoint.handle_delivery_error(delivery);
+        }
+    }
+}
