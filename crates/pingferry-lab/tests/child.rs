@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::thread;
+use std::{panic, thread};
 
 use pingferry_lab::require;
 use pingferry_sys::child::{Child, in_child};
@@ -62,11 +62,11 @@ fn a_child_passes_a_descriptor_or_its_error() {
     let text = text_of(reader);
     assert!(text.starts_with("from ") && text != format!("from {}", std::process::id()), "{text}");
 
-    let error = in_child(|| Err(Netlink::open()?.set_up(99).unwrap_err())).unwrap_err();
-    assert_eq!(error.to_string(), "bring device 99 up: No such device (os error 19)");
+    let error = in_child(|| Err(Netlink::open()?.index("nowhere").unwrap_err())).unwrap_err();
+    assert_eq!(error.to_string(), "look up nowhere: No such device (os error 19)");
     assert_eq!(errno(&error), Some(19));
 
-    let error = in_child(|| panic!("in the child")).unwrap_err();
+    let error = in_child(|| panic::resume_unwind(Box::new("without a message"))).unwrap_err();
     assert_eq!(error.to_string(), "the child panicked");
 }
 

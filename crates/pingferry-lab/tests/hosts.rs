@@ -1,5 +1,5 @@
 //! Hosts reach each other as their links and routes say, at once and in both families.
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use pingferry_lab::{Host, isolated, link, require_program};
+use pingferry_sys::capture::{Capture, Captured};
 use pingferry_sys::errno;
 use pingferry_sys::netlink::Refusal;
 use rustix::io::Errno;
@@ -84,8 +85,7 @@ fn a_router_forwards_and_a_host_does_not() {
         let seen = c.capture("to-b").unwrap();
         udp(&a, "192.0.2.1").send_to(b"lost", "198.51.100.3:9").unwrap();
         b.run(|| UdpSocket::bind("198.51.100.2:0").unwrap().send_to(b"end", "198.51.100.3:9").unwrap()).unwrap();
-        let packet = seen.receive(PATIENCE).unwrap().unwrap().packet;
-        assert_eq!(packet[28..], *b"end");
+        assert_eq!(next_udp(&seen).packet[28..], *b"end");
     });
 }
 
@@ -109,6 +109,17 @@ fn a_refusal_is_told_to_the_sender() {
     });
 }
 
+/// The next packet with UDP in it; the kernel sends some ICMPv6 of its own.
+fn next_udp(seen: &Capture) -> Captured {
+    loop {
+        let captured = seen.receive(PATIENCE).unwrap().unwrap();
+        let protocol = if captured.packet[0] >> 4 == 4 { captured.packet[9] } else { captured.packet[6] };
+        if protocol == 17 {
+            return captured;
+        }
+    }
+}
+
 #[test]
 fn a_capture_sees_packets_from_the_ip_header_with_their_direction() {
     isolated(|| {
@@ -116,24 +127,12 @@ fn a_capture_sees_packets_from_the_ip_header_with_their_direction() {
         let seen = b.capture("right").unwrap();
         exchange(&udp(&a, "192.0.2.1"), &udp(&b, "192.0.2.2"));
         exchange(&udp(&a, "2001:db8::1"), &udp(&b, "2001:db8::2"));
-        let udp_packets = || {
-            loop {
-                let captured = seen.receive(PATIENCE).unwrap().unwrap();
-                let (version, protocol) = match captured.packet[0] >> 4 {
-                    4 => (4, captured.packet[9]),
-                    version => (version, captured.packet[6]),
-                };
-                if protocol == 17 {
-                    return (version, captured.outgoing, captured.packet);
-                }
-            }
-        };
         for (version, outgoing, payload) in
             [(4, false, "there"), (4, true, "back"), (6, false, "there"), (6, true, "back")]
         {
-            let (seen_version, seen_outgoing, packet) = udp_packets();
-            assert_eq!((seen_version, seen_outgoing), (version, outgoing));
-            assert!(packet.ends_with(payload.as_bytes()), "{packet:02x?}");
+            let captured = next_udp(&seen);
+            assert_eq!((captured.packet[0] >> 4, captured.outgoing), (version, outgoing));
+            assert!(captured.packet.ends_with(payload.as_bytes()), "{captured:02x?}");
         }
     });
 }

@@ -1,16 +1,18 @@
 //! TUN devices carry packets both ways and show when they are gone.
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use pingferry_lab::{Host, isolated, require_program, require_tun};
 use pingferry_sys::netlink::Netlink;
 use pingferry_sys::tun::{Origin, Tun, TunConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 fn config(name: &str) -> TunConfig {
     TunConfig {
@@ -26,7 +28,7 @@ fn config(name: &str) -> TunConfig {
 fn receive_udp(tun: &Tun, version: u8) -> Vec<u8> {
     let mut buffer = [0; 2048];
     loop {
-        // All is sent before it is read, so there is never anything to wait for.
+        assert!(events(tun, PollFlags::IN, 5).contains(PollFlags::IN));
         let length = tun.receive(&mut buffer).unwrap();
         let protocol = if version == 4 { buffer[9] } else { buffer[6] };
         if buffer[0] >> 4 == version && protocol == 17 {
@@ -55,7 +57,8 @@ fn packets_for_the_networks_behind_it_are_read_and_written_back() {
             tun.send(&packet).unwrap();
             assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 3, "{target}");
         }
-        assert_eq!(tun.receive(&mut [0; 2048]).map_err(|e| e.kind()), Err(ErrorKind::WouldBlock));
+        while tun.receive(&mut [0; 2048]).is_ok() {}
+        assert_eq!(tun.receive(&mut [0; 2048]).unwrap_err().kind(), ErrorKind::WouldBlock);
     });
 }
 
@@ -146,6 +149,33 @@ fn a_persistent_device_is_attached_to_with_one_queue_or_many() {
 }
 
 #[test]
+fn a_persistent_device_that_is_ready_needs_no_rights() {
+    isolated(|| {
+        if !require_tun() || !require_program("ip") {
+            return;
+        }
+        for args in ["tuntap add ping0 mode tun user 0", "link set ping0 up"] {
+            assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success());
+        }
+        let without_rights = |config: TunConfig| {
+            let nothing = CapabilitySet::empty();
+            let nothing = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
+            thread::scope(|scope| {
+                let opened = scope.spawn(|| set_capabilities(None, nothing).map(|()| config.open()).unwrap());
+                opened.join().unwrap()
+            })
+        };
+        let (tun, mtu, origin) = without_rights(TunConfig { name: "ping0".into(), ..TunConfig::default() }).unwrap();
+        assert_eq!((mtu, origin), (1500, Origin::Attached));
+        drop(tun);
+        let error = without_rights(config("ping0")).unwrap_err();
+        assert_eq!(error.to_string(), "set the MTU of ping0 to 1400: Operation not permitted (os error 1)");
+        let error = without_rights(config("ping1")).unwrap_err();
+        assert_eq!(error.to_string(), "open TUN device ping1: Operation not permitted (os error 1)");
+    });
+}
+
+#[test]
 fn a_device_brought_down_comes_back_and_a_deleted_one_says_so() {
     isolated(|| {
         if !require_tun() {
@@ -160,22 +190,23 @@ fn a_device_brought_down_comes_back_and_a_deleted_one_says_so() {
         while tun.receive(&mut [0; 2048]).is_ok() {}
         let read = tun.receive(&mut [0; 2048]).unwrap_err();
         let write = tun.send(&packet).unwrap_err();
-        assert_eq!(events(&tun), PollFlags::empty());
+        assert_eq!(events(&tun, PollFlags::IN | PollFlags::OUT, 0), PollFlags::empty());
         assert_eq!(read.kind(), ErrorKind::WouldBlock);
         assert_eq!(write.raw_os_error(), Some(5), "EIO");
         assert!(!Tun::is_gone(&read) && !Tun::is_gone(&write));
         netlink.set_up(index).unwrap();
         tun.send(&packet).unwrap();
-        assert!(events(&tun).contains(PollFlags::OUT));
+        assert!(events(&tun, PollFlags::IN | PollFlags::OUT, 0).contains(PollFlags::OUT));
         netlink.delete_link(index).unwrap();
-        assert_eq!(events(&tun), PollFlags::ERR);
+        assert_eq!(events(&tun, PollFlags::IN | PollFlags::OUT, 0), PollFlags::ERR);
         assert!(Tun::is_gone(&tun.receive(&mut [0; 2048]).unwrap_err()));
         assert!(Tun::is_gone(&tun.send(&packet).unwrap_err()));
     });
 }
 
-fn events(tun: &Tun) -> PollFlags {
-    let mut polled = [PollFd::new(tun, PollFlags::IN | PollFlags::OUT)];
-    poll(&mut polled, Some(&Timespec::default())).unwrap();
+/// What poll says of `wanted`, at the latest after so many seconds.
+fn events(tun: &Tun, wanted: PollFlags, seconds: i64) -> PollFlags {
+    let mut polled = [PollFd::new(tun, wanted)];
+    poll(&mut polled, Some(&Timespec { tv_sec: seconds, tv_nsec: 0 })).unwrap();
     polled[0].revents()
 }

@@ -5,8 +5,9 @@
 //! told to, becomes another program.
 //!
 //! The line is a pair of sequenced-packet sockets; descriptors travel as `SCM_RIGHTS` (unix(7)). A message is a tag
-//! and its text: [`FD`] with one descriptor and a number, [`GO`], or [`FAILED`] with an errno and a text. Both ends are closed on
-//! exec: where the parent reads an end of file, the child has become the other program or ended well.
+//! and what belongs to it: `FD` with one descriptor and a number, `GO`, or `FAILED` with an errno and a text. Both
+//! ends are closed on exec: where the parent reads an end of file, the child has become the other program or ended
+//! well.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};

@@ -1,0 +1,335 @@
+//! `pingferry run` with real clients.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod support;
+
+use std::process::Command;
+use std::time::Duration;
+
+use pingferry_lab::{Host, isolated, link};
+use rustix::process::Signal;
+use support::*;
+
+#[test]
+fn ping_crosses_in_both_families() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&[]);
+        for target in [TARGET, TARGET_6] {
+            for more in [&["-s", "56"][..], &["-s", "0"], &["-s", "1"], &["-s", "1452"]] {
+                let args = [&["-n", "-c", "3", "-i", "0.01", "-W", "2", target], more].concat();
+                let output = lab.client.ping(&args).unwrap();
+                assert!(said(&output).contains("3 received"), "{args:?}: {}", said(&output));
+                assert!(!said(&output).contains("wrong data"), "{}", said(&output));
+            }
+        }
+        let totals = running.stop();
+        assert_eq!(totals["requests_sent"], 24);
+        assert_eq!(totals["answers_returned"], 24);
+        assert_eq!(totals["flows_opened"], 8);
+    });
+}
+
+#[test]
+fn what_the_target_sees_is_the_proxy() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&[]);
+        let capture = lab.target.capture("to-ferry").unwrap();
+        let ping = ["-n", "-c", "2", "-i", "0.01", "-t", "42", "-e", "4711", TARGET];
+        let output = lab.client.ping(&ping).unwrap();
+        assert!(said(&output).contains("ttl=63"), "64 from the target, less one: {}", said(&output));
+        let mut requests = Vec::new();
+        while requests.len() < 2 {
+            let captured = capture.receive(Duration::from_secs(5)).unwrap().expect("a request arrived");
+            if captured.packet[0] == 0x45 && captured.packet[9] == 1 && captured.packet[20] == 8 {
+                requests.push(captured.packet);
+            }
+        }
+        for (seq, request) in (1u8..).zip(&requests) {
+            assert_eq!(request[12..16], [192, 0, 2, 1], "from the proxy's address");
+            assert_eq!(request[8], 41, "the hop limit is one less");
+            assert_eq!(request[26..28], [0, seq], "the seq is the client's");
+            assert_ne!(request[24..26], 4711u16.to_be_bytes(), "the ident is the socket's");
+            assert_eq!(request[24..26], requests[0][24..26], "and the same for all");
+        }
+        running.stop();
+    });
+}
+
+#[test]
+fn the_first_hop_is_the_gateway() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        for (more, hop, hop_6) in [
+            (&[][..], FERRY, FERRY_6),
+            (&["--gateway", "203.0.113.9", "--gateway", "2001:db8:9::9"], "203.0.113.9", "2001:db8:9::9"),
+        ] {
+            let running = lab.run(more);
+            for (target, hop, text) in [(TARGET, hop, "Time to live exceeded"), (TARGET_6, hop_6, "Hop limit")] {
+                let output = lab.client.ping(&["-n", "-c", "1", "-t", "1", target]).unwrap();
+                let said = said(&output);
+                assert!(said.contains(&format!("From {hop}")) && said.contains(text), "{said}");
+            }
+            let totals = running.stop();
+            assert_eq!(totals["request_drops"]["hop_limit_exceeded"], 2);
+            assert_eq!(totals["errors_originated"], 2);
+        }
+    });
+}
+
+#[test]
+fn five_hundred_hosts_at_once_need_one_socket() {
+    isolated(|| {
+        if !can_run(&["fping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&[]);
+        let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.2.244"];
+        let output = lab.client.output(Command::new("fping").args(sweep)).unwrap();
+        let answered = said(&output).lines().filter(|line| line.contains("1/1/0%")).count();
+        assert_eq!(answered, 500, "{}", said(&output));
+        let totals = running.stop();
+        assert_eq!((&totals["flows_opened"], &totals["sockets_open"]), (&500.into(), &1.into()));
+    });
+}
+
+#[test]
+fn pingers_of_one_host_do_not_disturb_each_other() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&[]);
+        let pinger =
+            || lab.client.spawn(Command::new("ping").args(["-n", "-q", "-c", "20", "-i", "0.01", TARGET])).unwrap();
+        let mut pingers: Vec<_> = (0..20).map(|_| pinger()).collect();
+        for pinger in &mut pingers {
+            assert!(pinger.wait().unwrap().success());
+        }
+        let totals = running.stop();
+        assert_eq!((&totals["answers_returned"], &totals["flows_opened"]), (&400.into(), &20.into()));
+        assert_eq!(totals["sockets_open"], 20);
+    });
+}
+
+#[test]
+fn per_flow_sockets_work_too() {
+    isolated(|| {
+        if !can_run(&["fping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&["--sockets", "per-flow"]);
+        let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.1.50"];
+        lab.client.output(Command::new("fping").args(sweep)).unwrap();
+        let totals = running.stop();
+        assert_eq!((&totals["answers_returned"], &totals["sockets_open"]), (&50.into(), &50.into()));
+    });
+}
+
+#[test]
+fn flows_and_sockets_end_when_idle() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&["--idle-timeout", "50ms"]);
+        for _ in 0..2 {
+            lab.client.ping(&["-n", "-c", "2", "-i", "0.2", "-e", "7", TARGET]).unwrap();
+        }
+        let totals = running.stop();
+        assert!(totals["flows_expired"].as_u64().unwrap() >= 2, "{totals}");
+        assert_eq!(totals["sockets_open"], 1, "the socket outlives the flow");
+    });
+}
+
+#[test]
+fn refused_destinations_are_refused_unless_allowed() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        // 0.1.2.3 is an address of the target, and in what is refused.
+        lab.target.add_address("lo", net("0.1.2.3/32")).unwrap();
+        lab.ferry.add_route(net("0.1.2.3/32"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
+        for (more, received, refused) in [(&[][..], "0 received", 1), (&["--allow", "0.1.2.0/24"], "1 received", 0)] {
+            let running = lab.run(more);
+            let output = lab.client.ping(&["-n", "-c", "1", "-W", "1", "0.1.2.3"]).unwrap();
+            assert!(said(&output).contains(received), "{}", said(&output));
+            let drops = running.stop()["request_drops"]["destination_refused"].as_u64();
+            assert_eq!(drops.unwrap_or(0), refused);
+        }
+    });
+}
+
+#[test]
+fn it_stops_at_both_signals_and_removes_its_device() {
+    isolated(|| {
+        if !can_run(&[]) {
+            return;
+        }
+        let lab = Lab::new();
+        for signal in [Signal::INT, Signal::TERM] {
+            lab.run(&[]).stop_with(signal);
+            assert!(lab.client.with_netlink(|netlink| netlink.index("ping0")).is_err());
+        }
+    });
+}
+
+#[test]
+fn a_deleted_device_ends_the_run() {
+    isolated(|| {
+        if !can_run(&[]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&[]);
+        lab.client
+            .with_netlink(|netlink| {
+                let index = netlink.index("ping0")?;
+                netlink.delete_link(index)
+            })
+            .unwrap();
+        assert_eq!(running.end().code(), Some(1));
+    });
+}
+
+#[test]
+fn one_family_is_enough() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        // A source that is no address of this host keeps IPv6 from working, as a kernel without it does.
+        let running = lab.run(&["--icmpv6-src", "2001:db8:bad::1"]);
+        let v4 = lab.client.ping(&["-n", "-c", "1", TARGET]).unwrap();
+        assert!(said(&v4).contains("1 received"), "{}", said(&v4));
+        let v6 = lab.client.ping(&["-n", "-c", "1", "-W", "1", TARGET_6]).unwrap();
+        assert!(said(&v6).contains("0 received"), "{}", said(&v6));
+        assert_eq!(running.stop()["request_drops"]["no_socket"], 1);
+    });
+}
+
+#[test]
+fn the_source_can_be_chosen() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        lab.ferry.add_address("to-target", net("192.0.2.77/24")).unwrap();
+        let capture = lab.target.capture("to-ferry").unwrap();
+        let running = lab.run(&["--icmpv4-src", "192.0.2.77"]);
+        assert!(said(&lab.client.ping(&["-n", "-c", "1", TARGET]).unwrap()).contains("1 received"));
+        let request = loop {
+            let captured = capture.receive(Duration::from_secs(5)).unwrap().expect("a request arrived");
+            if captured.packet[0] == 0x45 && captured.packet[9] == 1 && captured.packet[20] == 8 {
+                break captured.packet;
+            }
+        };
+        assert_eq!(request[12..16], [192, 0, 2, 77]);
+        running.stop();
+    });
+}
+
+/// The recipe of the README: a router that sends the pings of one network, and nothing else, through pingferry.
+#[test]
+fn a_routing_rule_sends_just_ping_through_it() {
+    isolated(|| {
+        if !can_run(&["ping", "ip"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let client = &lab.client;
+        let there = [net("10.0.0.2/24"), net("fd00::2/64")];
+        link(&lab.ferry, "to-client", &[net("10.0.0.1/24"), net("fd00::1/64")], client, "eth0", &there, None).unwrap();
+        client.add_route(net("0.0.0.0/0"), Some("10.0.0.1".parse().unwrap()), "eth0").unwrap();
+        client.add_route(net("::/0"), Some("fd00::1".parse().unwrap()), "eth0").unwrap();
+        lab.ferry.set_sysctl("net/ipv4/ip_forward", "1").unwrap();
+        lab.ferry.set_sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
+        let running = Running::start(&lab.ferry, pingferry().args(["run", "--tun", "ping0"]));
+        for rule in [
+            "ip rule add iif to-client ipproto icmp lookup 100",
+            "ip route add default dev ping0 table 100",
+            "ip -6 rule add iif to-client ipproto ipv6-icmp lookup 100",
+            "ip -6 route add default dev ping0 table 100",
+        ] {
+            let output = lab.ferry.output(Command::new("sh").args(["-c", rule])).unwrap();
+            assert!(output.status.success(), "{rule}: {}", said(&output));
+        }
+        for target in [TARGET, TARGET_6] {
+            let output = client.ping(&["-n", "-c", "2", "-i", "0.01", target]).unwrap();
+            // One less for each: the target's answer passes pingferry and the router's kernel.
+            assert!(said(&output).contains("2 received") && said(&output).contains("ttl=62"), "{}", said(&output));
+        }
+        assert_eq!(running.stop()["answers_returned"], 4);
+    });
+}
+
+#[test]
+fn a_process_can_name_the_namespace() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let mut sleeper = lab.client.spawn(Command::new("sleep").arg("1000")).unwrap();
+        let pid = sleeper.id().to_string();
+        let mut command = pingferry();
+        command.args(["run", "--tun", "ping0", "--pid", &pid, "--address", "198.51.100.2/32", "--route", "default"]);
+        let running = Running::start(&lab.ferry, &mut command);
+        let output = lab.client.ping(&["-n", "-c", "1", TARGET]).unwrap();
+        assert!(said(&output).contains("1 received"), "{}", said(&output));
+        running.stop();
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+    });
+}
+
+#[test]
+fn without_permission_it_says_what_to_do() {
+    isolated(|| {
+        let host = Host::new("forbidden").unwrap();
+        let bare = pingferry_sys::namespace::Netns::create().unwrap();
+        let output =
+            bare.run(|| pingferry().args(["run", "--unix", "/tmp/pingferry-never.sock"]).output()).unwrap().unwrap();
+        assert_eq!(output.status.code(), Some(77));
+        let said = stderr(&output);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("ping_group_range") && said.contains("sysctl -w"), "{said}");
+        drop(host);
+    });
+}
+
+#[test]
+fn wrong_usage_exits_with_64() {
+    for args in [
+        &["run"][..],
+        &["run", "--tun", "x", "--address", "192.0.2.1/99"],
+        &["run", "--tun", "x", "--gateway", "192.0.2.1", "--gateway", "192.0.2.2"],
+        &["run", "--unix", "x", "--idle-timeout", "soon"],
+        &["fly"],
+        &["exec"],
+    ] {
+        let output = pingferry().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {}", said(&output));
+    }
+    for args in [&["--help"][..], &["--version"], &["run", "--help"]] {
+        assert_eq!(pingferry().args(args).output().unwrap().status.code(), Some(0));
+    }
+}

@@ -1,0 +1,135 @@
+//! The program under test, and networks to run it in.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+
+use ipnet::IpNet;
+use pingferry_lab::{Host, link, require_program, require_tun};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+pub const TARGET: &str = "192.0.2.2";
+pub const TARGET_6: &str = "2001:db8::2";
+/// The address that pingferry pings from.
+pub const FERRY: &str = "192.0.2.1";
+pub const FERRY_6: &str = "2001:db8::1";
+/// The client's addresses on its TUN device.
+pub const CLIENT: &str = "198.51.100.2";
+pub const CLIENT_6: &str = "2001:db8:1::2";
+
+pub fn pingferry() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pingferry"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PINGFERRY_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+pub fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+/// Whether the machine has what a test of the whole program needs, besides the programs named.
+pub fn can_run(programs: &[&str]) -> bool {
+    require_tun() && programs.iter().all(|program| require_program(program))
+}
+
+/// `client`, with nothing but a TUN device to come; `ferry`, where pingferry runs; and `target` behind a veth.
+///
+/// The target has 198.18.0.0/15 as well, so that there are many hosts to ping.
+pub struct Lab {
+    pub client: Host,
+    pub ferry: Host,
+    pub target: Host,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        let [client, ferry, target] = ["client", "ferry", "target"].map(|name| Host::new(name).unwrap());
+        let here = [net("192.0.2.1/24"), net("2001:db8::1/64")];
+        let there = [net("192.0.2.2/24"), net("2001:db8::2/64")];
+        link(&ferry, "to-target", &here, &target, "to-ferry", &there, None).unwrap();
+        target.add_address("lo", net("198.18.0.1/15")).unwrap();
+        ferry.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
+        Self { client, ferry, target }
+    }
+
+    /// Starts `pingferry run` in `ferry` with a TUN device in `client` that everything is routed to.
+    pub fn run(&self, more: &[&str]) -> Running {
+        let mut command = pingferry();
+        command.args(["run", "--tun", "ping0", "--netns"]).arg(self.netns_path());
+        command.args(["--address", "198.51.100.2/32", "--address", "2001:db8:1::2/128", "--route", "default"]);
+        Running::start(&self.ferry, command.args(more))
+    }
+
+    /// A path that stands for the client's namespace as long as the lab lives.
+    pub fn netns_path(&self) -> String {
+        use std::os::fd::{AsFd, AsRawFd};
+        format!("/proc/{}/fd/{}", std::process::id(), self.client.netns.as_fd().as_raw_fd())
+    }
+}
+
+/// A `pingferry run` that is ready.
+pub struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    pub ready: String,
+}
+
+impl Running {
+    pub fn start(host: &Host, command: &mut Command) -> Self {
+        command.args(["--log-format", "json"]).stdout(Stdio::piped());
+        let mut child = host.spawn(command).unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        stdout.read_line(&mut ready).unwrap();
+        assert!(ready.starts_with("pingferry: ready"), "not ready: {ready:?}");
+        Self { child, stdout, ready }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Stops it with a signal and returns its totals.
+    pub fn stop_with(mut self, signal: Signal) -> Value {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        let mut totals = String::new();
+        self.stdout.read_to_string(&mut totals).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}");
+        serde_json::from_str(&totals).unwrap_or_else(|error| panic!("{error}: {totals}"))
+    }
+
+    pub fn stop(self) -> Value {
+        self.stop_with(Signal::TERM)
+    }
+
+    /// Waits for it to end by itself.
+    pub fn end(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// All that a program said.
+pub fn said(output: &Output) -> String {
+    stdout(output) + &stderr(output)
+}

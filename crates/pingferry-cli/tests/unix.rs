@@ -1,0 +1,144 @@
+//! `pingferry run --unix`: one record, one packet; one connection, one path.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod support;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use pingferry::Family;
+use pingferry_lab::{isolated, require_tun};
+use pingferry_proto::wire::{Echo, IpHeader, IpPacket, icmp_checksum, icmp_protocol, write_checksum};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use support::*;
+
+struct Client(OwnedFd);
+
+impl Client {
+    fn connect(path: &Path) -> Self {
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        Self(socket)
+    }
+
+    fn send(&self, packet: &[u8]) {
+        rustix::net::send(&self.0, packet, SendFlags::empty()).unwrap();
+    }
+
+    /// The next packet; none if the connection is closed.
+    fn receive(&self) -> Vec<u8> {
+        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).unwrap(), 1, "nothing came");
+        let mut buffer = vec![0; 70_000];
+        let (len, _) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty()).unwrap();
+        buffer.truncate(len);
+        buffer
+    }
+}
+
+fn echo(source: &str, destination: &str, ident: u16, payload: &[u8]) -> Vec<u8> {
+    let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+    let family = Family::of(source);
+    let mut message = vec![if family == Family::V4 { 8 } else { 128 }, 0, 0, 0];
+    message.extend(ident.to_be_bytes());
+    message.extend([0, 1]);
+    message.extend(payload);
+    write_checksum(source, destination, &mut message);
+    let header = IpHeader {
+        source,
+        destination,
+        protocol: icmp_protocol(family),
+        hop_limit: 64,
+        traffic_class: 0,
+        identification: 0,
+        dont_fragment: false,
+        fragment: None,
+    };
+    let mut packet = Vec::new();
+    header.emit(message.len(), &mut packet);
+    packet.extend(message);
+    packet
+}
+
+#[test]
+fn echoes_cross_and_connections_are_paths_of_one_domain() {
+    isolated(|| {
+        if !require_tun() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("ping.sock");
+        let lab = Lab::new();
+        let running = Running::start(&lab.ferry, pingferry().args(["run", "--unix"]).arg(&socket));
+        let first = Client::connect(&socket);
+        for (source, target, payload) in [(CLIENT, TARGET, &b"four"[..]), (CLIENT_6, TARGET_6, b"")] {
+            first.send(&echo(source, target, 0xabcd, payload));
+            let answer = first.receive();
+            let packet = IpPacket::parse(&answer).unwrap();
+            assert_eq!(packet.header.source.to_string(), target);
+            assert_eq!(packet.header.destination.to_string(), source);
+            assert!(icmp_checksum(packet.header.source, packet.header.destination, packet.payload).is_valid());
+            assert_eq!(Echo::parse_reply(packet.header.family(), packet.payload).unwrap().ident, 0xabcd);
+            assert_eq!(packet.payload[8..], *payload);
+        }
+
+        let second = Client::connect(&socket);
+        second.send(&echo(CLIENT, TARGET, 0xabcd, b"moved"));
+        assert!(second.receive().ends_with(b"moved"), "the answer goes to the newest path");
+        drop(first);
+        second.send(&echo(CLIENT, TARGET, 1, b"still here"));
+        assert!(second.receive().ends_with(b"still here"));
+
+        let totals = running.stop();
+        assert_eq!((&totals["flows_opened"], &totals["answers_returned"]), (&3.into(), &4.into()));
+        assert!(!socket.exists(), "the socket is removed");
+    });
+}
+
+#[test]
+fn bad_records_are_counted_and_harm_nobody() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("ping.sock");
+        let lab = Lab::new();
+        let running = Running::start(&lab.ferry, pingferry().args(["run", "--unix"]).arg(&socket));
+        let client = Client::connect(&socket);
+        client.send(&[0x45; 10]);
+        client.send(&[0x15; 100]);
+        client.send(&vec![0x45; 66_000]);
+        let mut damaged = echo(CLIENT, TARGET, 1, b"x");
+        damaged[28] ^= 1;
+        client.send(&damaged);
+        client.send(&echo(CLIENT, TARGET, 1, b"fine"));
+        assert!(client.receive().ends_with(b"fine"));
+        let totals = running.stop();
+        let drops = serde_json::json!({"truncated": 1, "bad_version": 1, "oversized": 1, "bad_icmp_checksum": 1});
+        assert_eq!(totals["request_drops"], drops);
+    });
+}
+
+#[test]
+fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("ping.sock");
+        drop(std::os::unix::net::UnixDatagram::bind(&socket).unwrap());
+        let lab = Lab::new();
+        let run = || {
+            let mut command = pingferry();
+            command.args(["run", "--unix"]).arg(&socket);
+            command
+        };
+        let running = Running::start(&lab.ferry, &mut run());
+        let output = lab.ferry.output(&mut run()).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("in use"), "{}", said(&output));
+        running.stop();
+
+        std::fs::write(&socket, "precious").unwrap();
+        assert_eq!(lab.ferry.output(&mut run()).unwrap().status.code(), Some(1));
+        assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
+    });
+}

@@ -1,0 +1,184 @@
+//! The library with real sockets, in a network namespace of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use pingferry::{Config, CoreConfig, DropReason, OpenError, Path, PathConfig, Policy, Proxy, SendError};
+use pingferry_lab::{Host, isolated};
+use pingferry_proto::Family;
+use pingferry_proto::wire::{Echo, IpHeader, IpPacket, icmp_protocol, write_checksum};
+use pingferry_sys::namespace::Netns;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn echo(source: &str, destination: &str, ident: u16, payload: &[u8]) -> Vec<u8> {
+    let (source, destination): (IpAddr, IpAddr) = (source.parse().unwrap(), destination.parse().unwrap());
+    let family = Family::of(source);
+    let mut message = vec![if family == Family::V4 { 8 } else { 128 }, 0, 0, 0];
+    message.extend(ident.to_be_bytes());
+    message.extend([0, 1]);
+    message.extend(payload);
+    write_checksum(source, destination, &mut message);
+    let header = IpHeader {
+        source,
+        destination,
+        protocol: icmp_protocol(family),
+        hop_limit: 64,
+        traffic_class: 0,
+        identification: 0,
+        dont_fragment: false,
+        fragment: None,
+    };
+    let mut packet = Vec::new();
+    header.emit(message.len(), &mut packet);
+    packet.extend(message);
+    packet
+}
+
+/// A proxy that may ping loopback.
+fn open() -> Proxy {
+    let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()] };
+    let core = CoreConfig { policy, ..CoreConfig::default() };
+    Proxy::open(Config { core, ..Config::default() }).unwrap()
+}
+
+fn attach(proxy: &Proxy) -> (Path, Receiver<Vec<u8>>) {
+    let (back, answers) = channel();
+    let path = proxy.attach(PathConfig::default(), move |packet: &[u8]| drop(back.send(packet.to_vec()))).unwrap();
+    (path, answers)
+}
+
+#[test]
+fn echoes_cross_in_both_families() {
+    isolated(|| {
+        let proxy = open();
+        let (path, answers) = attach(&proxy);
+        for (client, host) in [("10.0.0.2", "127.0.0.1"), ("fd00::2", "::1")] {
+            for payload in [&b""[..], b"x", &[7; 1400]] {
+                path.send(&echo(client, host, 0x1234, payload)).unwrap();
+                let answer = answers.recv_timeout(PATIENCE).unwrap();
+                let packet = IpPacket::parse(&answer).unwrap();
+                assert_eq!(packet.header.source.to_string(), host);
+                assert_eq!(packet.header.destination.to_string(), client);
+                assert_eq!(Echo::parse_reply(packet.header.family(), packet.payload).unwrap().ident, 0x1234);
+                assert_eq!(packet.payload[8..], *payload);
+            }
+        }
+        let totals = proxy.close().unwrap();
+        assert_eq!((totals.counters.requests_sent, totals.counters.answers_returned), (6, 6));
+    });
+}
+
+#[test]
+fn a_full_batch_crosses_without_loss() {
+    isolated(|| {
+        let proxy = open();
+        let (path, answers) = attach(&proxy);
+        for ident in 0..500 {
+            path.send(&echo("10.0.0.2", "127.0.0.1", ident, b"")).unwrap();
+        }
+        let mut idents: Vec<u16> = (0..500)
+            .map(|_| answers.recv_timeout(PATIENCE).unwrap())
+            .map(|answer| u16::from_be_bytes([answer[24], answer[25]]))
+            .collect();
+        idents.sort_unstable();
+        assert!(idents.into_iter().eq(0..500));
+        assert_eq!(proxy.totals().unwrap().sockets, 500);
+    });
+}
+
+#[test]
+fn bad_packets_are_counted() {
+    isolated(|| {
+        let proxy = open();
+        let (path, answers) = attach(&proxy);
+        path.send(b"").unwrap();
+        path.send(&[0; 70_000]).unwrap();
+        path.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
+        answers.recv_timeout(PATIENCE).unwrap();
+        let drops = proxy.totals().unwrap().counters.request_drops;
+        assert_eq!((drops[DropReason::Truncated], drops[DropReason::Oversized], drops.total()), (1, 1, 2));
+    });
+}
+
+#[test]
+fn paths_end_with_their_handle_and_with_the_proxy() {
+    isolated(|| {
+        let proxy = open();
+        let (first, first_answers) = attach(&proxy);
+        let (second, second_answers) = attach(&proxy);
+        drop(first);
+        assert!(first_answers.recv_timeout(PATIENCE).is_err(), "its callback is dropped");
+        second.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
+        second_answers.recv_timeout(PATIENCE).unwrap();
+
+        let stopper = proxy.stopper();
+        stopper.stop();
+        proxy.wait().unwrap();
+        assert_eq!(second.send(b""), Err(SendError::Closed));
+        stopper.stop();
+    });
+}
+
+#[test]
+fn a_flood_fills_the_queue_but_never_blocks() {
+    isolated(|| {
+        let proxy = open();
+        let (busy, at_work) = channel();
+        let (go_on, wait) = channel::<()>();
+        let path = proxy
+            .attach(PathConfig::default(), move |_: &[u8]| {
+                busy.send(()).unwrap();
+                // Ends when the test drops its end.
+                let _ = wait.recv();
+            })
+            .unwrap();
+        path.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
+        at_work.recv_timeout(PATIENCE).unwrap();
+        let refused = (0..5000).find_map(|_| path.send(b"").err());
+        assert_eq!(refused, Some(SendError::Full));
+        drop(go_on);
+    });
+}
+
+#[test]
+fn without_permission_it_does_not_open() {
+    isolated(|| {
+        let bare = Netns::create().unwrap();
+        let refused = bare.run(|| Proxy::open(Config::default()).map(drop)).unwrap();
+        assert!(matches!(refused, Err(OpenError::NoPing { .. })), "{refused:?}");
+    });
+}
+
+#[test]
+fn the_proxy_lives_where_it_was_opened() {
+    isolated(|| {
+        let elsewhere = Host::new("elsewhere").unwrap();
+        elsewhere.add_address("lo", "192.0.2.1/32".parse().unwrap()).unwrap();
+        let proxy = elsewhere.run(open).unwrap();
+        let (path, answers) = attach(&proxy);
+        path.send(&echo("10.0.0.2", "192.0.2.1", 1, b"")).unwrap();
+        answers.recv_timeout(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn the_example_embeds_it() {
+    isolated(|| {
+        let elsewhere = Host::new("elsewhere").unwrap();
+        elsewhere.add_address("lo", "192.0.2.1/32".parse().unwrap()).unwrap();
+        let output = elsewhere.output(Command::new(example("embed")).arg("192.0.2.1")).unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("60 bytes from 192.0.2.1, hop limit 63\n1 sent, 1 returned"), "{output:?}");
+    });
+}
+
+/// Cargo builds the examples with the tests, next to them.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(name)
+}
