@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use pingferry::{Config, PathConfig, Proxy};
+use pingferry::{Config, DropReason, PathConfig, Proxy};
 use pingferry_proto::wire::{IPPROTO_ICMP, IpHeader, IpPacket, write_checksum};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Hand in what a client sends, and take what comes back.
     path.send(&echo_request(host))?;
     let answer = answers.recv_timeout(Duration::from_secs(5))?;
-    let packet = IpPacket::parse(&answer).map_err(|reason| reason.label())?;
+    let packet = IpPacket::parse(&answer).map_err(DropReason::label)?;
     println!("{} bytes from {}, hop limit {}", answer.len(), packet.header.source, packet.header.hop_limit);
 
     let totals = proxy.close()?;
