@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::{FlowId, Peer, SocketId};
-use crate::output::{Delivery, Output};
+use crate::output::Delivery;
 use crate::wire::{Echo, IpHeader, icmp_protocol, restore_ident};
 use crate::{DropReason, Family};
 
@@ -26,7 +26,23 @@ impl Endpoint {
     /// A message came in on a ping socket.
     pub fn handle_answer(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Verdict {
         self.counters.answers += 1;
-        match self.hand_back(now, socket, received) {
+        let returned = self.hand_back(now, socket, received);
+        self.settle_answer(returned)
+    }
+
+    /// The ingress did not take a delivery, or one of its pieces. To be told once a delivery.
+    pub fn handle_delivery_error(&mut self, delivery: &Delivery) -> Verdict {
+        if delivery.originated {
+            self.counters.errors_originated -= 1;
+        } else {
+            self.counters.answers_returned -= 1;
+            self.counters.answer_drops[DropReason::DeliveryFailed] += 1;
+        }
+        Verdict::Dropped(DropReason::DeliveryFailed)
+    }
+
+    pub(crate) fn settle_answer(&mut self, returned: Result<(), DropReason>) -> Verdict {
+        match returned {
             Ok(()) => {
                 self.counters.answers_returned += 1;
                 Verdict::Forwarded
@@ -38,37 +54,22 @@ impl Endpoint {
         }
     }
 
-    /// An ICMP error about a request sent from a ping socket came in.
-    pub fn handle_icmp_error(&mut self) -> Verdict {
-        self.counters.answers += 1;
-        self.counters.answer_drops[DropReason::IcmpError] += 1;
-        Verdict::Dropped(DropReason::IcmpError)
-    }
-
-    /// The ingress did not take a packet.
-    pub fn handle_delivery_error(&mut self, delivery: &Delivery) -> Verdict {
-        if delivery.originated {
-            self.counters.errors_originated -= 1;
-        } else {
-            self.counters.answers_returned -= 1;
-            self.counters.answer_drops[DropReason::DeliveryFailed] += 1;
-        }
-        Verdict::Dropped(DropReason::DeliveryFailed)
-    }
-
     fn hand_back(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Result<(), DropReason> {
         let echo = Echo::parse_reply(socket.class.family, received.message)?;
         let id = self.asker(socket, received.from, echo)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
-        let path = flow.path;
-        let mtu = self.paths.get(&path).ok_or(DropReason::PathClosed)?.mtu;
+        let (path, ident, client) = (flow.path, flow.key.ident, flow.key.source);
+        if !self.paths.contains_key(&path) {
+            return Err(DropReason::PathClosed);
+        }
         let hop_limit = received.hop_limit.saturating_sub(1);
         if hop_limit == 0 {
-            return Err(DropReason::ReplyHopLimitExceeded);
+            return Err(DropReason::AnswerHopLimitExceeded);
         }
+        self.flows.touch(id, now);
         let header = IpHeader {
             source: received.from,
-            destination: flow.key.source,
+            destination: client,
             protocol: icmp_protocol(socket.class.family),
             hop_limit,
             traffic_class: received.traffic_class,
@@ -76,13 +77,12 @@ impl Endpoint {
             dont_fragment: socket.class.family == Family::V6,
             fragment: None,
         };
-        if header.wire_len() + received.message.len() > mtu {
-            return Err(DropReason::ExceedsPathMtu);
-        }
-        let ident = flow.key.ident;
-        self.flows.touch(id, now);
-        let packet = self.emit_reply(&header, ident, received.message);
-        self.outputs.queue.push(Output::Deliver(Delivery { path, packet, originated: false }));
+        let mut message = std::mem::take(&mut self.message);
+        message.clear();
+        message.extend_from_slice(received.message);
+        restore_ident(header.source, header.destination, ident, &mut message);
+        self.deliver(path, header, &message, false);
+        self.message = message;
         Ok(())
     }
 
@@ -90,7 +90,11 @@ impl Endpoint {
     fn asker(&self, socket: SocketId, from: IpAddr, echo: Echo) -> Result<FlowId, DropReason> {
         let peer = Peer::new(socket.class, from);
         let id = self.destinations.find(peer, socket.slot, &self.flows).ok_or(DropReason::UnexpectedPeer)?;
-        let flow = self.flows.get(id).filter(|flow| flow.key.accepts(from)).ok_or(DropReason::UnexpectedPeer)?;
+        let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
+        // Whoever listens may answer a broadcast or multicast.
+        if flow.key.destination != from && !self.local.is_group(flow.key.destination) {
+            return Err(DropReason::UnexpectedPeer);
+        }
         if flow.key.kind != echo.kind || self.sockets.ident(socket) != Some(echo.ident) {
             return Err(DropReason::UnexpectedReply);
         }
@@ -98,17 +102,5 @@ impl Endpoint {
             return Err(DropReason::UnexpectedSeq);
         }
         Ok(id)
-    }
-
-    fn emit_reply(&mut self, header: &IpHeader, ident: u16, message: &[u8]) -> std::ops::Range<usize> {
-        let out = &mut self.outputs.bytes;
-        let start = out.len();
-        header.emit(message.len(), out);
-        let message_start = out.len();
-        out.extend_from_slice(message);
-        if let Some(message) = out.get_mut(message_start..) {
-            restore_ident(header.source, header.destination, ident, message);
-        }
-        start..out.len()
     }
 }

@@ -48,8 +48,8 @@ drop_reasons! {
     InvalidSource => "invalid_source",
     /// Source and destination are the same.
     SourceIsDestination => "source_is_destination",
-    /// A fragment.
-    Fragment => "fragment",
+    /// pingferry's own probe, routed back into an ingress.
+    Loop => "loop",
     /// Another protocol than the ICMP of its family.
     NotIcmp => "not_icmp",
     /// An ICMP message that is not an echo request.
@@ -62,6 +62,16 @@ drop_reasons! {
     HopLimitExceeded => "hop_limit_exceeded",
     /// The policy refuses the destination.
     DestinationRefused => "destination_refused",
+    /// A fragment that no fragment can be: empty, not of whole units, or beyond the largest packet.
+    BadFragment => "bad_fragment",
+    /// A fragment that came before.
+    DuplicateFragment => "duplicate_fragment",
+    /// A fragment that overlaps with others of its datagram, which is void then (RFC 5722 §4).
+    FragmentOverlap => "fragment_overlap",
+    /// A fragment whose datagram was not whole in time (RFC 8200 §4.5).
+    ReassemblyTimeout => "reassembly_timeout",
+    /// A fragment whose datagram gave way to newer ones.
+    ReassemblyFull => "reassembly_full",
     /// No socket could be opened to send from.
     NoSocket => "no_socket",
     /// The kernel has no route to the destination.
@@ -78,20 +88,18 @@ drop_reasons! {
     SendFailed => "send_failed",
     /// What a ping socket received is not an echo reply.
     NotEchoReply => "not_echo_reply",
-    /// An ICMP error about a request.
-    IcmpError => "icmp_error",
     /// A reply from an address that was not asked through this socket.
     UnexpectedPeer => "unexpected_peer",
     /// A reply to another kind of query or with another identifier than was sent.
     UnexpectedReply => "unexpected_reply",
     /// A reply to a sequence number that was not sent.
     UnexpectedSeq => "unexpected_seq",
-    /// The hop limit of a reply ends here.
-    ReplyHopLimitExceeded => "reply_hop_limit_exceeded",
+    /// An ICMP error that quotes no request of its socket.
+    UnexpectedQuote => "unexpected_quote",
+    /// The hop limit of an answer ends here.
+    AnswerHopLimitExceeded => "answer_hop_limit_exceeded",
     /// The path a packet came from or has to go back to is closed.
     PathClosed => "path_closed",
-    /// A packet for a path that is larger than the path's MTU.
-    ExceedsPathMtu => "exceeds_path_mtu",
     /// The ingress did not take a packet for its path: its queue is full, or it is gone.
     DeliveryFailed => "delivery_failed",
 }
@@ -142,7 +150,7 @@ impl Drops {
 
 /// What an endpoint did since it was made.
 ///
-/// The books balance once all outputs are taken: `packets == requests_sent` plus the drops of requests,
+/// The books balance once all outputs are taken: `packets == requests_sent + fragments_held` plus the drops of requests,
 /// `answers == answers_returned` plus the drops of answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -150,7 +158,9 @@ pub struct Counters {
     pub packets: u64,
     /// Echo requests handed to sockets, less those the kernel refused.
     pub requests_sent: u64,
-    /// Messages that came in from ping sockets.
+    /// Fragments that wait for others, or were joined to a request by a later one.
+    pub fragments_held: u64,
+    /// Replies and ICMP errors that came in from ping sockets.
     pub answers: u64,
     /// Answers handed to paths, less those the ingress refused.
     pub answers_returned: u64,

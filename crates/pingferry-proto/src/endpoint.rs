@@ -4,7 +4,7 @@
 //! time. Outputs are collected until the driver [takes](Endpoint::take_outputs) them. Nothing here waits, reads a clock or
 //! touches a socket, so every situation, a machine without descriptors included, can be played through in a test.
 //!
-//! The two directions are in `request` and `answer`; this file holds what both need.
+//! The way out is in `request`, the way back in `answer` and `error`; this file holds what they share.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -12,13 +12,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use crate::destinations::{BASE_SLOTS, Destinations};
-use crate::flow::{DomainId, Flow, FlowId, FlowKey, PathId, SocketId};
+use crate::flow::{DomainId, Flow, FlowId, FlowKey, LastRequest, PathId, SocketId};
 use crate::limit::TokenBucket;
 use crate::output::{Delivery, Output, Outputs};
 use crate::pool::SocketPool;
+use crate::reassembly::{GivenUp, Reassembly};
 use crate::seqset::SeqSet;
 use crate::table::FlowTable;
-use crate::{Counters, DropReason, Family, Policy, originate, wire::IcmpError};
+use crate::wire::{IcmpError, IpHeader, emit_fragmented};
+use crate::{Counters, DropReason, Family, LocalAddresses, Policy, originate};
 
 /// How many flows [`Endpoint::handle_timeout`] closes in one call, so that packets need not wait for a million of them.
 const EXPIRIES_PER_CALL: usize = 1024;
@@ -88,7 +90,7 @@ impl Default for PathConfig {
 }
 
 impl PathConfig {
-    fn gateway(&self, family: Family) -> Option<IpAddr> {
+    pub(crate) fn gateway(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.gateway_v4.map(IpAddr::V4),
             Family::V6 => self.gateway_v6.map(IpAddr::V6),
@@ -102,6 +104,8 @@ impl PathConfig {
 pub enum Verdict {
     /// It is among the outputs.
     Forwarded,
+    /// It is a fragment that waits for others.
+    Held,
     /// It went no further; its sender may have been told.
     Dropped(DropReason),
 }
@@ -117,6 +121,11 @@ pub struct Endpoint {
     pub(crate) sockets: SocketPool,
     pub(crate) outputs: Outputs,
     pub(crate) counters: Counters,
+    pub(crate) reassembly: Reassembly,
+    pub(crate) local: LocalAddresses,
+    /// An answer in the making; kept so that answers allocate nothing.
+    pub(crate) message: Vec<u8>,
+    identification: u32,
     error_budget: TokenBucket,
     hasher: RandomState,
 }
@@ -133,6 +142,10 @@ impl Endpoint {
             destinations: Destinations::new(),
             outputs: Outputs::default(),
             counters: Counters::default(),
+            reassembly: Reassembly::default(),
+            local: LocalAddresses::default(),
+            message: Vec::new(),
+            identification: 0,
             error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
             hasher: RandomState::new(),
         }
@@ -150,6 +163,11 @@ impl Endpoint {
     /// dropped until then.
     pub fn remove_path(&mut self, path: PathId) {
         self.paths.remove(&path);
+    }
+
+    /// Says which addresses the host of the ping sockets has. Until then it has none.
+    pub fn set_local_addresses(&mut self, local: LocalAddresses) {
+        self.local = local;
     }
 
     /// Exchanges `taken`, whose contents the driver is done with, for the outputs since the last time.
@@ -171,7 +189,7 @@ impl Endpoint {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let flow = self.flows.oldest().map(|(_, flow)| flow.last_active + self.config.idle_timeout);
-        flow.into_iter().chain(self.sockets.next_deadline()).min()
+        flow.into_iter().chain(self.sockets.next_deadline()).chain(self.reassembly.next_deadline()).min()
     }
 
     /// Closes flows that are idle and sockets that are unused. May leave some for a next call, which is then due at once.
@@ -185,6 +203,7 @@ impl Endpoint {
                 _ => break,
             }
         }
+        self.give_up_datagrams(now);
         while let Some(socket) = self.sockets.expire(now) {
             self.outputs.queue.push(Output::Close(socket));
         }
@@ -206,7 +225,13 @@ impl Endpoint {
     }
 
     /// Makes a flow. `None` if every socket there can be has a flow to this destination.
-    pub(crate) fn open_flow(&mut self, key: FlowKey, path: PathId, seq: u16, now: Instant) -> Option<FlowId> {
+    pub(crate) fn open_flow(
+        &mut self,
+        key: FlowKey,
+        path: PathId,
+        last_request: LastRequest,
+        now: Instant,
+    ) -> Option<FlowId> {
         if self.flows.len() >= self.config.max_flows
             && let Some((oldest, _)) = self.flows.oldest()
         {
@@ -214,7 +239,8 @@ impl Endpoint {
             self.counters.flows_evicted += 1;
         }
         let preferred = self.preferred_slot(&key);
-        let id = self.flows.insert(Flow { key, path, slot: preferred, seqs: SeqSet::new(seq), last_active: now });
+        let seqs = SeqSet::new(last_request.seq);
+        let id = self.flows.insert(Flow { key, path, slot: preferred, seqs, last_active: now, last_request });
         let Some(slot) = self.destinations.occupy(id, preferred, &self.flows) else {
             self.flows.remove(id);
             return None;
@@ -245,16 +271,34 @@ impl Endpoint {
         let version = original.first().map(|byte| byte >> 4);
         let family = if version == Some(4) { Family::V4 } else { Family::V6 };
         let Some(gateway) = self.paths.get(&path).and_then(|path| path.gateway(family)) else { return };
+        let Some((header, message)) = originate::error_about(original, error, gateway) else { return };
+        if self.error_budget.take(now) {
+            self.counters.errors_originated += 1;
+            self.deliver(path, header, &message, true);
+        }
+    }
+
+    /// Sends a packet to a path, in fragments if it is larger than the path's MTU.
+    pub(crate) fn deliver(&mut self, path: PathId, header: IpHeader, message: &[u8], originated: bool) {
+        let Some(config) = self.paths.get(&path) else { return };
+        // Packets that may be fragmented need different identifications (RFC 6864 §4.3).
+        self.identification = self.identification.wrapping_add(1);
+        let header = IpHeader { identification: self.identification, ..header };
         let start = self.outputs.bytes.len();
-        if !originate::emit_error(error, gateway, original, &mut self.outputs.bytes) {
-            return;
+        let piece_len = emit_fragmented(&header, message, config.mtu, &mut self.outputs.bytes);
+        let bytes = start..self.outputs.bytes.len();
+        self.outputs.queue.push(Output::Deliver(Delivery { path, bytes, piece_len, originated }));
+    }
+
+    /// Drops datagrams whose fragments did not come in time, or that newer ones need the room of.
+    pub(crate) fn give_up_datagrams(&mut self, now: Instant) {
+        while let Some(GivenUp { reason, fragments, path, first }) = self.reassembly.give_up(now) {
+            self.counters.fragments_held -= fragments;
+            self.counters.request_drops[reason] += fragments;
+            if let (DropReason::ReassemblyTimeout, Some(first)) = (reason, first) {
+                let family = if first.first().is_some_and(|byte| byte >> 4 == 4) { Family::V4 } else { Family::V6 };
+                self.originate(now, path, IcmpError::reassembly_time_exceeded(family), &first);
+            }
         }
-        if !self.error_budget.take(now) {
-            self.outputs.bytes.truncate(start);
-            return;
-        }
-        self.counters.errors_originated += 1;
-        let packet = start..self.outputs.bytes.len();
-        self.outputs.queue.push(Output::Deliver(Delivery { path, packet, originated: true }));
     }
 }

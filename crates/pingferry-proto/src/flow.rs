@@ -74,11 +74,6 @@ impl FlowKey {
     pub(crate) fn peer(&self) -> Peer {
         Peer::new(self.class, self.destination)
     }
-
-    /// Whether an answer from `address` can be meant for this flow. Whoever listens may answer a broadcast or multicast.
-    pub(crate) fn accepts(&self, address: IpAddr) -> bool {
-        self.destination == address || is_group(self.destination)
-    }
 }
 
 /// A class of sockets, and the address that tells its flows apart.
@@ -121,6 +116,19 @@ pub(crate) struct Flow {
     /// What it has asked.
     pub(crate) seqs: SeqSet,
     pub(crate) last_active: Instant,
+    pub(crate) last_request: LastRequest,
+}
+
+/// What an ICMP error does not say of the packet it quotes, because the kernel or a router cut it off. A pinger sends
+/// packets that are alike, so that of the newest one is good for all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastRequest {
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+    /// Of the ICMP message, in bytes.
+    pub(crate) len: u16,
+    pub(crate) seq: u16,
+    pub(crate) checksum: [u8; 2],
 }
 
 impl Flow {

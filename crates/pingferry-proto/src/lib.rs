@@ -5,7 +5,7 @@
 //! run it, a test with a virtual clock another:
 //!
 //! 1. Feed it: [`handle_packet`](Endpoint::handle_packet), [`handle_answer`](Endpoint::handle_answer),
-//!    [`handle_timeout`](Endpoint::handle_timeout) when [`next_deadline`](Endpoint::next_deadline) has come.
+//!    [`handle_icmp_error`](Endpoint::handle_icmp_error), [`handle_timeout`](Endpoint::handle_timeout) when [`next_deadline`](Endpoint::next_deadline) has come.
 //! 2. [Take its outputs](Endpoint::take_outputs) and do them, in order.
 //! 3. Report what went wrong: [`socket_failed`](Endpoint::socket_failed),
 //!    [`handle_send_error`](Endpoint::handle_send_error), [`handle_delivery_error`](Endpoint::handle_delivery_error).
@@ -17,13 +17,16 @@ mod answer;
 mod counters;
 mod destinations;
 mod endpoint;
+mod error;
 mod family;
 mod flow;
 mod limit;
+mod local;
 mod originate;
 mod output;
 mod policy;
 mod pool;
+mod reassembly;
 mod request;
 mod seqset;
 mod table;
@@ -32,8 +35,10 @@ pub mod wire;
 pub use answer::Received;
 pub use counters::{Counters, DropReason, Drops};
 pub use endpoint::{Config, Endpoint, PathConfig, Sharing, Verdict};
+pub use error::ErrorReport;
 pub use family::Family;
 pub use flow::{Class, DomainId, PathId, SocketId};
+pub use local::LocalAddresses;
 pub use output::{Delivery, Output, Outputs, Transmit};
 pub use policy::Policy;
 pub use request::SendError;

@@ -28,13 +28,10 @@ impl From<DropReason> for Refusal {
     }
 }
 
-/// Appends `error` about `original`, sent by `gateway` to the original's source, to `out`. Says whether there may be an
-/// error about such a packet at all (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
-pub(crate) fn emit_error(error: IcmpError, gateway: IpAddr, original: &[u8], out: &mut Vec<u8>) -> bool {
-    let Ok(packet) = IpPacket::parse(original) else { return false };
-    if !deserves_error(&packet) || Family::of(gateway) != packet.header.family() {
-        return false;
-    }
+/// The error about `original` that `gateway` sends to its source, as header and message. `None` if there must be no error about
+/// such a packet (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
+pub(crate) fn error_about(original: &[u8], error: IcmpError, gateway: IpAddr) -> Option<(IpHeader, Vec<u8>)> {
+    let packet = IpPacket::parse(original).ok().filter(deserves_error)?;
     let family = packet.header.family();
     // As much of the original as fits in the size every host takes (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)), headers of
     // the error included.
@@ -43,7 +40,6 @@ pub(crate) fn emit_error(error: IcmpError, gateway: IpAddr, original: &[u8], out
         Family::V4 => (576 - 20 - 8, 0xc0),
         Family::V6 => (1280 - 40 - 8, 0),
     };
-    let quote = original.get(..quote_len).unwrap_or(original);
     let header = IpHeader {
         source: gateway,
         destination: packet.header.source,
@@ -51,17 +47,14 @@ pub(crate) fn emit_error(error: IcmpError, gateway: IpAddr, original: &[u8], out
         hop_limit: HOP_LIMIT,
         traffic_class,
         identification: 0,
-        dont_fragment: false,
+        dont_fragment: family == Family::V6,
         fragment: None,
     };
-    header.emit(8 + quote.len(), out);
-    let message = out.len();
-    error.emit(out);
-    out.extend_from_slice(quote);
-    if let Some(message) = out.get_mut(message..) {
-        write_checksum(header.source, header.destination, message);
-    }
-    true
+    let mut message = Vec::new();
+    error.emit(&mut message);
+    message.extend_from_slice(original.get(..quote_len).unwrap_or(original));
+    write_checksum(header.source, header.destination, &mut message);
+    Some((header, message))
 }
 
 fn deserves_error(packet: &IpPacket<'_>) -> bool {

@@ -35,13 +35,15 @@ pub struct Transmit {
     pub message: Range<usize>,
 }
 
-/// A packet on its way back to a path.
+/// A packet on its way back to a path, perhaps in [several pieces](Outputs::packets).
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The path to hand it to.
     pub path: PathId,
-    /// Where the IP packet lies in its [`Outputs`].
-    pub packet: Range<usize>,
+    /// Where the packet, or its fragments one behind the other, lie in its [`Outputs`].
+    pub(crate) bytes: Range<usize>,
+    /// The length of each fragment but the last.
+    pub(crate) piece_len: usize,
     /// Made by pingferry itself, not the answer of a host.
     pub originated: bool,
 }
@@ -72,6 +74,11 @@ impl Outputs {
     /// The bytes of one of these outputs; none for a range that is not of these outputs.
     pub fn bytes(&self, range: &Range<usize>) -> &[u8] {
         self.bytes.get(range.clone()).unwrap_or(&[])
+    }
+
+    /// The IP packets of a delivery: one, or its fragments.
+    pub fn packets(&self, delivery: &Delivery) -> impl Iterator<Item = &[u8]> {
+        self.bytes(&delivery.bytes).chunks(delivery.piece_len.max(1))
     }
 
     pub(crate) fn clear(&mut self) {

@@ -36,10 +36,10 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether `destination` may be pinged.
-    pub fn allows(&self, destination: IpAddr) -> bool {
+    /// Whether `destination` may be pinged; `is_group` says that it stands for several hosts.
+    pub(crate) fn allows(&self, destination: IpAddr, is_group: bool) -> bool {
         let within = |prefixes: &[IpNet]| prefixes.iter().any(|prefix| prefix.contains(&destination));
-        !within(&REFUSED) || within(&self.allow)
+        !(is_group || within(&REFUSED)) || within(&self.allow)
     }
 }
 
@@ -51,21 +51,28 @@ mod tests {
     fn the_default_refuses_what_is_not_one_other_host() {
         let policy = Policy::default();
         for refused in ["0.0.0.0", "127.0.0.1", "127.9.9.9", "224.0.0.1", "239.255.255.255", "255.255.255.255"] {
-            assert!(!policy.allows(refused.parse().unwrap()), "{refused}");
+            assert!(!policy.allows(refused.parse().unwrap(), false), "{refused}");
         }
         for refused in ["::", "::1", "ff02::1", "::ffff:192.0.2.1"] {
-            assert!(!policy.allows(refused.parse().unwrap()), "{refused}");
+            assert!(!policy.allows(refused.parse().unwrap(), false), "{refused}");
         }
         for allowed in ["192.0.2.1", "10.0.0.1", "223.255.255.255", "2001:db8::1", "fe80::1", "fd00::1"] {
-            assert!(policy.allows(allowed.parse().unwrap()), "{allowed}");
+            assert!(policy.allows(allowed.parse().unwrap(), false), "{allowed}");
         }
+    }
+
+    #[test]
+    fn a_broadcast_address_is_refused_wherever_it_is() {
+        let broadcast = "192.0.2.255".parse().unwrap();
+        assert!(!Policy::default().allows(broadcast, true));
+        assert!(Policy { allow: vec!["192.0.2.255/32".parse().unwrap()] }.allows(broadcast, true));
     }
 
     #[test]
     fn a_prefix_opens_what_lies_in_it_and_nothing_else() {
         let policy = Policy { allow: vec!["127.0.0.0/30".parse().unwrap()] };
-        assert!(policy.allows("127.0.0.1".parse().unwrap()));
-        assert!(!policy.allows("127.0.0.4".parse().unwrap()));
-        assert!(!policy.allows("::1".parse().unwrap()));
+        assert!(policy.allows("127.0.0.1".parse().unwrap(), false));
+        assert!(!policy.allows("127.0.0.4".parse().unwrap(), false));
+        assert!(!policy.allows("::1".parse().unwrap(), false));
     }
 }

@@ -3,7 +3,7 @@
 //! States of a slot: *closed* → (a flow sends) *opening* → (the driver answers) *open* → (no flow for the linger time)
 //! *closed*. A failure to open closes the slot again.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::flow::{Class, SocketId};
@@ -14,7 +14,8 @@ pub(crate) struct SocketPool {
     by_class: [Vec<Slot>; Class::COUNT],
     /// Sockets that had no flow left at some time, by that time; each at most once.
     idle: VecDeque<(Instant, SocketId)>,
-    open: usize,
+    /// The identifiers of all open sockets.
+    idents: HashSet<u16>,
 }
 
 #[derive(Clone, Debug)]
@@ -36,12 +37,17 @@ enum State {
 
 impl SocketPool {
     pub(crate) fn new(linger: Duration) -> Self {
-        Self { linger, by_class: Default::default(), idle: VecDeque::new(), open: 0 }
+        Self { linger, by_class: Default::default(), idle: VecDeque::new(), idents: HashSet::new() }
     }
 
     /// How many sockets are open.
     pub(crate) fn open_sockets(&self) -> usize {
-        self.open
+        self.idents.len()
+    }
+
+    /// Whether one of the sockets has this identifier.
+    pub(crate) fn has_ident(&self, ident: u16) -> bool {
+        self.idents.contains(&ident)
     }
 
     /// The identifier of an open socket.
@@ -85,7 +91,7 @@ impl SocketPool {
         let Some(slot) = self.slot_mut(id) else { return };
         slot.state = State::Open { ident };
         let unused = slot.flows == 0;
-        self.open += 1;
+        self.idents.insert(ident);
         if unused {
             self.rest(id, now);
         }
@@ -105,13 +111,14 @@ impl SocketPool {
             let linger = self.linger;
             let slot = self.slot_mut(id)?;
             slot.queued = false;
-            if slot.flows > 0 || slot.state == State::Closed {
+            let State::Open { ident } = slot.state else { continue };
+            if slot.flows > 0 {
                 continue;
             }
             let since = slot.idle_since;
             if since + linger <= now {
                 slot.state = State::Closed;
-                self.open -= 1;
+                self.idents.remove(&ident);
                 return Some(id);
             }
             self.rest(id, since);

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::endpoint::{Endpoint, Sharing, Verdict};
-use crate::flow::{Class, FlowId, FlowKey, PathId, is_group};
+use crate::flow::{Class, DomainId, FlowId, FlowKey, LastRequest, PathId, is_group};
 use crate::originate::Refusal;
 use crate::output::{Output, Transmit};
+use crate::reassembly::Reassembled;
 use crate::wire::{Echo, IcmpError, IpHeader, IpPacket, icmp_checksum};
 use crate::{DropReason, Family};
 
@@ -34,9 +35,12 @@ impl Endpoint {
     pub fn handle_packet(&mut self, now: Instant, path: PathId, packet: &[u8]) -> Verdict {
         self.counters.packets += 1;
         match self.forward(now, path, packet) {
-            Ok(()) => {
-                self.counters.requests_sent += 1;
-                Verdict::Forwarded
+            Ok(verdict) => {
+                match verdict {
+                    Verdict::Held => self.counters.fragments_held += 1,
+                    _ => self.counters.requests_sent += 1,
+                }
+                verdict
             }
             Err(refusal) => self.refuse(now, path, refusal, packet),
         }
@@ -65,54 +69,113 @@ impl Endpoint {
         Verdict::Dropped(refusal.reason)
     }
 
-    fn forward(&mut self, now: Instant, path: PathId, packet: &[u8]) -> Result<(), Refusal> {
-        let config = self.paths.get(&path).ok_or(DropReason::PathClosed)?;
-        let domain = config.domain;
+    fn forward(&mut self, now: Instant, path: PathId, packet: &[u8]) -> Result<Verdict, Refusal> {
+        let domain = self.paths.get(&path).ok_or(DropReason::PathClosed)?.domain;
         let IpPacket { header, payload } = IpPacket::parse(packet)?;
         check_addresses(&header)?;
-        let echo = parse_request(&header, payload).map_err(|reason| match reason {
-            DropReason::NotIcmp | DropReason::NotEchoRequest if config.prohibit_others => {
-                Refusal::answered(reason, IcmpError::prohibited(header.family()))
+        self.check_kind(path, &header, payload)?;
+        self.check_crossing(&header)?;
+        let Some(fragment) = header.fragment else {
+            return self.forward_whole(now, domain, path, &header, payload);
+        };
+        let reassembled = self.reassembly.insert(now, domain, path, &header, fragment, payload);
+        self.give_up_datagrams(now);
+        match reassembled {
+            Reassembled::Waits => Ok(Verdict::Held),
+            // What came in fragments may leave in fragments.
+            Reassembled::Whole { header, payload } => {
+                self.forward_whole(now, domain, path, &IpHeader { dont_fragment: false, ..header }, &payload)
             }
-            _ => reason.into(),
-        })?;
+            Reassembled::Dropped { reason, fragments } => {
+                self.counters.fragments_held -= fragments;
+                self.counters.request_drops[reason] += fragments;
+                Err(reason.into())
+            }
+        }
+    }
+
+    /// What can be said of a packet and of its first fragment alike: that it is an echo request, and not one of our own.
+    fn check_kind(&self, path: PathId, header: &IpHeader, payload: &[u8]) -> Result<(), Refusal> {
+        let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
+        let echo = match (header.is_icmp(), is_first) {
+            (false, _) => Err(DropReason::NotIcmp),
+            (true, true) => Echo::parse_request(header.family(), payload),
+            (true, false) => return Ok(()),
+        };
+        let prohibit_others = self.paths.get(&path).is_some_and(|path| path.prohibit_others);
+        match echo {
+            Ok(echo) if self.local.own.contains(&header.source) && self.sockets.has_ident(echo.ident) => {
+                Err(DropReason::Loop.into())
+            }
+            Ok(_) => Ok(()),
+            Err(reason @ (DropReason::NotIcmp | DropReason::NotEchoRequest)) if prohibit_others => {
+                Err(Refusal::answered(reason, IcmpError::prohibited(header.family())))
+            }
+            Err(reason) => Err(reason.into()),
+        }
+    }
+
+    /// Whether a packet may go on from here to where it wants.
+    fn check_crossing(&self, header: &IpHeader) -> Result<(), Refusal> {
         if header.hop_limit <= 1 {
             let error = IcmpError::time_exceeded(header.family());
             return Err(Refusal::answered(DropReason::HopLimitExceeded, error));
         }
-        if !self.config.policy.allows(header.destination) {
+        if !self.config.policy.allows(header.destination, self.local.is_group(header.destination)) {
             let error = IcmpError::prohibited(header.family());
             return Err(Refusal::answered(DropReason::DestinationRefused, error));
         }
+        Ok(())
+    }
+
+    fn forward_whole(
+        &mut self,
+        now: Instant,
+        domain: DomainId,
+        path: PathId,
+        header: &IpHeader,
+        message: &[u8],
+    ) -> Result<Verdict, Refusal> {
+        let echo = Echo::parse_request(header.family(), message)?;
+        if !icmp_checksum(header.source, header.destination, message).is_valid() {
+            return Err(DropReason::BadIcmpChecksum.into());
+        }
         let key = FlowKey {
             domain,
-            class: self.class(&header),
+            class: self.class(header),
             kind: echo.kind,
             ident: echo.ident,
             source: header.source,
             destination: header.destination,
         };
-        let flow = self.find_or_open_flow(key, path, echo.seq, now)?;
-        self.transmit(flow, &header, payload);
-        Ok(())
+        let flow = self.find_or_open_flow(key, path, last_request(header, echo, message), now)?;
+        self.transmit(flow, header, message);
+        Ok(Verdict::Forwarded)
     }
 
     fn class(&self, header: &IpHeader) -> Class {
         Class {
             family: header.family(),
             dont_fragment: header.dont_fragment,
-            exclusive: self.config.sharing == Sharing::PerFlow || is_group(header.destination),
+            exclusive: self.config.sharing == Sharing::PerFlow || self.local.is_group(header.destination),
         }
     }
 
-    fn find_or_open_flow(&mut self, key: FlowKey, path: PathId, seq: u16, now: Instant) -> Result<FlowId, Refusal> {
+    fn find_or_open_flow(
+        &mut self,
+        key: FlowKey,
+        path: PathId,
+        last_request: LastRequest,
+        now: Instant,
+    ) -> Result<FlowId, Refusal> {
         let Some(id) = self.flows.find(&key) else {
             let error = IcmpError::prohibited(key.class.family);
-            return self.open_flow(key, path, seq, now).ok_or(Refusal::answered(DropReason::NoSocket, error));
+            return self.open_flow(key, path, last_request, now).ok_or(Refusal::answered(DropReason::NoSocket, error));
         };
         if let Some(flow) = self.flows.get_mut(id) {
             flow.path = path;
-            flow.seqs.insert(seq);
+            flow.seqs.insert(last_request.seq);
+            flow.last_request = last_request;
         }
         self.flows.touch(id, now);
         Ok(id)
@@ -151,18 +214,14 @@ fn check_addresses(header: &IpHeader) -> Result<(), DropReason> {
     Ok(())
 }
 
-fn parse_request(header: &IpHeader, payload: &[u8]) -> Result<Echo, DropReason> {
-    if !header.is_icmp() {
-        return Err(DropReason::NotIcmp);
+fn last_request(header: &IpHeader, echo: Echo, message: &[u8]) -> LastRequest {
+    LastRequest {
+        hop_limit: header.hop_limit,
+        traffic_class: header.traffic_class,
+        len: u16::try_from(message.len()).unwrap_or(u16::MAX),
+        seq: echo.seq,
+        checksum: message.get(2..4).and_then(|field| field.try_into().ok()).unwrap_or_default(),
     }
-    if header.fragment.is_some() {
-        return Err(DropReason::Fragment);
-    }
-    let echo = Echo::parse_request(header.family(), payload)?;
-    if !icmp_checksum(header.source, header.destination, payload).is_valid() {
-        return Err(DropReason::BadIcmpChecksum);
-    }
-    Ok(echo)
 }
 
 fn send_refusal(family: Family, error: SendError) -> Refusal {

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use pingferry_proto::wire::{Fragment, IpHeader, IpPacket};
-use pingferry_proto::{Config, DomainId, Endpoint, PathConfig, PathId, Sharing, Verdict};
+use pingferry_proto::wire::{Fragment, IcmpError, IpHeader, IpPacket};
+use pingferry_proto::{Config, DomainId, Endpoint, ErrorReport, Family, PathConfig, PathId, Sharing, Verdict};
 use proptest::prelude::*;
 use support::*;
 
@@ -52,6 +52,18 @@ enum Step {
         sent: usize,
         from: u8,
     },
+    /// An error about the n-th request sent, from anybody.
+    Error {
+        sent: usize,
+        quote: usize,
+    },
+    /// A fragment of one of a few datagrams.
+    Fragment {
+        identification: u32,
+        offset: u16,
+        more: bool,
+        len: usize,
+    },
     Garbage(Vec<u8>),
     Wait(u64),
     Descriptors(usize),
@@ -62,6 +74,11 @@ fn any_step() -> impl Strategy<Value = Step> {
         6 => (0usize..3, 0u8..3, 0u8..3, 0u16..4, 0u16..5)
             .prop_map(|(path, client, target, ident, seq)| Step::Request { path, client, target, ident, seq }),
         6 => (any::<prop::sample::Index>(), 0u8..4).prop_map(|(sent, from)| Step::Answer { sent: sent.index(1000), from }),
+        2 => (any::<prop::sample::Index>(), 0usize..80)
+            .prop_map(|(sent, quote)| Step::Error { sent: sent.index(1000), quote }),
+        2 => (0u32..3, 0u16..4, any::<bool>(), 1usize..4).prop_map(|(identification, offset, more, len)| {
+            Step::Fragment { identification, offset: offset * 8, more, len: len * 8 }
+        }),
         1 => proptest::collection::vec(any::<u8>(), 0..80).prop_map(Step::Garbage),
         1 => (0u64..40).prop_map(Step::Wait),
         1 => (0usize..6).prop_map(Step::Descriptors),
@@ -74,7 +91,8 @@ fn target(n: u8) -> String {
 
 fn balanced(endpoint: &Endpoint) -> bool {
     let c = endpoint.counters();
-    c.packets == c.requests_sent + c.request_drops.total() && c.answers == c.answers_returned + c.answer_drops.total()
+    c.packets == c.requests_sent + c.fragments_held + c.request_drops.total()
+        && c.answers == c.answers_returned + c.answer_drops.total()
 }
 
 proptest! {
@@ -136,7 +154,39 @@ proptest! {
                         prop_assert_eq!(u16::from_be_bytes([packet[24], packet[25]]), ident);
                     }
                 }
-                Step::Answer { .. } => {}
+                Step::Error { sent, quote } if !bench.sent.is_empty() => {
+                    let sent = bench.sent[sent % bench.sent.len()].clone();
+                    let socket = sent.transmit.socket;
+                    if !bench.idents.contains_key(&socket) {
+                        continue;
+                    }
+                    let quoted = bench.quote(&sent);
+                    let report = ErrorReport {
+                        offender: ip("203.0.113.77"),
+                        error: IcmpError::host_unreachable(Family::V4),
+                        hop_limit: 60,
+                        traffic_class: 0,
+                        destination: sent.transmit.header.destination,
+                        quoted: &quoted[..quote.min(quoted.len())],
+                        extensions: &[],
+                    };
+                    let (flows, before) = (bench.endpoint.flows(), bench.delivered.len());
+                    if bench.error(socket, &report) == Verdict::Forwarded {
+                        let seq = u16::from_be_bytes([quoted[6], quoted[7]]);
+                        let (domain, client, ident) = asked[&(socket, report.destination, seq)];
+                        let (path, packet) = &bench.delivered[before];
+                        let path = paths.iter().position(|other| other == path).unwrap();
+                        prop_assert_eq!((path / 2, parse(packet).header.destination), (domain, client));
+                        prop_assert_eq!(u16::from_be_bytes([packet[52], packet[53]]), ident);
+                    }
+                    prop_assert_eq!(bench.endpoint.flows(), flows);
+                }
+                Step::Answer { .. } | Step::Error { .. } => {}
+                Step::Fragment { identification, offset, more, len } => {
+                    let fragment = Some(Fragment { offset, more });
+                    let header = IpHeader { identification, fragment, ..header("10.0.0.1", &target(0)) };
+                    let _ = bench.packet(&packet(&header, &[8; 32][..len]));
+                }
                 Step::Garbage(bytes) => {
                     let _ = bench.packet(&bytes);
                 }

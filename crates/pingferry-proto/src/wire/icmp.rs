@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use super::{Sum, update};
 use crate::{DropReason, Family};
 
-const HEADER_LEN: usize = 8;
+/// Of a query or an error, in bytes.
+pub(crate) const ICMP_HEADER_LEN: usize = 8;
 const CHECKSUM: std::ops::Range<usize> = 2..4;
 const IDENT: std::ops::Range<usize> = 4..6;
 
@@ -78,7 +79,7 @@ impl Echo {
     }
 
     fn parse(kind: EchoKind, message: &[u8]) -> Result<Self, DropReason> {
-        let header: &[u8; HEADER_LEN] = message.first_chunk().ok_or(DropReason::Truncated)?;
+        let header: &[u8; ICMP_HEADER_LEN] = message.first_chunk().ok_or(DropReason::Truncated)?;
         let [_, _, _, _, ident_high, ident_low, seq_high, seq_low] = *header;
         let seq = match kind {
             EchoKind::Echo => u16::from_be_bytes([seq_high, seq_low]),
@@ -115,7 +116,7 @@ pub fn write_checksum(source: IpAddr, destination: IpAddr, message: &mut [u8]) {
 /// that is not known here, the one the kernel received the reply at, and is computed afresh.
 pub(crate) fn restore_ident(source: IpAddr, destination: IpAddr, ident: u16, message: &mut [u8]) {
     let new = ident.to_be_bytes();
-    let Some(header) = message.first_chunk_mut::<HEADER_LEN>() else { return };
+    let Some(header) = message.first_chunk_mut::<ICMP_HEADER_LEN>() else { return };
     let [_, _, sum_high, sum_low, old_high, old_low, ..] = *header;
     let updated = update([sum_high, sum_low], [old_high, old_low], new);
     header[IDENT].copy_from_slice(&new);
@@ -154,6 +155,11 @@ impl IcmpError {
         Self { icmp_type, code: 0, rest: [0; 4] }
     }
 
+    /// Fragment Reassembly Time Exceeded (RFC 792, RFC 4443 §3.3).
+    pub const fn reassembly_time_exceeded(family: Family) -> Self {
+        Self { code: 1, ..Self::time_exceeded(family) }
+    }
+
     /// No route to the destination's network (RFC 792 code 0, RFC 4443 §3.1 code 0).
     pub const fn no_route(family: Family) -> Self {
         Self::unreachable(family, 0, 0)
@@ -185,6 +191,12 @@ impl IcmpError {
             Family::V4 => Self { icmp_type: 3, code: v4_code, rest: [0; 4] },
             Family::V6 => Self { icmp_type: 1, code: v6_code, rest: [0; 4] },
         }
+    }
+
+    /// Whether it reports that a hop limit came to its end on the way.
+    pub(crate) fn is_time_exceeded(&self, family: Family) -> bool {
+        let Self { icmp_type, code, .. } = Self::time_exceeded(family);
+        self.icmp_type == icmp_type && self.code == code
     }
 
     /// Appends the eight bytes, with a zero checksum, to `out`.

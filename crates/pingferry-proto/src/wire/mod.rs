@@ -4,6 +4,7 @@
 //! What pingferry does not use of a header is not kept: IPv4 options and IPv6 options headers are checked and skipped.
 
 mod checksum;
+mod fragment;
 mod icmp;
 mod ipv4;
 mod ipv6;
@@ -11,8 +12,9 @@ mod ipv6;
 use std::net::IpAddr;
 
 pub use checksum::{Sum, update};
-pub(crate) use icmp::restore_ident;
+pub(crate) use fragment::emit_fragmented;
 pub use icmp::{Echo, EchoKind, IcmpError, icmp_checksum, is_icmp_error, write_checksum};
+pub(crate) use icmp::{ICMP_HEADER_LEN, restore_ident};
 
 use crate::{DropReason, Family};
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use pingferry_proto::wire::{IpHeader, IpPacket, icmp_protocol, write_checksum};
 use pingferry_proto::{
-    Class, Config, Endpoint, Family, Output, Outputs, PathConfig, PathId, Received, SendError, SocketId, Transmit,
-    Verdict,
+    Class, Config, Endpoint, ErrorReport, Family, Output, Outputs, PathConfig, PathId, Received, SendError, SocketId,
+    Transmit, Verdict,
 };
 
 pub const CLIENT: &str = "10.0.0.2";
@@ -86,6 +86,19 @@ impl Bench {
         self.receive(socket, received)
     }
 
+    pub fn error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
+        let verdict = self.endpoint.handle_icmp_error(socket, report);
+        self.settle();
+        verdict
+    }
+
+    /// The kernel refuses to send what was sent last.
+    pub fn send_error(&mut self, sent: &Sent, error: SendError) -> Verdict {
+        let verdict = self.endpoint.handle_send_error(self.now, &sent.transmit, &sent.message, error);
+        self.settle();
+        verdict
+    }
+
     pub fn receive(&mut self, socket: SocketId, received: Received<'_>) -> Verdict {
         let verdict = self.endpoint.handle_answer(self.now, socket, received);
         self.settle();
@@ -104,6 +117,16 @@ impl Bench {
         };
         message[4..6].copy_from_slice(&self.idents[&sent.transmit.socket].to_be_bytes());
         write_checksum(sent.transmit.header.destination, sent.transmit.header.source, &mut message);
+        message
+    }
+
+    /// What a router quotes of `sent`: the message as the kernel sent it.
+    pub fn quote(&self, sent: &Sent) -> Vec<u8> {
+        let mut message = sent.message.clone();
+        message[4..6].copy_from_slice(&self.idents[&sent.transmit.socket].to_be_bytes());
+        // The proxy's own address is not the client's, which counts on IPv6.
+        let own = if sent.transmit.header.source.is_ipv4() { ip("203.0.113.1") } else { ip("2001:db8:77::1") };
+        write_checksum(own, sent.transmit.header.destination, &mut message);
         message
     }
 
@@ -131,7 +154,8 @@ impl Bench {
                         }
                     }
                     Output::Deliver(delivery) => {
-                        self.delivered.push((delivery.path, outputs.bytes(&delivery.packet).to_vec()));
+                        let packets = outputs.packets(delivery).map(|packet| (delivery.path, packet.to_vec()));
+                        self.delivered.extend(packets);
                     }
                 }
             }

@@ -1,0 +1,207 @@
+//! ICMP errors about probes, and those that pingferry makes of what its own kernel says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod support;
+
+use std::time::Duration;
+
+use pingferry_proto::wire::{IcmpError, icmp_checksum};
+use pingferry_proto::{Config, DropReason, ErrorReport, Family, LocalAddresses, SendError, Verdict};
+use support::*;
+
+const ROUTER: &str = "203.0.113.77";
+const ROUTER_6: &str = "2001:db8:9::77";
+
+/// A router's error about `sent`.
+fn report<'a>(sent: &Sent, error: IcmpError, quoted: &'a [u8]) -> ErrorReport<'a> {
+    let destination = sent.transmit.header.destination;
+    let offender = ip(if destination.is_ipv4() { ROUTER } else { ROUTER_6 });
+    ErrorReport { offender, error, hop_limit: 60, traffic_class: 0xc0, destination, quoted, extensions: &[] }
+}
+
+/// The checks that every error at the client has to pass; returns its message.
+fn check_outside<'a>(packet: &'a [u8], offender: &str, client: &str) -> &'a [u8] {
+    let packet = parse(packet);
+    assert_eq!((packet.header.source, packet.header.destination), (ip(offender), ip(client)));
+    assert!(icmp_checksum(ip(offender), ip(client), packet.payload).is_valid());
+    packet.payload
+}
+
+#[test]
+fn the_client_sees_the_offender_and_its_own_probe() {
+    for (client, target, router, error) in [
+        (CLIENT, TARGET, ROUTER, IcmpError::time_exceeded(Family::V4)),
+        (CLIENT, TARGET, ROUTER, IcmpError { icmp_type: 3, code: 3, rest: [0; 4] }),
+        (CLIENT, TARGET, ROUTER, IcmpError::too_big(Family::V4, 1400)),
+        (CLIENT, TARGET, ROUTER, IcmpError { icmp_type: 12, code: 0, rest: [20, 0, 0, 0] }),
+        (CLIENT_6, TARGET_6, ROUTER_6, IcmpError::time_exceeded(Family::V6)),
+        (CLIENT_6, TARGET_6, ROUTER_6, IcmpError { icmp_type: 1, code: 4, rest: [0; 4] }),
+        (CLIENT_6, TARGET_6, ROUTER_6, IcmpError::too_big(Family::V6, 1280)),
+    ] {
+        let mut bench = Bench::new(Config::default());
+        let mut header = header(client, target);
+        header.hop_limit = 2;
+        header.traffic_class = 0x28;
+        let probe = echo_with(&header, 0xbeef, 9, b"forty-two bytes of what a client had to say");
+        let sent = bench.send(&probe);
+        let quoted = bench.quote(&sent);
+        assert_eq!(bench.error(sent.transmit.socket, &report(&sent, error, &quoted)), Verdict::Forwarded);
+
+        let delivered = bench.delivered[0].1.clone();
+        let outer = parse(&delivered).header;
+        assert_eq!((outer.hop_limit, outer.traffic_class), (59, 0xc0));
+        let message = check_outside(&delivered, router, client);
+        assert_eq!((message[0], message[1]), (error.icmp_type, error.code));
+        assert_eq!(message[4..8], error.rest);
+        let quote = parse(&message[8..]);
+        assert_eq!((quote.header.source, quote.header.destination), (ip(client), ip(target)));
+        assert_eq!(quote.header.traffic_class, 0x28);
+        assert_eq!(quote.payload, parse(&probe).payload, "ident, seq, checksum and payload are the client's");
+    }
+}
+
+#[test]
+fn a_quote_that_was_cut_still_has_the_clients_checksum() {
+    for (client, target) in [(CLIENT, TARGET), (CLIENT_6, TARGET_6)] {
+        let mut bench = Bench::new(Config::default());
+        let probe = echo_with(&header(client, target), 1, 1, &[5; 1000]);
+        let sent = bench.send(&probe);
+        let quoted = &bench.quote(&sent)[..8];
+        let error = IcmpError::time_exceeded(Family::of(ip(client)));
+        let _ = bench.error(sent.transmit.socket, &report(&sent, error, quoted));
+        let message = parse(&bench.delivered[0].1).payload;
+        let ip_header = message.len() - 8 - 8;
+        assert_eq!(message[8 + ip_header..], parse(&probe).payload[..8]);
+        let len = if client == CLIENT { [message[10], message[11]] } else { [message[12], message[13]] };
+        assert_eq!(usize::from(u16::from_be_bytes(len)), 1008 + if client == CLIENT { 20 } else { 0 });
+    }
+}
+
+#[test]
+fn an_older_probe_is_quoted_right_too() {
+    for (client, target) in [(CLIENT, TARGET), (CLIENT_6, TARGET_6)] {
+        let mut bench = Bench::new(Config::default());
+        let probe = echo(client, target, 1, 1);
+        let sent = bench.send(&probe);
+        bench.send(&echo(client, target, 1, 2));
+        let quoted = bench.quote(&sent);
+        let error = IcmpError::host_unreachable(Family::of(ip(client)));
+        let _ = bench.error(sent.transmit.socket, &report(&sent, error, &quoted));
+        assert!(bench.delivered[0].1.ends_with(parse(&probe).payload));
+    }
+}
+
+#[test]
+fn extensions_stay_behind_a_padded_quote() {
+    let extensions = [0x20, 0, 0xab, 0xcd, 0, 8, 1, 1, 1, 2, 3, 4];
+    for (client, target, length_at, unit) in [(CLIENT, TARGET, 5, 4), (CLIENT_6, TARGET_6, 4, 8)] {
+        let mut bench = Bench::new(Config::default());
+        let sent = bench.send(&echo(client, target, 1, 1));
+        let mut quoted = bench.quote(&sent);
+        quoted.resize(if client == CLIENT { 108 } else { 88 }, 0);
+        let error = IcmpError::time_exceeded(Family::of(ip(client)));
+        let report = ErrorReport { extensions: &extensions, ..report(&sent, error, &quoted) };
+        assert_eq!(bench.error(sent.transmit.socket, &report), Verdict::Forwarded);
+        let message = parse(&bench.delivered[0].1).payload;
+        assert_eq!(usize::from(message[length_at]) * unit, 128);
+        assert_eq!(message[8 + 128..], extensions);
+        assert!(parse(&message[8..]).payload.ends_with(b"payload"), "the padding is not part of the packet");
+    }
+}
+
+#[test]
+fn errors_about_what_was_not_sent_go_nowhere() {
+    let mut bench = Bench::new(Config::default());
+    let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
+    let socket = sent.transmit.socket;
+    let quoted = bench.quote(&sent);
+    let error = IcmpError::time_exceeded(Family::V4);
+    let with = |at: usize, value: u8| {
+        let mut quoted = quoted.clone();
+        quoted[at] = value;
+        quoted
+    };
+    let good = report(&sent, error, &quoted);
+    for (reason, report) in [
+        (DropReason::UnexpectedPeer, ErrorReport { destination: ip("192.0.2.99"), ..good }),
+        (DropReason::UnexpectedQuote, ErrorReport { quoted: &quoted[..7], ..good }),
+        (DropReason::UnexpectedQuote, ErrorReport { quoted: &with(0, 0), ..good }),
+        (DropReason::UnexpectedQuote, ErrorReport { quoted: &with(0, 42), ..good }),
+        (DropReason::UnexpectedQuote, ErrorReport { quoted: &with(5, 0), ..good }),
+        (DropReason::UnexpectedSeq, ErrorReport { quoted: &with(7, 2), ..good }),
+        (DropReason::AnswerHopLimitExceeded, ErrorReport { hop_limit: 1, ..good }),
+    ] {
+        assert_eq!(bench.error(socket, &report), Verdict::Dropped(reason));
+    }
+    assert!(bench.delivered.is_empty());
+}
+
+#[test]
+fn an_error_neither_refreshes_nor_ends_a_flow() {
+    let mut bench = Bench::new(Config::default());
+    let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
+    bench.advance(Duration::from_secs(50));
+    let quoted = bench.quote(&sent);
+    let error = IcmpError::host_unreachable(Family::V4);
+    for _ in 0..3 {
+        let _ = bench.error(sent.transmit.socket, &report(&sent, error, &quoted));
+    }
+    assert_eq!(bench.endpoint.flows(), 1);
+    bench.advance(Duration::from_secs(10));
+    assert_eq!(bench.endpoint.flows(), 0);
+}
+
+#[test]
+fn a_dead_neighbour_is_reported_by_the_gateway() {
+    let mut bench = Bench::new(Config::default());
+    let own = [ip("203.0.113.1")].into();
+    bench.endpoint.set_local_addresses(LocalAddresses { own, ..LocalAddresses::default() });
+    let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
+    let quoted = bench.quote(&sent);
+    let error = IcmpError::host_unreachable(Family::V4);
+    let own_report = ErrorReport { offender: ip("203.0.113.1"), hop_limit: 64, ..report(&sent, error, &quoted) };
+    let _ = bench.error(sent.transmit.socket, &own_report);
+    check_outside(&bench.delivered[0].1, GATEWAY, CLIENT);
+    assert_eq!(parse(&bench.delivered[0].1).header.hop_limit, 64);
+}
+
+#[test]
+fn local_failures_are_told() {
+    for (send_error, v4, v6) in [
+        (SendError::NoRoute, Some([3, 0]), Some([1, 0])),
+        (SendError::HostUnreachable, Some([3, 1]), Some([1, 3])),
+        (SendError::TooBig(Some(1280)), Some([3, 4]), Some([2, 0])),
+        (SendError::Prohibited, Some([3, 13]), Some([1, 1])),
+        (SendError::BufferFull, None, None),
+        (SendError::Other, None, None),
+    ] {
+        for (client, target, expected) in [(CLIENT, TARGET, v4), (CLIENT_6, TARGET_6, v6)] {
+            let mut bench = Bench::new(Config::default());
+            let probe = echo(client, target, 1, 1);
+            let sent = bench.send(&probe);
+            let Verdict::Dropped(reason) = bench.send_error(&sent, send_error) else { panic!("not dropped") };
+            assert_eq!(bench.endpoint.counters().request_drops[reason], 1);
+            assert_eq!(bench.endpoint.counters().requests_sent, 0);
+            let told = bench.delivered.first().map(|(_, packet)| {
+                let message = parse(packet).payload;
+                assert_eq!(message[8..], probe[..], "quoted as it came");
+                [message[0], message[1]]
+            });
+            assert_eq!(told, expected, "{send_error:?}");
+        }
+    }
+}
+
+#[test]
+fn own_probes_that_come_back_in_are_stopped() {
+    let mut bench = Bench::new(Config::default());
+    let own = ip("203.0.113.1");
+    bench.endpoint.set_local_addresses(LocalAddresses { own: [own].into(), ..LocalAddresses::default() });
+    let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
+    let ident = bench.idents[&sent.transmit.socket];
+    let looped = echo("203.0.113.1", TARGET, ident, 1);
+    assert_eq!(bench.packet(&looped), Verdict::Dropped(DropReason::Loop));
+    // Neither a local program with an ident of its own, nor a client that happens to have the same, is a loop.
+    bench.send(&echo("203.0.113.1", TARGET, ident + 1, 1));
+    bench.send(&echo(CLIENT, TARGET, ident, 1));
+}

@@ -1,0 +1,112 @@
+//! Pings larger than a packet: joined on the way out, split on the way back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod support;
+
+use std::time::Duration;
+
+use pingferry_proto::wire::{Fragment, IpHeader, icmp_checksum};
+use pingferry_proto::{Config, DropReason, Verdict};
+use support::*;
+
+/// The fragments of an echo request with `len` bytes of payload, as a client with an MTU of 1500 sends them.
+fn fragments(client: &str, target: &str, len: usize) -> Vec<Vec<u8>> {
+    let payload: Vec<u8> = (0..=255).cycle().take(len).collect();
+    let whole = echo_with(&header(client, target), 1, 1, &payload);
+    let message = parse(&whole).payload.to_vec();
+    let count = message.len().div_ceil(1440);
+    let piece = |(n, bytes): (usize, &[u8])| {
+        let fragment = Some(Fragment { offset: u16::try_from(n * 1440).unwrap(), more: n + 1 < count });
+        packet(&IpHeader { identification: 99, fragment, ..header(client, target) }, bytes)
+    };
+    message.chunks(1440).enumerate().map(piece).collect()
+}
+
+#[test]
+fn the_largest_pings_cross_both_ways() {
+    for (client, target, len) in [(CLIENT, TARGET, 65_507), (CLIENT_6, TARGET_6, 65_527)] {
+        let mut bench = Bench::new(Config::default());
+        let fragments = fragments(client, target, len);
+        let (last, before) = fragments.split_last().unwrap();
+        for fragment in before {
+            assert_eq!(bench.packet(fragment), Verdict::Held);
+        }
+        let sent = bench.send(last);
+        assert_eq!(sent.message.len(), len + 8);
+        assert!(!sent.transmit.socket.class.dont_fragment, "it may leave in fragments too");
+        let counters = bench.endpoint.counters();
+        assert_eq!(counters.fragments_held + counters.requests_sent, fragments.len() as u64);
+
+        let reply = bench.reply_to(&sent);
+        assert_eq!(bench.answer(sent.transmit.socket, target, &reply), Verdict::Forwarded);
+        let mut joined = Vec::new();
+        for (_, piece) in &bench.delivered {
+            assert!(piece.len() <= 1500);
+            let piece = parse(piece);
+            assert_eq!(usize::from(piece.header.fragment.unwrap().offset), joined.len());
+            joined.extend_from_slice(piece.payload);
+        }
+        assert_eq!(joined[8..], sent.message[8..]);
+        assert!(icmp_checksum(ip(target), ip(client), &joined).is_valid());
+        assert_eq!(bench.endpoint.counters().answers_returned, 1);
+    }
+}
+
+#[test]
+fn different_large_replies_have_different_identifications() {
+    let mut bench = Bench::new(Config::default());
+    for fragment in fragments(CLIENT, TARGET, 3000) {
+        let _ = bench.packet(&fragment);
+    }
+    let sent = bench.sent[0].clone();
+    let reply = bench.reply_to(&sent);
+    let mut identification = || {
+        let _ = bench.answer(sent.transmit.socket, TARGET, &reply);
+        parse(&bench.delivered.last().unwrap().1).header.identification
+    };
+    assert_ne!(identification(), identification());
+}
+
+#[test]
+fn a_fragment_with_no_hop_left_is_answered_once() {
+    let mut bench = Bench::new(Config::default());
+    for mut fragment in fragments(CLIENT_6, TARGET_6, 5000) {
+        fragment[7] = 1;
+        assert_eq!(bench.packet(&fragment), Verdict::Dropped(DropReason::HopLimitExceeded));
+    }
+    assert_eq!(bench.delivered.len(), 1, "only about the first fragment");
+}
+
+#[test]
+fn a_datagram_that_stays_incomplete_is_reported_if_its_first_fragment_came() {
+    for (missing, told) in [(1, 1), (0, 0)] {
+        let mut bench = Bench::new(Config::default());
+        let mut fragments = fragments(CLIENT, TARGET, 3000);
+        fragments.remove(missing);
+        for fragment in &fragments {
+            assert_eq!(bench.packet(fragment), Verdict::Held);
+        }
+        bench.advance(Duration::from_secs(59));
+        assert_eq!(bench.endpoint.counters().fragments_held, 2);
+        bench.advance(Duration::from_secs(1));
+        let counters = bench.endpoint.counters();
+        assert_eq!((counters.fragments_held, counters.request_drops[DropReason::ReassemblyTimeout]), (0, 2));
+        let errors: Vec<_> = bench.delivered.iter().map(|(_, packet)| parse(packet).payload[..2].to_vec()).collect();
+        assert_eq!(errors, vec![vec![11, 1]; told]);
+    }
+}
+
+#[test]
+fn an_overlap_voids_the_datagram() {
+    let mut bench = Bench::new(Config::default());
+    let fragments = fragments(CLIENT, TARGET, 4000);
+    let _ = bench.packet(&fragments[0]);
+    let mut overlapping = fragments[0].clone();
+    *overlapping.last_mut().unwrap() ^= 1;
+    assert_eq!(bench.packet(&overlapping), Verdict::Dropped(DropReason::FragmentOverlap));
+    for fragment in &fragments[1..] {
+        assert_eq!(bench.packet(fragment), Verdict::Dropped(DropReason::FragmentOverlap));
+    }
+    assert_eq!(bench.endpoint.counters().request_drops[DropReason::FragmentOverlap], 4);
+    assert_eq!(bench.endpoint.counters().fragments_held, 0);
+}
