@@ -20,6 +20,9 @@ pub(crate) struct ProxyArgs {
     /// Ping from this IPv6 address [default: as the kernel routes]
     #[arg(long, value_name = "ADDR[%IFACE]", env = "PINGFERRY_ICMPV6_SRC")]
     icmpv6_src: Option<ScopedAddress>,
+    /// Ping through this interface only; also keeps pingferry's probes from being routed back to it
+    #[arg(long, value_name = "IFACE", env = "PINGFERRY_INTERFACE")]
+    interface: Option<String>,
     /// The address that pingferry's own ICMP errors come from, once per family [default: the one it pings from]
     #[arg(long, value_name = "ADDR", value_delimiter = ',', env = "PINGFERRY_GATEWAY")]
     gateway: Vec<IpAddr>,
@@ -57,9 +60,18 @@ impl ProxyArgs {
             core,
             source_v4: self.icmpv4_src,
             source_v6: self.icmpv6_src.as_ref().map(|source| source.address),
-            scope_id: self.icmpv6_src.as_ref().map_or(Ok(0), ScopedAddress::scope_id)?,
+            scope_id: self.scope_id()?,
+            interface: self.interface.clone(),
             ..Config::default()
         })
+    }
+
+    /// The interface of link-local addresses: that of `--icmpv6-src`, or else the only one there is to ping through.
+    fn scope_id(&self) -> Result<u32, Failure> {
+        let of_source = self.icmpv6_src.as_ref().and_then(|source| source.interface.as_ref());
+        let Some(interface) = of_source.or(self.interface.as_ref()) else { return Ok(0) };
+        let index = Netlink::open().and_then(|mut netlink| netlink.index(interface));
+        index.map_err(|error| Failure::usage(format!("{error}; to list interfaces, run: ip link")))
     }
 
     /// What all paths have in common.
@@ -90,14 +102,6 @@ pub(crate) fn parse_cidr(text: &str) -> Result<IpNet, String> {
 struct ScopedAddress {
     address: Ipv6Addr,
     interface: Option<String>,
-}
-
-impl ScopedAddress {
-    fn scope_id(&self) -> Result<u32, Failure> {
-        let Some(interface) = &self.interface else { return Ok(0) };
-        let index = Netlink::open().and_then(|mut netlink| netlink.index(interface));
-        index.map_err(|error| Failure::usage(format!("--icmpv6-src: {error}; to list interfaces, run: ip link")))
-    }
 }
 
 impl FromStr for ScopedAddress {

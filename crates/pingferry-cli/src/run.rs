@@ -48,8 +48,9 @@ struct IngressArgs {
     /// A network to route to the TUN device; "default" is all of IPv4 and IPv6; repeatable
     #[arg(long, value_name = "CIDR|default", requires = "tun", value_delimiter = ',', env = "PINGFERRY_ROUTE")]
     route: Vec<Route>,
-    /// The MTU of the TUN device, in bytes, at least 1280 for IPv6 [default: as it is, 1500 on a new one]
-    #[arg(long, value_name = "BYTES", requires = "tun", env = "PINGFERRY_MTU")]
+    /// The largest packet for clients, in bytes, at least 1280 for IPv6; larger answers are fragmented
+    /// [default: that of the TUN device, 1500 for a new one and for Unix sockets]
+    #[arg(long, value_name = "BYTES", env = "PINGFERRY_MTU")]
     #[arg(value_parser = clap::value_parser!(u32).range(68..=65_535))]
     mtu: Option<u32>,
     /// Serve a SOCK_SEQPACKET Unix socket at PATH, one record an IP packet; repeatable
@@ -73,7 +74,8 @@ impl std::str::FromStr for Route {
 
 pub(crate) fn run(args: &RunArgs, log: &LogArgs) -> Result<ExitCode, Failure> {
     let config = args.proxy.config()?;
-    let path_config = args.proxy.path_config()?;
+    let mut path_config = args.proxy.path_config()?;
+    path_config.mtu = args.ingress.mtu.map_or(path_config.mtu, |mtu| mtu as usize);
     // Before the proxy starts its thread: entering another user namespace needs a process with one.
     let tun = args.ingress.open_tun()?;
     let listeners = args.ingress.listen()?;

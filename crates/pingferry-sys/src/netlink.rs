@@ -4,13 +4,14 @@
 //! an acknowledgement and waits for it, so a change is in force when its function returns.
 
 mod link;
+mod local;
 mod route;
 
 use std::io;
 use std::os::fd::AsFd;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -18,6 +19,7 @@ use rustix::net::netdevice;
 
 use crate::asked::asked;
 
+pub use local::AddressMonitor;
 pub use route::Refusal;
 
 /// The index that the loopback device has in every network namespace (`LOOPBACK_IFINDEX`, include/net/net_namespace.h).
@@ -60,7 +62,13 @@ impl Netlink {
         flags: u16,
         what: String,
     ) -> io::Result<Option<RouteNetlinkMessage>> {
-        self.send(message, flags).and_then(|()| self.acknowledgement()).map_err(|e| asked(e, what))
+        let objects = self.send(message, flags).and_then(|()| self.answer()).map_err(|e| asked(e, what))?;
+        Ok(objects.into_iter().next_back())
+    }
+
+    /// Asks for all objects of a kind.
+    fn dump(&mut self, message: RouteNetlinkMessage, what: &str) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_DUMP).and_then(|()| self.answer()).map_err(|e| asked(e, what))
     }
 
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
@@ -75,8 +83,9 @@ impl Netlink {
         self.socket.send(&bytes, 0).map(|_whole_datagram| ())
     }
 
-    fn acknowledgement(&mut self) -> io::Result<Option<RouteNetlinkMessage>> {
-        let mut object = None;
+    /// The objects that come before the acknowledgement, or before the end of a dump.
+    fn answer(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut objects = Vec::new();
         loop {
             let (datagram, _kernel) = self.socket.recv_from_full()?;
             let mut rest = datagram.as_slice();
@@ -91,8 +100,8 @@ impl Netlink {
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         return Err(error.to_io());
                     }
-                    NetlinkPayload::Error(_acknowledged) => return Ok(object),
-                    NetlinkPayload::InnerMessage(message) => object = Some(message),
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(objects),
+                    NetlinkPayload::InnerMessage(message) => objects.push(message),
                     _ => {}
                 }
             }

@@ -12,8 +12,10 @@ pub struct Config {
     pub source_v4: Option<Ipv4Addr>,
     /// Source of what leaves on IPv6. `None` lets the kernel's routing choose for each destination.
     pub source_v6: Option<Ipv6Addr>,
-    /// Index of the interface that a link-local `source_v6` belongs to, otherwise 0.
+    /// Index of the interface that link-local IPv6 addresses belong to, `source_v6` and destinations alike; 0 for none.
     pub scope_id: u32,
+    /// Send and receive on this interface only. Also keeps own probes from being routed back into an ingress.
+    pub interface: Option<String>,
     /// Room for answers that wait at one socket, in bytes; at most `net.core.rmem_max` is granted.
     pub receive_buffer: usize,
 }
@@ -25,6 +27,7 @@ impl Default for Config {
             source_v4: None,
             source_v6: None,
             scope_id: 0,
+            interface: None,
             receive_buffer: 4 << 20,
         }
     }
@@ -44,7 +47,7 @@ impl Config {
             dont_fragment: class.dont_fragment,
             source: self.source(class.family),
             scope_id: self.scope_id,
-            interface: None,
+            interface: self.interface.clone(),
             broadcast: class.exclusive,
             receive_buffer: self.receive_buffer,
         }

@@ -10,6 +10,7 @@
 //! Only a broken `epoll` or the loss of a path that the proxy cannot go on without ends the loop. All else is counted.
 
 mod command;
+mod errors;
 mod poller;
 mod read;
 mod settle;
@@ -24,11 +25,12 @@ use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use pingferry_proto::{Endpoint, Outputs, PathConfig, PathId, wire};
+use pingferry_sys::netlink::AddressMonitor;
 use pingferry_sys::ping::{ErrorBatch, ReceiveBatch};
-use tracing::debug;
+use tracing::{debug, warn};
 
 pub(crate) use self::command::Command;
-use self::poller::{Poller, Token};
+use self::poller::{Poller, Ready, Token};
 use self::sockets::Sockets;
 use self::wake::Wake;
 use crate::ingress::Ingress;
@@ -48,6 +50,9 @@ pub(crate) struct Worker {
     buffer: Vec<u8>,
     replies: ReceiveBatch,
     errors: ErrorBatch,
+    addresses: AddressMonitor,
+    /// Whether it was said that own probes come back in.
+    loop_reported: bool,
     /// What was asked for each socket, until it was said that the kernel grants less.
     receive_buffer: Option<usize>,
 }
@@ -56,7 +61,9 @@ impl Worker {
     pub(crate) fn new(config: Config, commands: Receiver<Command>, wake: Arc<Wake>) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(&*wake, Token::Wake)?;
-        Ok(Self {
+        let addresses = AddressMonitor::open()?;
+        poller.add(&addresses, Token::Addresses)?;
+        let mut worker = Self {
             endpoint: Endpoint::new(config.core.clone()),
             receive_buffer: Some(config.receive_buffer),
             sockets: Sockets::new(config),
@@ -69,7 +76,11 @@ impl Worker {
             buffer: vec![0; wire::MAX_PACKET + 1],
             replies: ReceiveBatch::new(),
             errors: ErrorBatch::new(),
-        })
+            addresses,
+            loop_reported: false,
+        };
+        worker.learn_addresses();
+        Ok(worker)
     }
 
     /// Serves until it is stopped.
@@ -79,16 +90,17 @@ impl Worker {
             let timeout = self.endpoint.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
             self.poller.wait(timeout, &mut ready)?;
             let now = Instant::now();
-            for token in &ready {
-                match *token {
+            for &Ready { token, errors } in &ready {
+                match token {
                     Token::Wake => {
                         if self.obey().is_break() {
                             return Ok(self.totals());
                         }
                     }
-                    Token::Socket(index) => self.read_socket(now, index),
+                    Token::Socket(index) => self.read_socket(now, index, errors),
                     Token::Path(path) => self.read_path(now, path)?,
                     Token::Listener(index) => self.accept(index),
+                    Token::Addresses => self.learn_addresses(),
                 }
                 self.settle(now);
             }
@@ -110,6 +122,13 @@ impl Worker {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    fn learn_addresses(&mut self) {
+        match self.addresses.addresses() {
+            Ok(local) => self.endpoint.set_local_addresses(local),
+            Err(error) => warn!("own addresses are not known: {error}"),
+        }
     }
 
     fn totals(&self) -> Totals {

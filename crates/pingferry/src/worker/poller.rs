@@ -22,6 +22,24 @@ pub(crate) enum Token {
     Path(PathId),
     /// A listener, by its index.
     Listener(u32),
+    /// The host's addresses have changed.
+    Addresses,
+}
+
+/// Something that is ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ready {
+    pub(crate) token: Token,
+    /// A socket has errors queued.
+    pub(crate) errors: bool,
+}
+
+impl From<&Event> for Ready {
+    fn from(event: &Event) -> Self {
+        // A copy, because events lie packed.
+        let (data, flags) = (event.data, event.flags);
+        Self { token: Token::from_data(data), errors: flags.contains(EventFlags::ERR) }
+    }
 }
 
 impl Token {
@@ -31,6 +49,7 @@ impl Token {
             Token::Socket(index) => (1, index),
             Token::Path(PathId(number)) => (2, number),
             Token::Listener(index) => (3, index),
+            Token::Addresses => (4, 0),
         };
         EventData::new_u64(kind << 32 | u64::from(number))
     }
@@ -42,6 +61,7 @@ impl Token {
             1 => Token::Socket(number),
             2 => Token::Path(PathId(number)),
             3 => Token::Listener(number),
+            4 => Token::Addresses,
             _ => Token::Wake,
         }
     }
@@ -68,12 +88,12 @@ impl Poller {
     }
 
     /// Waits until something is readable or `timeout` is over, and replaces `ready` by what is.
-    pub(crate) fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<Token>) -> io::Result<()> {
+    pub(crate) fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS];
         match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
-            Ok((events, _)) => ready.extend(events.iter().map(|event| Token::from_data(event.data))),
+            Ok((events, _)) => ready.extend(events.iter().map(Ready::from)),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -87,7 +107,9 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_kernel() {
-        for token in [Token::Wake, Token::Socket(70_000), Token::Path(PathId(u32::MAX)), Token::Listener(3)] {
+        for token in
+            [Token::Wake, Token::Socket(70_000), Token::Path(PathId(u32::MAX)), Token::Listener(3), Token::Addresses]
+        {
             assert_eq!(Token::from_data(token.to_data()), token);
         }
     }

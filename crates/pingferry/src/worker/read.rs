@@ -2,17 +2,15 @@
 
 use std::time::Instant;
 
-use pingferry_proto::{PathId, Received, Verdict};
-use tracing::debug;
+use pingferry_proto::{DropReason, PathId, Received, Verdict};
+use tracing::{debug, warn};
 
 use super::Worker;
+use super::errors::{UNKNOWN_HOP_LIMIT, relay_errors};
 use crate::RunError;
 
 /// How many packets are read from one path before the others have their turn.
 const BATCH: usize = 64;
-
-/// How often an error queue is read before its socket's replies have their turn.
-const ERROR_BATCHES: usize = 4;
 
 impl Worker {
     pub(super) fn read_path(&mut self, now: Instant, path: PathId) -> Result<(), RunError> {
@@ -23,6 +21,9 @@ impl Worker {
                     let packet = self.buffer.get(..len).unwrap_or_default();
                     if let Verdict::Dropped(reason) = self.endpoint.handle_packet(now, path, packet) {
                         debug!(path = path.0, len, %reason, "packet dropped");
+                        if reason == DropReason::Loop {
+                            self.report_loop();
+                        }
                     }
                 }
                 Ok(None) => break,
@@ -40,17 +41,11 @@ impl Worker {
         Ok(())
     }
 
-    pub(super) fn read_socket(&mut self, now: Instant, index: u32) {
+    pub(super) fn read_socket(&mut self, now: Instant, index: u32, errors: bool) {
         let Some((id, socket)) = self.sockets.get(index as usize) else { return };
         // Errors first: they take the room of replies (see `pingferry_sys::ping`).
-        for _ in 0..ERROR_BATCHES {
-            match self.errors.receive(socket) {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
-            }
-            for _ in self.errors.iter() {
-                let _ = self.endpoint.handle_icmp_error();
-            }
+        if errors {
+            relay_errors(id, socket, &mut self.errors, &mut self.endpoint);
         }
         if let Err(error) = self.replies.receive(socket) {
             debug!(index, %error, "replies not read");
@@ -58,14 +53,20 @@ impl Worker {
         for incoming in self.replies.iter() {
             let received = Received {
                 from: incoming.from,
-                // The kernel always gives it; without it the reply is taken for one from the next hop.
-                hop_limit: incoming.hop_limit.unwrap_or(64),
+                hop_limit: incoming.hop_limit.unwrap_or(UNKNOWN_HOP_LIMIT),
                 traffic_class: incoming.traffic_class,
                 message: incoming.message,
             };
             if let Verdict::Dropped(reason) = self.endpoint.handle_answer(now, id, received) {
                 debug!(from = %incoming.from, %reason, "answer dropped");
             }
+        }
+    }
+
+    /// Says once what can be done about a loop; each looped packet is counted.
+    fn report_loop(&mut self) {
+        if !std::mem::replace(&mut self.loop_reported, true) {
+            warn!("pingferry's own probes are routed back into its ingress; --interface keeps them out");
         }
     }
 }

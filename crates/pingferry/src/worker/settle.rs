@@ -20,7 +20,7 @@ impl Worker {
                 match output {
                     Output::Open(id) => self.open(now, *id),
                     Output::Close(id) => self.sockets.close(*id),
-                    Output::Deliver(delivery) => self.deliver(delivery, outputs.bytes(&delivery.packet)),
+                    Output::Deliver(delivery) => self.deliver(delivery, outputs.packets(delivery)),
                     Output::Transmit(transmit) => {
                         if !self.sockets.enqueue(transmit, number) {
                             let message = outputs.bytes(&transmit.message);
@@ -29,7 +29,7 @@ impl Worker {
                     }
                 }
             }
-            self.sockets.send(now, &outputs, &mut self.endpoint);
+            self.sockets.send(now, &outputs, &mut self.endpoint, &mut self.errors);
         }
         self.outputs = outputs;
     }
@@ -58,9 +58,9 @@ impl Worker {
         }
     }
 
-    fn deliver(&mut self, delivery: &Delivery, packet: &[u8]) {
+    fn deliver<'a>(&mut self, delivery: &Delivery, mut packets: impl Iterator<Item = &'a [u8]>) {
         let delivered = match self.paths.get_mut(&delivery.path) {
-            Some(ingress) => ingress.deliver(packet),
+            Some(ingress) => packets.try_for_each(|packet| ingress.deliver(packet)),
             None => Err(std::io::ErrorKind::NotConnected.into()),
         };
         if let Err(error) = delivered {

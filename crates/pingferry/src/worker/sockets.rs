@@ -1,13 +1,15 @@
 //! The ping sockets that are open, and what waits to be sent from each.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use pingferry_proto::{Endpoint, Output, Outputs, SendError, SocketId, Transmit, Verdict};
-use pingferry_sys::ping::{Outgoing, PingSocket, SendBatch};
+use pingferry_sys::ping::{ErrorBatch, Outgoing, PingSocket, SendBatch};
 use rustix::io::Errno;
 use tracing::debug;
 
+use super::errors::mtu_of_refusal;
 use super::poller::{Poller, Token};
 use crate::Config;
 
@@ -73,26 +75,48 @@ impl Sockets {
     }
 
     /// Sends all that is queued, which refers to `outputs`, and tells `endpoint` what could not be sent.
-    pub(crate) fn send(&mut self, now: Instant, outputs: &Outputs, endpoint: &mut Endpoint) {
+    pub(crate) fn send(&mut self, now: Instant, outputs: &Outputs, endpoint: &mut Endpoint, errors: &mut ErrorBatch) {
         while let Some(id) = self.queued.pop() {
-            if let Some(Some(open)) = self.open.get_mut(id.index()) {
-                open.send(now, &mut self.batch, outputs, endpoint);
-            }
+            let Some(Some(open)) = self.open.get_mut(id.index()) else { continue };
+            open.send(&mut self.batch, self.config.scope_id, outputs, |socket, transmit, error| {
+                let error = match Errno::from_io_error(error) {
+                    Some(Errno::MSGSIZE) => {
+                        let destination = transmit.header.destination;
+                        SendError::TooBig(mtu_of_refusal(destination, id, socket, errors, endpoint))
+                    }
+                    errno => classify(errno),
+                };
+                let message = outputs.bytes(&transmit.message);
+                if let Verdict::Dropped(reason) = endpoint.handle_send_error(now, transmit, message, error) {
+                    debug!(header = ?transmit.header, %reason, "not sent");
+                }
+            });
         }
     }
 }
 
 impl OpenSocket {
-    fn send(&mut self, now: Instant, batch: &mut SendBatch, outputs: &Outputs, endpoint: &mut Endpoint) {
+    /// Sends what is queued, in order; what the kernel refuses goes to `refused`.
+    fn send(
+        &mut self,
+        batch: &mut SendBatch,
+        scope_id: u32,
+        outputs: &Outputs,
+        mut refused: impl FnMut(&PingSocket, &Transmit, &io::Error),
+    ) {
+        let transmit = |output: &usize| match outputs.get(*output) {
+            Some(Output::Transmit(transmit)) => Some(transmit),
+            _ => None,
+        };
         let mut unsent = &*self.queue;
         while let Some((first, after)) = unsent.split_first() {
-            let messages = unsent.iter().filter_map(|output| transmit(outputs, *output)).map(|t| outgoing(outputs, t));
+            let messages = unsent.iter().filter_map(transmit).map(|transmit| outgoing(outputs, transmit, scope_id));
             match batch.send(&self.socket, messages) {
                 // The error that stopped it comes with the next call.
                 Ok(sent) => unsent = unsent.get(sent.max(1)..).unwrap_or_default(),
                 Err(error) => {
-                    if let Some(transmit) = transmit(outputs, *first) {
-                        refused(now, transmit, &error, outputs, endpoint);
+                    if let Some(transmit) = transmit(first) {
+                        refused(&self.socket, transmit, &error);
                     }
                     unsent = after;
                 }
@@ -102,34 +126,32 @@ impl OpenSocket {
     }
 }
 
-fn transmit(outputs: &Outputs, output: usize) -> Option<&Transmit> {
-    match outputs.get(output)? {
-        Output::Transmit(transmit) => Some(transmit),
-        _ => None,
-    }
-}
-
-fn outgoing<'a>(outputs: &'a Outputs, transmit: &Transmit) -> Outgoing<'a> {
+fn outgoing<'a>(outputs: &'a Outputs, transmit: &Transmit, scope_id: u32) -> Outgoing<'a> {
+    let destination = transmit.header.destination;
     Outgoing {
-        destination: transmit.header.destination,
-        scope_id: 0,
+        destination,
+        scope_id: if is_on_link(destination) { scope_id } else { 0 },
         hop_limit: transmit.hop_limit,
         traffic_class: transmit.header.traffic_class,
         message: outputs.bytes(&transmit.message),
     }
 }
 
-fn refused(now: Instant, transmit: &Transmit, error: &io::Error, outputs: &Outputs, endpoint: &mut Endpoint) {
-    let message = outputs.bytes(&transmit.message);
-    let Verdict::Dropped(reason) = endpoint.handle_send_error(now, transmit, message, classify(error)) else { return };
-    debug!(source = %transmit.header.source, destination = %transmit.header.destination, %reason, %error, "not sent");
+/// Whether an address means something on one link only (RFC 4007 §4).
+fn is_on_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => {
+            let [first, second, ..] = address.octets();
+            address.is_unicast_link_local() || (first == 0xff && second & 0x0f <= 2)
+        }
+    }
 }
 
-fn classify(error: &io::Error) -> SendError {
-    match Errno::from_io_error(error) {
+fn classify(errno: Option<Errno>) -> SendError {
+    match errno {
         Some(Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL) => SendError::NoRoute,
         Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => SendError::HostUnreachable,
-        Some(Errno::MSGSIZE) => SendError::TooBig(None),
         Some(Errno::ACCESS | Errno::PERM) => SendError::Prohibited,
         Some(Errno::AGAIN | Errno::NOBUFS) => SendError::BufferFull,
         _ => SendError::Other,

@@ -1,0 +1,79 @@
+//! Error queues: ICMP errors on their way to the endpoint, and what the kernel itself says about a send that failed.
+
+use std::net::IpAddr;
+
+use pingferry_proto::wire::IcmpError;
+use pingferry_proto::{Endpoint, ErrorReport, SocketId, Verdict};
+use pingferry_sys::ping::{ErrorBatch, ErrorOrigin, PingSocket, QueuedError};
+use tracing::debug;
+
+/// How often an error queue is read before its socket's replies have their turn.
+const BATCHES: usize = 4;
+
+/// For a kernel that does not tell the hop limit, which none is known to be: that of a sender on the same link.
+pub(super) const UNKNOWN_HOP_LIMIT: u8 = 64;
+
+/// Hands what waits in a socket's error queue to the endpoint.
+pub(super) fn relay_errors(id: SocketId, socket: &PingSocket, batch: &mut ErrorBatch, endpoint: &mut Endpoint) {
+    read(socket, batch, |error| relay(id, error, endpoint));
+}
+
+/// The same after a send to `destination` failed with `EMSGSIZE`: finds the MTU, which the kernel queues as an error of its
+/// own.
+pub(super) fn mtu_of_refusal(
+    destination: IpAddr,
+    id: SocketId,
+    socket: &PingSocket,
+    batch: &mut ErrorBatch,
+    endpoint: &mut Endpoint,
+) -> Option<u32> {
+    let mut mtu = None;
+    read(socket, batch, |error| {
+        if error.origin == ErrorOrigin::Local && error.destination == destination {
+            mtu = Some(error.info);
+        } else {
+            relay(id, error, endpoint);
+        }
+    });
+    mtu
+}
+
+fn read(socket: &PingSocket, batch: &mut ErrorBatch, mut each: impl FnMut(&QueuedError<'_>)) {
+    for _ in 0..BATCHES {
+        let read = batch.receive(socket);
+        batch.iter().for_each(|error| each(&error));
+        if !read.is_ok_and(|count| count == ErrorBatch::CAPACITY) {
+            break;
+        }
+    }
+}
+
+fn relay(id: SocketId, queued: &QueuedError<'_>, endpoint: &mut Endpoint) {
+    // The kernel's own errors are told where the send fails.
+    let Some(offender) = queued.offender.filter(|_| queued.origin != ErrorOrigin::Local) else { return };
+    let report = ErrorReport {
+        offender,
+        error: IcmpError { icmp_type: queued.kind, code: queued.code, rest: parameter(queued) },
+        hop_limit: queued.hop_limit.unwrap_or(UNKNOWN_HOP_LIMIT),
+        traffic_class: queued.traffic_class,
+        destination: queued.destination,
+        quoted: queued.quoted,
+        extensions: queued.extensions,
+    };
+    if let Verdict::Dropped(reason) = endpoint.handle_icmp_error(id, &report) {
+        debug!(%offender, destination = %queued.destination, %reason, "error dropped");
+    }
+}
+
+/// The four bytes after the checksum, as far as they mean something: an MTU or a pointer. The kernel gives them as a number,
+/// for IPv4 taken apart already (`ping_err` in net/ipv4/ping.c).
+fn parameter(queued: &QueuedError<'_>) -> [u8; 4] {
+    const FRAGMENTATION_NEEDED: (u8, u8) = (3, 4);
+    const PACKET_TOO_BIG: u8 = 2;
+    const PARAMETER_PROBLEM_V6: u8 = 4;
+    match (queued.origin, queued.kind, queued.code) {
+        (ErrorOrigin::Icmp, kind, code) if (kind, code) == FRAGMENTATION_NEEDED => queued.info.to_be_bytes(),
+        (ErrorOrigin::Icmp6, PACKET_TOO_BIG | PARAMETER_PROBLEM_V6, _) => queued.info.to_be_bytes(),
+        _ => [0; 4],
+    }
+}
