@@ -74,7 +74,8 @@ pub struct PathConfig {
     pub domain: DomainId,
     /// The largest packet the path carries, in bytes.
     pub mtu: usize,
-    /// The source of ICMP errors that pingferry itself sends on this path; without it there are none on IPv4.
+    /// The source of ICMP errors that pingferry itself sends on this path; if it is not given, one of the host's own
+    /// addresses.
     pub gateway_v4: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub gateway_v6: Option<Ipv6Addr>,
@@ -90,7 +91,7 @@ impl Default for PathConfig {
 }
 
 impl PathConfig {
-    pub(crate) fn gateway(&self, family: Family) -> Option<IpAddr> {
+    fn gateway(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.gateway_v4.map(IpAddr::V4),
             Family::V6 => self.gateway_v6.map(IpAddr::V6),
@@ -270,12 +271,17 @@ impl Endpoint {
     pub(crate) fn originate(&mut self, now: Instant, path: PathId, error: IcmpError, original: &[u8]) {
         let version = original.first().map(|byte| byte >> 4);
         let family = if version == Some(4) { Family::V4 } else { Family::V6 };
-        let Some(gateway) = self.paths.get(&path).and_then(|path| path.gateway(family)) else { return };
+        let Some(gateway) = self.gateway(path, family) else { return };
         let Some((header, message)) = originate::error_about(original, error, gateway) else { return };
         if self.error_budget.take(now) {
             self.counters.errors_originated += 1;
             self.deliver(path, header, &message, true);
         }
+    }
+
+    /// The address that pingferry's own errors come from on a path.
+    pub(crate) fn gateway(&self, path: PathId, family: Family) -> Option<IpAddr> {
+        self.paths.get(&path)?.gateway(family).or_else(|| self.local.speaker(family))
     }
 
     /// Sends a packet to a path, in fragments if it is larger than the path's MTU.

@@ -45,11 +45,13 @@ impl Endpoint {
         let id = self.prober(socket, report)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
         let (path, client) = (flow.path, flow.key.source);
-        let config = self.paths.get(&path).ok_or(DropReason::PathClosed)?;
+        if !self.paths.contains_key(&path) {
+            return Err(DropReason::PathClosed);
+        }
         // The host's own kernel speaks where a neighbour is silent: to the client that is pingferry.
         let own = self.local.own.contains(&report.offender);
         let (offender, hop_limit) = if own {
-            (config.gateway(socket.class.family).unwrap_or(report.offender), report.hop_limit)
+            (self.gateway(path, socket.class.family).unwrap_or(report.offender), report.hop_limit)
         } else {
             (report.offender, report.hop_limit.saturating_sub(1))
         };

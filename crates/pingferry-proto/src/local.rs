@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use crate::Family;
 use crate::flow::is_group;
 
 /// The addresses of the host that the ping sockets belong to. The driver keeps them up to date.
@@ -13,6 +14,15 @@ pub struct LocalAddresses {
 }
 
 impl LocalAddresses {
+    /// An address that ICMP errors can come from where no gateway is named: the least that others can know the host by.
+    pub(crate) fn speaker(&self, family: Family) -> Option<IpAddr> {
+        let known = |address: &&IpAddr| match address {
+            IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+            IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+        };
+        self.own.iter().filter(|address| Family::of(**address) == family).filter(known).min().copied()
+    }
+
     /// Whether `address` stands for several hosts.
     pub(crate) fn is_group(&self, address: IpAddr) -> bool {
         is_group(address) || self.broadcast.contains(&address)

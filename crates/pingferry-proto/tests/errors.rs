@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use pingferry_proto::wire::{IcmpError, icmp_checksum};
-use pingferry_proto::{Config, DropReason, ErrorReport, Family, LocalAddresses, SendError, Verdict};
+use pingferry_proto::{Config, DropReason, ErrorReport, Family, LocalAddresses, PathConfig, SendError, Verdict};
 use support::*;
 
 const ROUTER: &str = "203.0.113.77";
@@ -163,6 +163,21 @@ fn a_dead_neighbour_is_reported_by_the_gateway() {
     let _ = bench.error(sent.transmit.socket, &own_report);
     check_outside(&bench.delivered[0].1, GATEWAY, CLIENT);
     assert_eq!(parse(&bench.delivered[0].1).header.hop_limit, 64);
+}
+
+#[test]
+fn without_a_gateway_an_address_of_the_host_speaks() {
+    let mut bench = Bench::new(Config::default());
+    bench.path = bench.endpoint.add_path(PathConfig::default());
+    let mut header = header(CLIENT_6, TARGET_6);
+    header.hop_limit = 1;
+    let probe = echo_with(&header, 1, 1, b"");
+    let _ = bench.packet(&probe);
+    assert!(bench.delivered.is_empty(), "nobody to say it");
+    let own = ["::1", "fe80::1", "203.0.113.1", "2001:db8::77", "2001:db8::78"].map(ip).into();
+    bench.endpoint.set_local_addresses(LocalAddresses { own, ..LocalAddresses::default() });
+    let _ = bench.packet(&probe);
+    check_outside(&bench.delivered[0].1, "2001:db8::77", CLIENT_6);
 }
 
 #[test]

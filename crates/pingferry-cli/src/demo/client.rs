@@ -1,4 +1,4 @@
-//! A small ping.
+//! A small ping, with what it takes to trace a route and to find a path's MTU.
 
 use std::fmt;
 use std::io;
@@ -7,68 +7,92 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use pingferry::Family;
-use pingferry_sys::ping::{Outgoing, PingSocket, ReceiveBatch, SendBatch, SocketOptions};
+use pingferry_sys::ping::{
+    ErrorBatch, ErrorOrigin, Outgoing, PingSocket, QueuedError, ReceiveBatch, SendBatch, SocketOptions,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const PATIENCE: Duration = Duration::from_secs(2);
-const PAYLOAD: &[u8] = b"across the ferry and back again, unchanged";
 
 /// Pings one host.
 pub(super) struct Pinger {
     socket: PingSocket,
     host: IpAddr,
+    seq: u16,
     sender: SendBatch,
     receiver: ReceiveBatch,
+    errors: ErrorBatch,
 }
 
-/// An answer.
-pub(super) struct Reply {
-    from: IpAddr,
-    bytes: usize,
-    seq: u16,
-    hop_limit: u8,
-    time: Duration,
+/// What came back.
+pub(super) enum Answer {
+    /// An echo reply that is right in every byte.
+    Reply { from: IpAddr, bytes: usize, hop_limit: u8, time: Duration },
+    /// The hop limit came to its end.
+    TimeExceeded { from: IpAddr, time: Duration },
+    /// The path carries no more than so many bytes.
+    TooBig { from: IpAddr, mtu: u32 },
 }
 
 impl Pinger {
-    pub(super) fn new(host: IpAddr) -> io::Result<Self> {
+    /// `dont_fragment` keeps requests in one piece on their way.
+    pub(super) fn new(host: IpAddr, dont_fragment: bool) -> io::Result<Self> {
         let socket = PingSocket::open(&SocketOptions {
             family: Family::of(host),
-            dont_fragment: false,
+            dont_fragment,
             source: None,
             scope_id: 0,
             interface: None,
             broadcast: false,
             receive_buffer: 1 << 20,
         })?;
-        Ok(Self { socket, host, sender: SendBatch::new(), receiver: ReceiveBatch::new() })
+        let (sender, receiver, errors) = (SendBatch::new(), ReceiveBatch::new(), ErrorBatch::new());
+        Ok(Self { socket, host, seq: 0, sender, receiver, errors })
     }
 
-    /// Sends an echo request and waits for its reply.
-    pub(super) fn ping(&mut self, seq: u16) -> io::Result<Option<Reply>> {
-        let message = request(self.host, seq);
+    /// Sends an echo request with `len` bytes of payload and waits for what comes back.
+    pub(super) fn ping(&mut self, hop_limit: u8, len: usize) -> io::Result<Option<Answer>> {
+        self.seq += 1;
+        let message = request(self.host, self.seq, len);
         let start = Instant::now();
-        let request =
-            Outgoing { destination: self.host, scope_id: 0, hop_limit: 64, traffic_class: 0, message: &message };
+        let request = Outgoing { destination: self.host, scope_id: 0, hop_limit, traffic_class: 0, message: &message };
         self.sender.send(&self.socket, [request])?;
         while let Some(left) = PATIENCE.checked_sub(start.elapsed()) {
             wait(&self.socket, left)?;
+            self.errors.receive(&self.socket)?;
             self.receiver.receive(&self.socket)?;
             let time = start.elapsed();
-            let answered = self.receiver.iter().find(|reply| reply.message.get(6..) == message.get(6..));
-            if let Some(reply) = answered {
-                let hop_limit = reply.hop_limit.unwrap_or(0);
-                return Ok(Some(Reply { from: reply.from, bytes: reply.message.len(), seq, hop_limit, time }));
+            let error = self.errors.iter().find_map(|error| error_answer(&error, time));
+            let reply = self.receiver.iter().find(|reply| reply.message.get(6..) == message.get(6..));
+            let reply = reply.map(|reply| Answer::Reply {
+                from: reply.from,
+                bytes: reply.message.len(),
+                hop_limit: reply.hop_limit.unwrap_or(0),
+                time,
+            });
+            if let Some(answer) = error.or(reply) {
+                return Ok(Some(answer));
             }
         }
         Ok(None)
     }
 }
 
-fn request(host: IpAddr, seq: u16) -> Vec<u8> {
+fn error_answer(error: &QueuedError<'_>, time: Duration) -> Option<Answer> {
+    let from = error.offender?;
+    match (error.origin, error.kind, error.code) {
+        (ErrorOrigin::Icmp, 11, 0) | (ErrorOrigin::Icmp6, 3, 0) => Some(Answer::TimeExceeded { from, time }),
+        (ErrorOrigin::Icmp, 3, 4) | (ErrorOrigin::Icmp6, 2, _) => Some(Answer::TooBig { from, mtu: error.info }),
+        _ => None,
+    }
+}
+
+fn request(host: IpAddr, seq: u16, len: usize) -> Vec<u8> {
     let icmp_type = if host.is_ipv4() { 8 } else { 128 };
     let [high, low] = seq.to_be_bytes();
-    [&[icmp_type, 0, 0, 0, 0, 0, high, low], PAYLOAD].concat()
+    let mut message = vec![icmp_type, 0, 0, 0, 0, 0, high, low];
+    message.extend(b"across the ferry and back again. ".iter().cycle().take(len));
+    message
 }
 
 fn wait(socket: impl AsFd, patience: Duration) -> io::Result<()> {
@@ -77,9 +101,15 @@ fn wait(socket: impl AsFd, patience: Duration) -> io::Result<()> {
     Ok(())
 }
 
-impl fmt::Display for Reply {
+impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, bytes, seq, hop_limit, time } = self;
-        write!(f, "{bytes} bytes from {from}: seq={seq} hop limit={hop_limit} time={:.3} ms", time.as_secs_f64() * 1e3)
+        let millis = |time: &Duration| time.as_secs_f64() * 1e3;
+        match self {
+            Self::Reply { from, bytes, hop_limit, time } => {
+                write!(f, "{bytes} bytes from {from}: hop limit {hop_limit}, {:.3} ms", millis(time))
+            }
+            Self::TimeExceeded { from, time } => write!(f, "{from}  {:.3} ms", millis(time)),
+            Self::TooBig { from, mtu } => write!(f, "{from} says: too big, the MTU is {mtu}"),
+        }
     }
 }

@@ -6,31 +6,37 @@ use pingferry::{PathConfig, Tun};
 use pingferry_lab::{Host, link};
 use pingferry_sys::tun::TunConfig;
 
+/// Between the router and the far host, in bytes.
+pub(super) const NARROW: u32 = 1400;
+
 /// The namespaces of the demo. Addresses are those set aside for documentation (RFC 5737, RFC 3849).
 pub(super) struct Lab {
     pub(super) client: Host,
     pub(super) ferry: Host,
-    _targets: [Host; 2],
+    /// They live as long as the lab.
+    _network: [Host; 2],
 }
 
 impl Lab {
     pub(super) fn build() -> io::Result<Self> {
-        let client = Host::new("client")?;
-        let ferry = Host::new("pingferry")?;
-        let first = Host::new("first host")?;
-        let second = Host::new("second host")?;
-        for (number, target) in [(1, &first), (2, &second)] {
-            let [here, there] = [1, 2].map(|host| [host_v4(number, host), host_v6(number, host)]);
-            link(&ferry, &format!("to-host{number}"), &here, target, "to-ferry", &there, None)?;
+        let (client, ferry) = (Host::new("client")?, Host::new("pingferry")?);
+        let (router, far) = (Host::router("router")?, Host::new("far host")?);
+        link(&ferry, "to-router", &net(1, 1), &router, "to-ferry", &net(1, 2), None)?;
+        link(&router, "to-far", &net(2, 1), &far, "to-router", &net(2, 2), Some(NARROW))?;
+        for (network, gateway) in net(2, 0).into_iter().zip(net(1, 2)) {
+            ferry.add_route(network, Some(gateway.addr()), "to-router")?;
         }
-        Ok(Self { client, ferry, _targets: [first, second] })
+        for (network, gateway) in net(1, 0).into_iter().zip(net(2, 1)) {
+            far.add_route(network, Some(gateway.addr()), "to-router")?;
+        }
+        Ok(Self { client, ferry, _network: [router, far] })
     }
 
     /// The TUN device of the client's namespace, through which all its packets go.
     pub(super) fn open_tun(&self) -> io::Result<(Tun, PathConfig)> {
         let config = TunConfig {
             name: "ping0".into(),
-            addresses: vec![v4([198, 51, 100, 2], 32), v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 2], 128)],
+            addresses: vec![v4([203, 0, 113, 2], 32), v6([0x2001, 0xdb8, 3, 0, 0, 0, 0, 2], 128)],
             routes: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
             mtu: None,
             queue_length: None,
@@ -38,26 +44,25 @@ impl Lab {
         let (tun, mtu, _) = self.client.run(|| config.open())??;
         Ok((tun, PathConfig { mtu: mtu as usize, ..PathConfig::default() }))
     }
-
-    /// The addresses of the target hosts.
-    pub(super) fn hosts(&self) -> [IpAddr; 4] {
-        let v4 = |number| host_v4(number, 2).addr();
-        let v6 = |number| host_v6(number, 2).addr();
-        [v4(1), v6(1), v4(2), v6(2)]
-    }
-
-    pub(super) fn describe(&self) -> String {
-        self.hosts().map(|host| host.to_string()).join(", ")
-    }
 }
 
-/// The address of a host in the network of target `number`.
-fn host_v4(number: u8, host: u8) -> IpNet {
-    v4([192, 0, 2, number * 16 + host], 28)
+/// The router and the far host, each by IPv4 and IPv6.
+pub(super) fn hosts() -> [IpAddr; 4] {
+    let [near_v4, near_v6] = net(1, 2);
+    let [far_v4, far_v6] = far();
+    [near_v4.addr(), near_v6.addr(), far_v4, far_v6]
 }
 
-fn host_v6(number: u8, host: u8) -> IpNet {
-    v6([0x2001, 0xdb8, 0, number.into(), 0, 0, 0, host.into()], 64)
+/// The far host.
+pub(super) fn far() -> [IpAddr; 2] {
+    net(2, 2).map(|address| address.addr())
+}
+
+/// The addresses of a host in network 1 or 2.
+fn net(network: u8, host: u8) -> [IpNet; 2] {
+    let prefix_v4 = if network == 1 { [192, 0, 2] } else { [198, 51, 100] };
+    let [a, b, c] = prefix_v4;
+    [v4([a, b, c, host], 24), v6([0x2001, 0xdb8, network.into(), 0, 0, 0, 0, host.into()], 64)]
 }
 
 fn v4(address: [u8; 4], len: u8) -> IpNet {
