@@ -189,7 +189,7 @@ impl Endpoint {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let flow = self.flows.oldest().map(|(_, flow)| flow.last_active + self.config.idle_timeout);
+        let flow = self.flows.oldest().map(|(_, last_active)| last_active + self.config.idle_timeout);
         flow.into_iter().chain(self.sockets.next_deadline()).chain(self.reassembly.next_deadline()).min()
     }
 
@@ -197,7 +197,7 @@ impl Endpoint {
     pub fn handle_timeout(&mut self, now: Instant) {
         for _ in 0..EXPIRIES_PER_CALL {
             match self.flows.oldest() {
-                Some((id, flow)) if flow.last_active + self.config.idle_timeout <= now => {
+                Some((id, last_active)) if last_active + self.config.idle_timeout <= now => {
                     self.close_flow(id, now);
                     self.counters.flows_expired += 1;
                 }
@@ -241,7 +241,7 @@ impl Endpoint {
         }
         let preferred = self.preferred_slot(&key);
         let seqs = SeqSet::new(last_request.seq);
-        let id = self.flows.insert(Flow { key, path, slot: preferred, seqs, last_active: now, last_request });
+        let id = self.flows.insert(Flow { key, path, slot: preferred, seqs, last_request }, now)?;
         let Some(slot) = self.destinations.occupy(id, preferred, &self.flows) else {
             self.flows.remove(id);
             return None;

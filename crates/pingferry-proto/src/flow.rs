@@ -1,7 +1,7 @@
 //! What a flow is: one *ICMP query session* of RFC 5508 §2.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Instant;
+use std::num::NonZeroU32;
 
 use crate::Family;
 use crate::seqset::SeqSet;
@@ -101,9 +101,9 @@ pub(crate) fn is_group(address: IpAddr) -> bool {
     }
 }
 
-/// A flow's place in the [`FlowTable`](crate::table::FlowTable).
+/// A flow's place in the [`FlowTable`](crate::table::FlowTable), counted from 1 so that none takes no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FlowId(pub(crate) u32);
+pub(crate) struct FlowId(pub(crate) NonZeroU32);
 
 /// A flow that is alive.
 #[derive(Debug)]
@@ -115,7 +115,6 @@ pub(crate) struct Flow {
     pub(crate) slot: u16,
     /// What it has asked.
     pub(crate) seqs: SeqSet,
-    pub(crate) last_active: Instant,
     pub(crate) last_request: LastRequest,
 }
 

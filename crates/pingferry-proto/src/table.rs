@@ -6,40 +6,61 @@
 //! the end, in constant time.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Instant;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashTable;
 
 use crate::flow::{Flow, FlowId, FlowKey};
 
-const NONE: u32 = u32::MAX;
-
 #[derive(Debug)]
 pub(crate) struct FlowTable {
     places: Vec<Place>,
     /// The first vacant place, and through them the others.
-    vacant: u32,
+    vacant: Option<FlowId>,
     by_key: HashTable<FlowId>,
     hasher: RandomState,
-    oldest: u32,
-    newest: u32,
+    oldest: Option<FlowId>,
+    newest: Option<FlowId>,
+    /// When the first flow came. Times are kept relative to it, in half the room.
+    epoch: Option<Instant>,
 }
 
 #[derive(Debug)]
 enum Place {
-    Vacant { next: u32 },
-    Taken { flow: Flow, older: u32, newer: u32 },
+    Vacant { next: Option<FlowId> },
+    Taken { flow: Flow, age: Age },
+}
+
+/// A flow's place in the order of activity.
+#[derive(Debug)]
+struct Age {
+    /// Nanoseconds since the epoch, enough for 584 years.
+    last_active: u64,
+    older: Option<FlowId>,
+    newer: Option<FlowId>,
+}
+
+impl FlowId {
+    fn of_place(place: usize) -> Option<Self> {
+        u32::try_from(place + 1).ok().and_then(NonZeroU32::new).map(Self)
+    }
+
+    fn place(self) -> usize {
+        self.0.get() as usize - 1
+    }
 }
 
 impl FlowTable {
     pub(crate) fn new() -> Self {
         Self {
             places: Vec::new(),
-            vacant: NONE,
+            vacant: None,
             by_key: HashTable::new(),
             hasher: RandomState::new(),
-            oldest: NONE,
-            newest: NONE,
+            oldest: None,
+            newest: None,
+            epoch: None,
         }
     }
 
@@ -53,49 +74,34 @@ impl FlowTable {
     }
 
     pub(crate) fn get(&self, id: FlowId) -> Option<&Flow> {
-        match self.places.get(id.0 as usize)? {
-            Place::Taken { flow, .. } => Some(flow),
-            Place::Vacant { .. } => None,
-        }
+        taken(&self.places, id)
     }
 
     pub(crate) fn get_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
-        match self.places.get_mut(id.0 as usize)? {
+        match self.places.get_mut(id.place())? {
             Place::Taken { flow, .. } => Some(flow),
             Place::Vacant { .. } => None,
         }
     }
 
-    /// The flow whose last activity is longest ago.
-    pub(crate) fn oldest(&self) -> Option<(FlowId, &Flow)> {
-        let id = FlowId(self.oldest);
-        self.get(id).map(|flow| (id, flow))
+    /// The flow whose last activity is longest ago, and when that was.
+    pub(crate) fn oldest(&self) -> Option<(FlowId, Instant)> {
+        let id = self.oldest?;
+        match self.places.get(id.place())? {
+            Place::Taken { age, .. } => Some((id, self.epoch? + Duration::from_nanos(age.last_active))),
+            Place::Vacant { .. } => None,
+        }
     }
 
-    /// Adds a flow, whose key must be new and whose activity is the latest of all.
-    pub(crate) fn insert(&mut self, flow: Flow) -> FlowId {
+    /// Adds a flow, whose key must be new. `None` if there are four billion of them.
+    pub(crate) fn insert(&mut self, flow: Flow, now: Instant) -> Option<FlowId> {
         let hash = self.hasher.hash_one(flow.key);
-        let place = Place::Taken { flow, older: NONE, newer: NONE };
-        let id = match self.places.get_mut(self.vacant as usize) {
-            Some(vacant) => {
-                let id = self.vacant;
-                if let Place::Vacant { next } = std::mem::replace(vacant, place) {
-                    self.vacant = next;
-                }
-                FlowId(id)
-            }
-            None => {
-                self.places.push(place);
-                FlowId(u32::try_from(self.places.len() - 1).unwrap_or(NONE))
-            }
-        };
+        let age = Age { last_active: self.since_epoch(now), older: None, newer: None };
+        let id = self.occupy(Place::Taken { flow, age })?;
         self.append(id);
         let Self { by_key, places, hasher, .. } = self;
-        by_key.insert_unique(hash, id, |id| match places.get(id.0 as usize) {
-            Some(Place::Taken { flow, .. }) => hasher.hash_one(flow.key),
-            _ => 0,
-        });
-        id
+        by_key.insert_unique(hash, id, |id| taken(places, *id).map_or(0, |flow| hasher.hash_one(flow.key)));
+        Some(id)
     }
 
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
@@ -104,10 +110,10 @@ impl FlowTable {
         if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == id) {
             entry.remove();
         }
-        let place = self.places.get_mut(id.0 as usize)?;
+        let place = self.places.get_mut(id.place())?;
         match std::mem::replace(place, Place::Vacant { next: self.vacant }) {
             Place::Taken { flow, .. } => {
-                self.vacant = id.0;
+                self.vacant = Some(id);
                 Some(flow)
             }
             Place::Vacant { .. } => None,
@@ -116,48 +122,72 @@ impl FlowTable {
 
     /// Makes a flow the newest one.
     pub(crate) fn touch(&mut self, id: FlowId, now: Instant) {
-        if let Some(flow) = self.get_mut(id) {
-            flow.last_active = now;
+        let now = self.since_epoch(now);
+        if let Some(age) = self.age(Some(id)) {
+            age.last_active = now;
             self.unlink(id);
             self.append(id);
         }
     }
 
-    fn append(&mut self, id: FlowId) {
-        let before = std::mem::replace(&mut self.newest, id.0);
-        if let Some((older, newer)) = self.links(id.0) {
-            (*older, *newer) = (before, NONE);
+    fn since_epoch(&mut self, now: Instant) -> u64 {
+        let epoch = *self.epoch.get_or_insert(now);
+        u64::try_from(now.saturating_duration_since(epoch).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn occupy(&mut self, taken: Place) -> Option<FlowId> {
+        let Some(id) = self.vacant else {
+            let id = FlowId::of_place(self.places.len())?;
+            self.places.push(taken);
+            return Some(id);
+        };
+        if let Place::Vacant { next } = std::mem::replace(self.places.get_mut(id.place())?, taken) {
+            self.vacant = next;
         }
-        match self.links(before) {
-            Some((_, newer)) => *newer = id.0,
-            None => self.oldest = id.0,
+        Some(id)
+    }
+
+    fn append(&mut self, id: FlowId) {
+        let before = self.newest.replace(id);
+        if let Some(age) = self.age(Some(id)) {
+            (age.older, age.newer) = (before, None);
+        }
+        match self.age(before) {
+            Some(age) => age.newer = Some(id),
+            None => self.oldest = Some(id),
         }
     }
 
     fn unlink(&mut self, id: FlowId) {
-        let Some((&mut before, &mut after)) = self.links(id.0) else { return };
-        match self.links(before) {
-            Some((_, newer)) => *newer = after,
-            None => self.oldest = after,
+        let Some(&mut Age { older, newer, .. }) = self.age(Some(id)) else { return };
+        match self.age(older) {
+            Some(age) => age.newer = newer,
+            None => self.oldest = newer,
         }
-        match self.links(after) {
-            Some((older, _)) => *older = before,
-            None => self.newest = before,
+        match self.age(newer) {
+            Some(age) => age.older = older,
+            None => self.newest = older,
         }
     }
 
-    fn links(&mut self, place: u32) -> Option<(&mut u32, &mut u32)> {
-        match self.places.get_mut(place as usize)? {
-            Place::Taken { older, newer, .. } => Some((older, newer)),
+    fn age(&mut self, id: Option<FlowId>) -> Option<&mut Age> {
+        match self.places.get_mut(id?.place())? {
+            Place::Taken { age, .. } => Some(age),
             Place::Vacant { .. } => None,
         }
+    }
+}
+
+fn taken(places: &[Place], id: FlowId) -> Option<&Flow> {
+    match places.get(id.place())? {
+        Place::Taken { flow, .. } => Some(flow),
+        Place::Vacant { .. } => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -178,16 +208,14 @@ mod tests {
         }
     }
 
-    fn flow(ident: u16, last_active: Instant) -> Flow {
-        {
-            let last_request = LastRequest { hop_limit: 64, traffic_class: 0, len: 8, seq: 0, checksum: [0; 2] };
-            Flow { key: key(ident), path: PathId(0), slot: 0, seqs: SeqSet::new(0), last_active, last_request }
-        }
+    fn flow(ident: u16) -> Flow {
+        let last_request = LastRequest { hop_limit: 64, traffic_class: 0, len: 8, seq: 0, checksum: [0; 2] };
+        Flow { key: key(ident), path: PathId(0), slot: 0, seqs: SeqSet::new(0), last_request }
     }
 
     #[test]
     fn a_flow_is_compact() {
-        assert!(size_of::<Place>() <= 112, "{}", size_of::<Place>());
+        assert!(size_of::<Place>() <= 96, "{}", size_of::<Place>());
     }
 
     proptest! {
@@ -195,31 +223,32 @@ mod tests {
         fn behaves_like_a_queue_with_keys(steps in proptest::collection::vec((0u8..3, 0u16..12), 1..200)) {
             let start = Instant::now();
             let mut table = FlowTable::new();
-            let mut model: VecDeque<u16> = VecDeque::new();
+            let mut model: VecDeque<(u16, Instant)> = VecDeque::new();
             for (n, (action, ident)) in steps.into_iter().enumerate() {
                 let now = start + Duration::from_secs(n as u64);
                 match (action, table.find(&key(ident))) {
                     (0, None) => {
-                        table.insert(flow(ident, now));
-                        model.push_back(ident);
+                        table.insert(flow(ident), now);
+                        model.push_back((ident, now));
                     }
                     (0 | 1, Some(id)) => {
                         table.touch(id, now);
-                        model.retain(|&other| other != ident);
-                        model.push_back(ident);
+                        model.retain(|&(other, _)| other != ident);
+                        model.push_back((ident, now));
                     }
                     (2, Some(id)) => {
                         prop_assert_eq!(table.remove(id).map(|flow| flow.key), Some(key(ident)));
-                        model.retain(|&other| other != ident);
+                        model.retain(|&(other, _)| other != ident);
                     }
-                    (_, found) => prop_assert!(found.is_none() && !model.contains(&ident)),
+                    (_, found) => prop_assert!(found.is_none() && model.iter().all(|&(other, _)| other != ident)),
                 }
                 prop_assert_eq!(table.len(), model.len());
-                prop_assert_eq!(table.oldest().map(|(_, flow)| flow.key.ident), model.front().copied());
+                let oldest = table.oldest().map(|(id, at)| (table.get(id).unwrap().key.ident, at));
+                prop_assert_eq!(oldest, model.front().copied());
             }
-            while let Some((id, flow)) = table.oldest() {
-                prop_assert_eq!(Some(flow.key.ident), model.pop_front());
-                table.remove(id);
+            while let Some((id, _)) = table.oldest() {
+                let removed = table.remove(id).unwrap();
+                prop_assert_eq!(Some(removed.key.ident), model.pop_front().map(|(ident, _)| ident));
             }
             prop_assert!(model.is_empty());
         }

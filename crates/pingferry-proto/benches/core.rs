@@ -1,0 +1,175 @@
+//! What a packet costs in the core, with few flows alive and with many: without sockets, so without the kernel's share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark may panic")]
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use pingferry_proto::wire::{IPPROTO_ICMP, IpHeader, write_checksum};
+use pingferry_proto::{Config, Endpoint, Output, Outputs, PathConfig, PathId, Received, SocketId, Verdict};
+
+/// How many flows are alive.
+const FLOWS: [u32; 2] = [1_000, 1_000_000];
+/// How many packets a driver reads at once.
+const BATCH: usize = 64;
+/// How many different flows send, at most: too many for a processor's first caches.
+const SENDERS: u32 = 65_536;
+/// As ping(8).
+const PAYLOAD: [u8; 56] = [0x55; 56];
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+/// As many as 198.18.0.0/15 has (RFC 2544).
+const HOSTS: u32 = (1 << 17) - 2;
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = FLOWS)]
+fn request_on_a_flow(bencher: Bencher<'_, '_>, flows: u32) {
+    let mut core = Core::with_flows(flows);
+    let packets: Vec<_> = senders(flows).map(request).collect();
+    let mut batches = packets.chunks(BATCH).cycle();
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
+        for packet in batches.next().unwrap() {
+            core.request(packet);
+        }
+        core.endpoint.take_outputs(&mut core.outputs);
+    });
+}
+
+#[divan::bench(args = FLOWS)]
+fn reply(bencher: Bencher<'_, '_>, flows: u32) {
+    let mut core = Core::with_flows(flows);
+    let replies: Vec<_> = senders(flows).map(|flow| core.reply_to(flow)).collect();
+    let mut batches = replies.chunks(BATCH).cycle();
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
+        for (socket, from, message) in batches.next().unwrap() {
+            let received = Received { from: *from, hop_limit: 64, traffic_class: 0, message };
+            assert_eq!(core.endpoint.handle_answer(core.now, *socket, received), Verdict::Forwarded);
+        }
+        core.endpoint.take_outputs(&mut core.outputs);
+    });
+}
+
+/// From none to all, growth of the tables included.
+#[divan::bench(args = FLOWS, sample_count = 5, sample_size = 1)]
+fn new_flow(bencher: Bencher<'_, '_>, flows: u32) {
+    let packets: Vec<_> = (0..flows).map(request).collect();
+    bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::new(flows)).bench_local_refs(|core| {
+        for batch in packets.chunks(BATCH) {
+            batch.iter().for_each(|packet| core.request(packet));
+            core.settle();
+        }
+    });
+}
+
+/// As many flows are alive as may be, and each new one ends the oldest.
+#[divan::bench(args = FLOWS, sample_count = 5, sample_size = 1)]
+fn new_flow_for_an_old_one(bencher: Bencher<'_, '_>, flows: u32) {
+    let packets: Vec<_> = (flows..2 * flows).map(request).collect();
+    bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::with_flows(flows)).bench_local_refs(|core| {
+        for batch in packets.chunks(BATCH) {
+            batch.iter().for_each(|packet| core.request(packet));
+            core.settle();
+        }
+    });
+}
+
+#[divan::bench(args = FLOWS, sample_count = 5, sample_size = 1)]
+fn expiry(bencher: Bencher<'_, '_>, flows: u32) {
+    bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::with_flows(flows)).bench_local_refs(|core| {
+        let later = core.now + Duration::from_secs(3600);
+        while core.endpoint.flows() > 0 {
+            core.endpoint.handle_timeout(later);
+        }
+    });
+}
+
+/// An endpoint whose sockets exist on paper only.
+struct Core {
+    endpoint: Endpoint,
+    path: PathId,
+    now: Instant,
+    outputs: Outputs,
+    idents: HashMap<SocketId, u16>,
+}
+
+impl Core {
+    fn new(max_flows: u32) -> Self {
+        let mut endpoint = Endpoint::new(Config { max_flows: max_flows as usize, ..Config::default() });
+        let path = endpoint.add_path(PathConfig::default());
+        Self { endpoint, path, now: Instant::now(), outputs: Outputs::default(), idents: HashMap::new() }
+    }
+
+    fn with_flows(flows: u32) -> Self {
+        let mut core = Self::new(flows);
+        for flow in 0..flows {
+            core.request(&request(flow));
+            core.settle();
+        }
+        assert_eq!(core.endpoint.flows(), flows as usize);
+        core
+    }
+
+    fn request(&mut self, packet: &[u8]) {
+        assert_eq!(self.endpoint.handle_packet(self.now, self.path, packet), Verdict::Forwarded);
+    }
+
+    /// Opens the sockets that are asked for.
+    fn settle(&mut self) {
+        self.endpoint.take_outputs(&mut self.outputs);
+        for output in &self.outputs {
+            if let Output::Open(socket) = output {
+                let ident = u16::try_from(self.idents.len() + 1).expect("fewer sockets than idents");
+                self.idents.insert(*socket, ident);
+                self.endpoint.socket_opened(self.now, *socket, ident);
+            }
+        }
+    }
+
+    /// The answer to another request of a flow, as it arrives at a socket.
+    fn reply_to(&mut self, flow: u32) -> (SocketId, IpAddr, Vec<u8>) {
+        self.request(&request(flow));
+        self.endpoint.take_outputs(&mut self.outputs);
+        let mut outputs = self.outputs.iter();
+        let Some(Output::Transmit(transmit)) = outputs.next() else { panic!("flow {flow} sends nothing") };
+        let mut message = self.outputs.bytes(&transmit.message).to_vec();
+        message[0] = 0;
+        message[4..6].copy_from_slice(&self.idents[&transmit.socket].to_be_bytes());
+        write_checksum(destination(flow), CLIENT, &mut message);
+        (transmit.socket, destination(flow), message)
+    }
+}
+
+/// The flows that send, in an order that is no order in memory.
+fn senders(flows: u32) -> impl Iterator<Item = u32> {
+    // A multiplier without a common divisor visits flows once each.
+    let step = 7919_u64;
+    (0..flows.min(SENDERS)).map(move |n| (u64::from(n) * step % u64::from(flows)) as u32)
+}
+
+fn destination(flow: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0xc612_0001 + flow % HOSTS).into()
+}
+
+fn request(flow: u32) -> Vec<u8> {
+    let header = IpHeader {
+        source: CLIENT,
+        destination: destination(flow),
+        protocol: IPPROTO_ICMP,
+        hop_limit: 64,
+        traffic_class: 0,
+        identification: 0,
+        dont_fragment: true,
+        fragment: None,
+    };
+    let ident = (flow / HOSTS + 1) as u16;
+    let mut message = [&[8, 0, 0, 0], &ident.to_be_bytes()[..], &[0, 1], &PAYLOAD].concat();
+    write_checksum(header.source, header.destination, &mut message);
+    let mut packet = Vec::new();
+    header.emit(message.len(), &mut packet);
+    packet.extend(message);
+    packet
+}
