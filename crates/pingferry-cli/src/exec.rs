@@ -48,7 +48,7 @@ pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {
     let tun = Tun::from_fd(fd).map_err(|error| Failure::runtime(error.to_string()))?;
 
     let proxy = Proxy::open(config)?;
-    let attached = proxy.attach_tun(PathConfig { mtu: mtu as usize, ..path_config }, tun);
+    let attached = proxy.attach_tun(PathConfig { mtu: mtu as usize, ..path_config }, [tun]);
     attached.map_err(|error| Failure::runtime(format!("cannot serve the TUN device: {error}")))?;
     let pid = child.pid();
     signals::pass_on_signals(move |signal| pass_on(pid, signal))

@@ -33,6 +33,14 @@ pub(crate) struct ProxyArgs {
     /// Whether flows to different destinations share a socket
     #[arg(long, value_name = "HOW", default_value = "shared", env = "PINGFERRY_SOCKETS")]
     sockets: Sockets,
+    /// Keep at most this many flows; at one more, the one that was idle longest gives way
+    #[arg(long, value_name = "N", default_value = "262144", env = "PINGFERRY_MAX_FLOWS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    max_flows: u32,
+    /// After a packet, look for the next one for this long before sleeping: faster answers, more processor time
+    #[arg(long, value_name = "DURATION", default_value = "0s", env = "PINGFERRY_BUSY_POLL")]
+    #[arg(value_parser = humantime::parse_duration)]
+    busy_poll: Duration,
     /// Allow destinations that are refused by default: loopback, unspecified, multicast, broadcast; repeatable
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_cidr, env = "PINGFERRY_ALLOW")]
     allow: Vec<IpNet>,
@@ -53,6 +61,7 @@ impl ProxyArgs {
                 Sockets::Shared => Sharing::Shared,
                 Sockets::PerFlow => Sharing::PerFlow,
             },
+            max_flows: self.max_flows as usize,
             policy: Policy { allow: self.allow.clone() },
             ..CoreConfig::default()
         };
@@ -62,6 +71,7 @@ impl ProxyArgs {
             source_v6: self.icmpv6_src.as_ref().map(|source| source.address),
             scope_id: self.scope_id()?,
             interface: self.interface.clone(),
+            busy_poll: self.busy_poll,
             ..Config::default()
         })
     }

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use pingferry::{DomainId, PathConfig, Proxy, Tun, UnixIngress};
+use pingferry::{Config, DomainId, PathConfig, Proxy, Tun, UnixIngress};
 use pingferry_sys::child::in_child;
 use pingferry_sys::namespace::Netns;
+use pingferry_sys::preflight::raise_descriptor_limit;
 use pingferry_sys::tun::TunConfig;
 
 use crate::failure::Failure;
@@ -26,6 +27,10 @@ pub(crate) struct RunArgs {
     ingress: IngressArgs,
     #[command(flatten)]
     proxy: ProxyArgs,
+    /// Serve with so many threads, each with its own queue of the TUN device, flows and sockets
+    #[arg(long, value_name = "N", default_value = "1", env = "PINGFERRY_WORKERS", help_heading = "Proxy")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
 }
 
 #[derive(Args)]
@@ -73,18 +78,23 @@ impl std::str::FromStr for Route {
 }
 
 pub(crate) fn run(args: &RunArgs, log: &LogArgs) -> Result<ExitCode, Failure> {
-    let config = args.proxy.config()?;
+    let workers = usize::from(args.workers);
+    let mut config = Config { workers, ..args.proxy.config()? };
+    config.core.max_flows = config.core.max_flows.div_ceil(workers);
+    // Each pinger of one host needs a socket. What cannot be had is told when it is missed.
+    let _ = raise_descriptor_limit();
     let mut path_config = args.proxy.path_config()?;
     path_config.mtu = args.ingress.mtu.map_or(path_config.mtu, |mtu| mtu as usize);
     // Before the proxy starts its thread: entering another user namespace needs a process with one.
-    let tun = args.ingress.open_tun()?;
+    let tun = args.ingress.open_tun(workers)?;
     let listeners = args.ingress.listen()?;
 
     let proxy = Proxy::open(config)?;
     let mut ready = Vec::new();
-    if let Some((tun, mtu)) = tun {
-        ready.push(format!("TUN device {} with MTU {mtu}", tun.name()));
-        let attached = proxy.attach_tun(PathConfig { mtu, ..path_config.clone() }, tun);
+    if let Some((queues, mtu)) = tun {
+        let name = queues.first().map_or("", Tun::name);
+        ready.push(format!("TUN device {name} with MTU {mtu}"));
+        let attached = proxy.attach_tun(PathConfig { mtu, ..path_config.clone() }, queues);
         attached.map_err(|error| Failure::runtime(format!("cannot serve the TUN device: {error}")))?;
     }
     for ((listener, path), domain) in listeners.into_iter().zip(1..) {
@@ -105,8 +115,8 @@ pub(crate) fn run(args: &RunArgs, log: &LogArgs) -> Result<ExitCode, Failure> {
 }
 
 impl IngressArgs {
-    /// The device with its MTU.
-    fn open_tun(&self) -> Result<Option<(Tun, usize)>, Failure> {
+    /// The device's queues and its MTU.
+    fn open_tun(&self, queues: usize) -> Result<Option<(Vec<Tun>, usize)>, Failure> {
         let Some(name) = &self.tun else { return Ok(None) };
         let config = TunConfig {
             name: name.clone(),
@@ -116,11 +126,11 @@ impl IngressArgs {
             queue_length: Some(QUEUE_LENGTH),
         };
         let opened = match self.namespace().map_err(|error| Failure::runtime(error.to_string()))? {
-            None => config.open().map(|(tun, mtu, _)| (tun, mtu)),
-            Some(netns) => open_in(&netns, &config),
+            None => config.open_queues(queues).map(|(queues, mtu, _)| (queues, mtu)),
+            Some(netns) => open_in(&netns, &config, queues),
         };
-        let (tun, mtu) = opened.map_err(|error| no_tun(name, &error))?;
-        Ok(Some((tun, mtu as usize)))
+        let (queues, mtu) = opened.map_err(|error| no_tun(name, &error))?;
+        Ok(Some((queues, mtu as usize)))
     }
 
     fn namespace(&self) -> io::Result<Option<Netns>> {
@@ -154,13 +164,14 @@ impl Route {
 }
 
 /// Opens the device in another namespace, which may take another user namespace, by a child that goes there.
-fn open_in(netns: &Netns, config: &TunConfig) -> io::Result<(Tun, u32)> {
-    let (fd, mtu) = in_child(|| {
+fn open_in(netns: &Netns, config: &TunConfig, queues: usize) -> io::Result<(Vec<Tun>, u32)> {
+    let (fds, mtu) = in_child(|| {
         netns.enter_through_owner()?;
-        let (tun, mtu, _) = config.open()?;
-        Ok((tun.into(), mtu))
+        let (queues, mtu, _) = config.open_queues(queues)?;
+        Ok((queues.into_iter().map(Tun::into).collect(), mtu))
     })?;
-    Ok((Tun::from_fd(fd)?, mtu))
+    let queues: io::Result<Vec<Tun>> = fds.into_iter().map(Tun::from_fd).collect();
+    Ok((queues?, mtu))
 }
 
 fn no_tun(name: &str, error: &io::Error) -> Failure {

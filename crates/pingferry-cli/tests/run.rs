@@ -125,6 +125,61 @@ fn pingers_of_one_host_do_not_disturb_each_other() {
 }
 
 #[test]
+fn several_workers_serve_as_one() {
+    isolated(|| {
+        if !can_run(&["fping", "ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&["--workers", "3", "--max-flows", "3000"]);
+        let sweep =
+            ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "2", "-p", "50", "-g", "198.18.1.1", "198.18.1.200"];
+        let output = lab.client.output(Command::new("fping").args(sweep)).unwrap();
+        assert_eq!(said(&output).lines().filter(|line| line.contains("2/2/0%")).count(), 200, "{}", said(&output));
+        for target in [TARGET, TARGET_6] {
+            let output = lab.client.ping(&["-n", "-q", "-c", "50", "-i", "0.002", "-s", "3000", target]).unwrap();
+            assert!(
+                said(&output).contains("50 received") && !said(&output).contains("duplicates"),
+                "{}",
+                said(&output)
+            );
+        }
+        let totals = running.stop();
+        assert_eq!(totals["answers_returned"], 500, "{totals}");
+    });
+}
+
+#[test]
+fn a_busy_poller_serves_and_stops_too() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&["--busy-poll", "1s"]);
+        let output = lab.client.ping(&["-n", "-c", "3", "-i", "0.01", TARGET]).unwrap();
+        assert!(said(&output).contains("3 received"), "{}", said(&output));
+        assert_eq!(running.stop()["answers_returned"], 3);
+    });
+}
+
+#[test]
+fn the_number_of_flows_is_capped() {
+    isolated(|| {
+        if !can_run(&["fping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&["--max-flows", "10"]);
+        let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.1.100"];
+        let output = lab.client.output(Command::new("fping").args(sweep)).unwrap();
+        assert_eq!(said(&output).lines().filter(|line| line.contains("1/1/0%")).count(), 100, "{}", said(&output));
+        let totals = running.stop();
+        assert_eq!((&totals["flows_alive"], &totals["flows_evicted"]), (&10.into(), &90.into()));
+    });
+}
+
+#[test]
 fn per_flow_sockets_work_too() {
     isolated(|| {
         if !can_run(&["fping"]) {

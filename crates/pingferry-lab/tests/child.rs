@@ -55,10 +55,11 @@ fn a_child_passes_a_descriptor_or_its_error() {
     let passed = in_child(|| {
         let (reader, mut writer) = io::pipe()?;
         write!(writer, "from {}", std::process::id())?;
-        Ok((reader.into(), 70_000))
+        Ok((vec![reader.into(), io::pipe()?.0.into()], 70_000))
     });
-    let (reader, number) = passed.unwrap();
-    assert_eq!(number, 70_000);
+    let (mut fds, number) = passed.unwrap();
+    assert_eq!((fds.len(), number), (2, 70_000));
+    let reader = fds.swap_remove(0);
     let text = text_of(reader);
     assert!(text.starts_with("from ") && text != format!("from {}", std::process::id()), "{text}");
 
@@ -130,9 +131,9 @@ fn the_network_of_anothers_user_namespace_is_entered_through_its_owner() {
         netns.enter_through_owner()?;
         let (reader, mut writer) = io::pipe()?;
         write!(writer, "{}", fs::read_link("/proc/self/ns/net")?.display())?;
-        Ok((reader.into(), 0))
+        Ok((vec![reader.into()], 0))
     });
-    assert_eq!(text_of(opened.unwrap().0), theirs.to_str().unwrap());
+    assert_eq!(text_of(opened.unwrap().0.swap_remove(0)), theirs.to_str().unwrap());
     drop(container.stdin.take());
     container.wait().unwrap();
 }

@@ -1,7 +1,7 @@
 //! What happened to every packet.
 
 use std::fmt;
-use std::ops::{Index, IndexMut};
+use std::ops::{AddAssign, Index, IndexMut};
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $name:ident => $label:literal,)+) => {
@@ -176,4 +176,26 @@ pub struct Counters {
     pub request_drops: Drops,
     /// What came from sockets and was not returned.
     pub answer_drops: Drops,
+}
+
+impl AddAssign<&Drops> for Drops {
+    fn add_assign(&mut self, other: &Drops) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, count)| *sum += count);
+    }
+}
+
+impl AddAssign<&Counters> for Counters {
+    fn add_assign(&mut self, other: &Counters) {
+        self.packets += other.packets;
+        self.requests_sent += other.requests_sent;
+        self.fragments_held += other.fragments_held;
+        self.answers += other.answers;
+        self.answers_returned += other.answers_returned;
+        self.errors_originated += other.errors_originated;
+        self.flows_opened += other.flows_opened;
+        self.flows_expired += other.flows_expired;
+        self.flows_evicted += other.flows_evicted;
+        self.request_drops += &other.request_drops;
+        self.answer_drops += &other.answer_drops;
+    }
 }

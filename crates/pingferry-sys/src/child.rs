@@ -35,16 +35,16 @@ const FAILED: u8 = 2;
 /// More than any error's text; the rest would be cut off.
 const LONGEST: usize = 4096;
 
-/// Does `work` in a forked child that ends with it, and gives the descriptor it opened and the number it says of it, or
+/// Does `work` in a forked child that ends with it, and gives the descriptors it opened and the number it says of them, or
 /// its error with the same errno and text. The rules of [`Child::fork`] apply.
-pub fn in_child(work: impl FnOnce() -> io::Result<(OwnedFd, u32)>) -> io::Result<(OwnedFd, u32)> {
+pub fn in_child(work: impl FnOnce() -> io::Result<(Vec<OwnedFd>, u32)>) -> io::Result<(Vec<OwnedFd>, u32)> {
     let child = Child::fork(|line| {
-        let (fd, number) = work()?;
-        line.send_fd(fd.as_fd(), number)
+        let (fds, number) = work()?;
+        fds.iter().try_for_each(|fd| line.send_fd(fd.as_fd(), number))
     })?;
-    let opened = child.line().receive_fd();
+    let received = child.line().receive_fds();
     child.wait()?;
-    opened
+    received
 }
 
 /// One end of the line between a parent and its child.
@@ -67,6 +67,19 @@ impl Line {
         match self.receive()? {
             Message::Fd(fd, number) => Ok((fd, number)),
             other => Err(other.unexpected()),
+        }
+    }
+
+    /// Waits for descriptors until the child has ended. Fails like [`receive_fd`](Self::receive_fd).
+    fn receive_fds(&self) -> io::Result<(Vec<OwnedFd>, u32)> {
+        let (first, number) = self.receive_fd()?;
+        let mut fds = vec![first];
+        loop {
+            match self.receive()? {
+                Message::Fd(fd, _) => fds.push(fd),
+                Message::End => return Ok((fds, number)),
+                other => return Err(other.unexpected()),
+            }
         }
     }
 

@@ -184,9 +184,27 @@ impl TunConfig {
     /// An address or route that an attached device already has is fine. An attached device that is up needs no
     /// rights when nothing else is to be set.
     pub fn open(&self) -> io::Result<(Tun, u32, Origin)> {
+        self.open_with(Tun::open)
+    }
+
+    /// The same with so many queues, at least one; the kernel spreads flows over them (`tun_select_queue` in
+    /// drivers/net/tun.c). `EINVAL` when the device exists and was made for one queue only.
+    pub fn open_queues(&self, count: usize) -> io::Result<(Vec<Tun>, u32, Origin)> {
+        if count <= 1 {
+            return self.open().map(|(tun, mtu, origin)| (vec![tun], mtu, origin));
+        }
+        let queue = |name: &str| {
+            open_queue(name, libc::IFF_MULTI_QUEUE).map_err(|e| asked(e, format!("open a queue of TUN device {name}")))
+        };
+        let (first, mtu, origin) = self.open_with(queue)?;
+        let others: io::Result<Vec<Tun>> = (1..count).map(|_| queue(first.name())).collect();
+        Ok((std::iter::once(first).chain(others?).collect(), mtu, origin))
+    }
+
+    fn open_with(&self, open: impl FnOnce(&str) -> io::Result<Tun>) -> io::Result<(Tun, u32, Origin)> {
         let mut netlink = Netlink::open()?;
         let origin = if netlink.index(&self.name).is_ok() { Origin::Attached } else { Origin::Created };
-        let tun = Tun::open(&self.name)?;
+        let tun = open(&self.name)?;
         let index = netlink.index(tun.name())?;
         if origin == Origin::Created {
             self.queue_length.map_or(Ok(()), |packets| netlink.set_queue_length(index, packets))?;

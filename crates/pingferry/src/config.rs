@@ -1,4 +1,5 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use pingferry_proto::{Class, Family};
 use pingferry_sys::ping::SocketOptions;
@@ -18,6 +19,11 @@ pub struct Config {
     pub interface: Option<String>,
     /// Room for answers that wait at one socket, in bytes; at most `net.core.rmem_max` is granted.
     pub receive_buffer: usize,
+    /// How many threads serve, each with its own flows and sockets; at least 1. Limits of `core` are those of each.
+    pub workers: usize,
+    /// How long a worker keeps looking for the next packet before it sleeps. Saves the time of a wake-up, costs a
+    /// processor while there is traffic. Zero sleeps at once.
+    pub busy_poll: Duration,
 }
 
 impl Default for Config {
@@ -29,6 +35,8 @@ impl Default for Config {
             scope_id: 0,
             interface: None,
             receive_buffer: 4 << 20,
+            workers: 1,
+            busy_poll: Duration::ZERO,
         }
     }
 }

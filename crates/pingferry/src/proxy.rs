@@ -1,4 +1,5 @@
 use std::io;
+use std::iter::Sum;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
@@ -21,15 +22,19 @@ use crate::{Closed, Config, OpenError, RunError};
 /// A proxy that runs. Dropping it stops it.
 #[derive(Debug)]
 pub struct Proxy {
+    workers: Vec<JoinHandle<Result<Totals, RunError>>>,
     stopper: Stopper,
-    worker: Option<JoinHandle<Result<Totals, RunError>>>,
     gateway_v4: Option<IpAddr>,
     gateway_v6: Option<IpAddr>,
 }
 
 /// Stops a proxy from any thread, for example one that handles signals.
 #[derive(Clone, Debug)]
-pub struct Stopper {
+pub struct Stopper(Arc<[Line]>);
+
+/// The way to a worker's ear.
+#[derive(Debug)]
+struct Line {
     commands: Sender<Command>,
     wake: Arc<Wake>,
 }
@@ -67,12 +72,18 @@ impl Proxy {
         let gateway = |family| config.source(family).or_else(|| default_source_address(family).ok());
         let (gateway_v4, gateway_v6) = (gateway(Family::V4), gateway(Family::V6));
 
-        let (sender, receiver) = channel();
-        let wake = Arc::new(Wake::new()?);
-        let worker = Worker::new(config, receiver, Arc::clone(&wake))?;
-        let worker = Builder::new().name("pingferry".into()).spawn(move || worker.run())?;
-        let stopper = Stopper { commands: sender, wake };
-        Ok(Self { stopper, worker: Some(worker), gateway_v4, gateway_v6 })
+        let made: io::Result<Vec<(Line, Worker)>> = (0..config.workers.max(1)).map(|_| make_worker(&config)).collect();
+        let (lines, workers): (Vec<Line>, Vec<Worker>) = made?.into_iter().unzip();
+        let stopper = Stopper(lines.into());
+        let start = |(number, worker): (usize, Worker)| {
+            let stop_all = StopAll(stopper.clone());
+            Builder::new().name(format!("pingferry-{number}")).spawn(move || {
+                let _stop_all = stop_all;
+                worker.run()
+            })
+        };
+        let workers: io::Result<Vec<_>> = workers.into_iter().enumerate().map(start).collect();
+        Ok(Self { workers: workers?, stopper, gateway_v4, gateway_v6 })
     }
 
     /// Attaches a path of the embedding program. Packets for its clients are handed to `back`, which the worker calls and
@@ -84,25 +95,29 @@ impl Proxy {
     /// The proxy has ended, or there is no descriptor for the path.
     pub fn attach(&self, config: PathConfig, back: impl FnMut(&[u8]) + Send + 'static) -> io::Result<Path> {
         let (path, ingress) = channel::channel(back)?;
-        self.attach_ingress(config, Box::new(ingress))?;
+        self.attach_ingress(self.line_of(&config)?, config, Box::new(ingress))?;
         Ok(path)
     }
 
-    /// Attaches a TUN device as a path. The proxy ends when the device is deleted.
+    /// Attaches a TUN device by its queues, of which each worker gets its share. The proxy ends when the device is deleted.
     ///
     /// # Errors
     /// The proxy has ended, or the kernel cannot watch the device.
-    pub fn attach_tun(&self, config: PathConfig, tun: Tun) -> io::Result<()> {
-        self.attach_ingress(config, Box::new(TunIngress(tun)))
+    pub fn attach_tun(&self, config: PathConfig, queues: impl IntoIterator<Item = Tun>) -> io::Result<()> {
+        let lines = self.stopper.0.iter().cycle();
+        queues
+            .into_iter()
+            .zip(lines)
+            .try_for_each(|(queue, line)| self.attach_ingress(line, config.clone(), Box::new(TunIngress(queue))))
     }
 
-    /// Attaches a Unix socket; each of its connections is a path with this configuration.
+    /// Attaches a Unix socket; each of its connections is a path with this configuration, and one worker serves them all.
     ///
     /// # Errors
     /// The proxy has ended, or the kernel cannot watch the socket.
     pub fn attach_unix(&self, config: PathConfig, listener: UnixIngress) -> io::Result<()> {
-        let config = self.with_gateways(config);
-        self.ask(|done| Command::Listen { config, listener, done })?
+        let (line, config) = (self.line_of(&config)?, self.with_gateways(config));
+        line.ask(|done| Command::Listen { config, listener, done })?
     }
 
     /// What the proxy did so far.
@@ -110,7 +125,7 @@ impl Proxy {
     /// # Errors
     /// The proxy has ended.
     pub fn totals(&self) -> Result<Totals, Closed> {
-        self.ask(Command::Totals)
+        self.stopper.0.iter().map(|line| line.ask(Command::Totals)).sum()
     }
 
     /// What stops this proxy.
@@ -123,10 +138,8 @@ impl Proxy {
     /// # Errors
     /// Why it ended by itself.
     pub fn wait(mut self) -> Result<Totals, RunError> {
-        match self.worker.take().map(JoinHandle::join) {
-            Some(Ok(ended)) => ended,
-            Some(Err(_)) | None => Err(RunError::Panicked),
-        }
+        let ended: Vec<_> = self.workers.drain(..).map(JoinHandle::join).collect();
+        ended.into_iter().map(|ended| ended.unwrap_or(Err(RunError::Panicked))).sum()
     }
 
     /// Stops the proxy: closes all sockets and paths.
@@ -138,15 +151,15 @@ impl Proxy {
         self.wait()
     }
 
-    fn attach_ingress(&self, config: PathConfig, ingress: Box<dyn Ingress>) -> io::Result<()> {
+    fn attach_ingress(&self, line: &Line, config: PathConfig, ingress: Box<dyn Ingress>) -> io::Result<()> {
         let config = self.with_gateways(config);
-        self.ask(|done| Command::Attach { config, ingress, done })?
+        line.ask(|done| Command::Attach { config, ingress, done })?
     }
 
-    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, Closed> {
-        let (done, answer) = sync_channel(1);
-        self.stopper.command(command(done)).map_err(|_| Closed)?;
-        answer.recv().map_err(|_| Closed)
+    /// The worker of a domain. Flows that move from path to path must not leave it.
+    fn line_of(&self, config: &PathConfig) -> Result<&Line, Closed> {
+        let lines = &self.stopper.0;
+        lines.get(config.domain.0 as usize % lines.len()).ok_or(Closed)
     }
 
     fn with_gateways(&self, mut config: PathConfig) -> PathConfig {
@@ -162,24 +175,60 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            self.stopper.stop();
-            // A panic was printed when it happened.
-            let _ = worker.join();
-        }
+        self.stopper.stop();
+        // Why they ended was for `wait` to say; a panic was printed when it happened.
+        self.workers.drain(..).for_each(|worker| drop(worker.join()));
     }
 }
 
 impl Stopper {
     /// Stops the proxy, whose [`wait`](Proxy::wait) then returns. Does nothing if it has ended.
     pub fn stop(&self) {
-        let _ = self.command(Command::Stop);
+        for line in self.0.iter() {
+            // One that has ended need not be stopped.
+            let _ = line.command(Command::Stop);
+        }
+    }
+}
+
+impl Line {
+    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, Closed> {
+        let (done, answer) = sync_channel(1);
+        self.command(command(done))?;
+        answer.recv().map_err(|_| Closed)
     }
 
     fn command(&self, command: Command) -> Result<(), Closed> {
         self.commands.send(command).map_err(|_| Closed)?;
         self.wake.wake();
         Ok(())
+    }
+}
+
+/// Held by each worker: however one ends, the others end too.
+struct StopAll(Stopper);
+
+impl Drop for StopAll {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+fn make_worker(config: &Config) -> io::Result<(Line, Worker)> {
+    let (sender, receiver) = channel();
+    let wake = Arc::new(Wake::new()?);
+    let worker = Worker::new(config.clone(), receiver, Arc::clone(&wake))?;
+    Ok((Line { commands: sender, wake }, worker))
+}
+
+impl Sum for Totals {
+    fn sum<I: Iterator<Item = Totals>>(totals: I) -> Totals {
+        totals.fold(Totals::default(), |mut sum, totals| {
+            sum.counters += &totals.counters;
+            sum.flows += totals.flows;
+            sum.sockets += totals.sockets;
+            sum
+        })
     }
 }
 

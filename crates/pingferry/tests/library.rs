@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use pingferry::{Config, CoreConfig, DropReason, OpenError, Path, PathConfig, Policy, Proxy, SendError};
+use pingferry::{Config, CoreConfig, DomainId, DropReason, OpenError, Path, PathConfig, Policy, Proxy, SendError};
 use pingferry_lab::{Host, isolated};
 use pingferry_proto::Family;
 use pingferry_proto::wire::{Echo, IpHeader, IpPacket, icmp_protocol, write_checksum};
@@ -88,6 +88,27 @@ fn a_full_batch_crosses_without_loss() {
         idents.sort_unstable();
         assert!(idents.into_iter().eq(0..500));
         assert_eq!(proxy.totals().unwrap().sockets, 500);
+    });
+}
+
+#[test]
+fn several_workers_share_the_domains() {
+    isolated(|| {
+        let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap()] };
+        let core = CoreConfig { policy, ..CoreConfig::default() };
+        let proxy = Proxy::open(Config { core, workers: 2, ..Config::default() }).unwrap();
+        let (back, answers) = channel();
+        let paths = [0, 1, 2].map(|domain| {
+            let back = back.clone();
+            let config = PathConfig { domain: DomainId(domain), ..PathConfig::default() };
+            proxy.attach(config, move |packet: &[u8]| drop(back.send((domain, packet.to_vec())))).unwrap()
+        });
+        for (domain, path) in (0u32..).zip(&paths) {
+            path.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
+            assert_eq!(answers.recv_timeout(PATIENCE).unwrap().0, domain);
+        }
+        let totals = proxy.close().unwrap();
+        assert_eq!((totals.flows, totals.counters.answers_returned), (3, 3));
     });
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn demo() -> Result<ExitCode, Failure> {
 
     let proxy = lab.ferry.run(|| Proxy::open(Config::default())).map_err(failed("cannot enter the lab"))??;
     let (tun, path_config) = lab.open_tun().map_err(failed("cannot open the TUN device"))?;
-    proxy.attach_tun(path_config, tun).map_err(failed("cannot serve the TUN device"))?;
+    proxy.attach_tun(path_config, [tun]).map_err(failed("cannot serve the TUN device"))?;
     let tally = lab.client.run(probe).and_then(|probed| probed).map_err(failed("cannot ping"))?;
 
     let totals = proxy.close()?;

@@ -22,7 +22,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pingferry_proto::{Endpoint, Outputs, PathConfig, PathId, wire};
 use pingferry_sys::netlink::AddressMonitor;
@@ -55,6 +55,7 @@ pub(crate) struct Worker {
     loop_reported: bool,
     /// What was asked for each socket, until it was said that the kernel grants less.
     receive_buffer: Option<usize>,
+    busy_poll: Duration,
 }
 
 impl Worker {
@@ -66,6 +67,7 @@ impl Worker {
         let mut worker = Self {
             endpoint: Endpoint::new(config.core.clone()),
             receive_buffer: Some(config.receive_buffer),
+            busy_poll: config.busy_poll,
             sockets: Sockets::new(config),
             paths: HashMap::new(),
             listeners: Vec::new(),
@@ -86,10 +88,20 @@ impl Worker {
     /// Serves until it is stopped.
     pub(crate) fn run(mut self) -> Result<Totals, RunError> {
         let mut ready = Vec::new();
+        let mut now = Instant::now();
+        // Until then, look again instead of sleeping.
+        let mut busy_until = now;
         loop {
-            let timeout = self.endpoint.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = if now < busy_until {
+                Some(Duration::ZERO)
+            } else {
+                self.endpoint.next_deadline().map(|at| at.saturating_duration_since(now))
+            };
             self.poller.wait(timeout, &mut ready)?;
-            let now = Instant::now();
+            now = Instant::now();
+            if !ready.is_empty() {
+                busy_until = now + self.busy_poll;
+            }
             for &Ready { token, errors } in &ready {
                 match token {
                     Token::Wake => {
