@@ -6,9 +6,8 @@ mod support;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use pingferry::Family;
 use pingferry_lab::{isolated, require_tun};
-use pingferry_proto::wire::{Echo, IpHeader, IpPacket, icmp_checksum, icmp_protocol, write_checksum};
+use pingferry_proto::wire::{Echo, IpPacket, echo_request, icmp_checksum};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use support::*;
@@ -39,27 +38,7 @@ impl Client {
 }
 
 fn echo(source: &str, destination: &str, ident: u16, payload: &[u8]) -> Vec<u8> {
-    let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
-    let family = Family::of(source);
-    let mut message = vec![if family == Family::V4 { 8 } else { 128 }, 0, 0, 0];
-    message.extend(ident.to_be_bytes());
-    message.extend([0, 1]);
-    message.extend(payload);
-    write_checksum(source, destination, &mut message);
-    let header = IpHeader {
-        source,
-        destination,
-        protocol: icmp_protocol(family),
-        hop_limit: 64,
-        traffic_class: 0,
-        identification: 0,
-        dont_fragment: false,
-        fragment: None,
-    };
-    let mut packet = Vec::new();
-    header.emit(message.len(), &mut packet);
-    packet.extend(message);
-    packet
+    echo_request(source.parse().unwrap(), destination.parse().unwrap(), ident, 1, payload)
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use pingferry_proto::wire::{IPPROTO_ICMP, IpHeader, write_checksum};
+use pingferry_proto::wire::{echo_request, write_checksum};
 use pingferry_proto::{Config, Endpoint, Output, Outputs, PathConfig, Received};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -14,7 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = endpoint.add_path(PathConfig::default());
     let mut outputs = Outputs::default();
 
-    println!("a client pings: {:?}", endpoint.handle_packet(now, path, &echo_request()));
+    let (client, host) = (Ipv4Addr::new(10, 0, 0, 2).into(), Ipv4Addr::new(192, 0, 2, 1).into());
+    let request = echo_request(client, host, 0x1234, 1, b"");
+    println!("a client pings: {:?}", endpoint.handle_packet(now, path, &request));
     endpoint.take_outputs(&mut outputs);
     for output in &outputs {
         match output {
@@ -45,25 +47,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("  {} flows and {} sockets are left", endpoint.flows(), endpoint.sockets());
     }
     Ok(())
-}
-
-fn echo_request() -> Vec<u8> {
-    let header = IpHeader {
-        source: Ipv4Addr::new(10, 0, 0, 2).into(),
-        destination: Ipv4Addr::new(192, 0, 2, 1).into(),
-        protocol: IPPROTO_ICMP,
-        hop_limit: 64,
-        traffic_class: 0,
-        identification: 0,
-        dont_fragment: false,
-        fragment: None,
-    };
-    let mut message = vec![8, 0, 0, 0, 0x12, 0x34, 0, 1];
-    write_checksum(header.source, header.destination, &mut message);
-    let mut packet = Vec::new();
-    header.emit(message.len(), &mut packet);
-    packet.extend(message);
-    packet
 }
 
 /// What the host makes of the request, which left with the socket's identifier.

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use crate::DropReason;
 use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::{FlowId, Peer, SocketId};
 use crate::output::Delivery;
-use crate::wire::{Echo, IpHeader, icmp_protocol, restore_ident};
-use crate::{DropReason, Family};
+use crate::wire::{Echo, IpHeader, restore_ident};
 
 /// A message that a ping socket received.
 #[derive(Clone, Copy, Debug)]
@@ -67,16 +67,8 @@ impl Endpoint {
             return Err(DropReason::AnswerHopLimitExceeded);
         }
         self.flows.touch(id, now);
-        let header = IpHeader {
-            source: received.from,
-            destination: client,
-            protocol: icmp_protocol(socket.class.family),
-            hop_limit,
-            traffic_class: received.traffic_class,
-            identification: 0,
-            dont_fragment: socket.class.family == Family::V6,
-            fragment: None,
-        };
+        let traffic_class = received.traffic_class;
+        let header = IpHeader { hop_limit, traffic_class, ..IpHeader::icmp(received.from, client) };
         let mut message = std::mem::take(&mut self.message);
         message.clear();
         message.extend_from_slice(received.message);

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::{Flow, FlowId, FlowKey, Peer, SocketId};
-use crate::wire::{Echo, ICMP_HEADER_LEN, IcmpError, IpHeader, icmp_protocol, restore_ident, write_checksum};
+use crate::wire::{Echo, ICMP_HEADER_LEN, IcmpError, IpHeader, restore_ident, write_checksum};
 use crate::{DropReason, Family};
 
 /// An ICMP error about a probe of a ping socket.
@@ -58,16 +58,8 @@ impl Endpoint {
         if hop_limit == 0 {
             return Err(DropReason::AnswerHopLimitExceeded);
         }
-        let header = IpHeader {
-            source: offender,
-            destination: client,
-            protocol: icmp_protocol(socket.class.family),
-            hop_limit,
-            traffic_class: report.traffic_class,
-            identification: 0,
-            dont_fragment: socket.class.family == Family::V6,
-            fragment: None,
-        };
+        let traffic_class = report.traffic_class;
+        let header = IpHeader { hop_limit, traffic_class, ..IpHeader::icmp(offender, client) };
         let message = error_message(&header, flow, report);
         self.deliver(path, header, &message, false);
         Ok(())
@@ -95,7 +87,7 @@ impl Endpoint {
 
 /// The error as the client is to see it.
 fn error_message(header: &IpHeader, flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
-    let mut quote = quoted_packet(header.protocol, flow, report);
+    let mut quote = quoted_packet(flow, report);
     let mut error = report.error;
     if !report.extensions.is_empty() {
         pad_quote(header.family(), &mut quote, &mut error);
@@ -109,22 +101,18 @@ fn error_message(header: &IpHeader, flow: &Flow, report: &ErrorReport<'_>) -> Ve
 }
 
 /// The quoted packet with the client's addresses, identifier and checksum.
-fn quoted_packet(protocol: u8, flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
+fn quoted_packet(flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
     let last = &flow.last_request;
     // Behind a short packet, a quote with extensions is filled up with zeros (RFC 4884 §4).
     let padded = !report.extensions.is_empty() && report.quoted.len() > usize::from(last.len);
     let quoted = if padded { report.quoted.get(..usize::from(last.len)) } else { None }.unwrap_or(report.quoted);
     let FlowKey { source, destination, ident, class, .. } = flow.key;
     let header = IpHeader {
-        source,
-        destination,
-        protocol,
         // A router that reports the end of the hop limit got the packet with 1. How far others are is not known.
         hop_limit: if report.error.is_time_exceeded(class.family) { 1 } else { last.hop_limit },
         traffic_class: last.traffic_class,
-        identification: 0,
         dont_fragment: class.dont_fragment,
-        fragment: None,
+        ..IpHeader::icmp(source, destination)
     };
     let mut packet = Vec::new();
     header.emit(quoted.len().max(last.len.into()), &mut packet);

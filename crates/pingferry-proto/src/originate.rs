@@ -3,11 +3,8 @@
 use std::net::IpAddr;
 
 use crate::flow::is_group;
-use crate::wire::{IcmpError, IpHeader, IpPacket, icmp_protocol, is_icmp_error, write_checksum};
+use crate::wire::{IcmpError, IpHeader, IpPacket, is_icmp_error, write_checksum};
 use crate::{DropReason, Family};
-
-/// The hop limit of packets that begin here (RFC 1700, "IP parameters").
-const HOP_LIMIT: u8 = 64;
 
 /// Why a packet is not forwarded, and what its sender is told.
 #[derive(Clone, Copy, Debug)]
@@ -40,16 +37,7 @@ pub(crate) fn error_about(original: &[u8], error: IcmpError, gateway: IpAddr) ->
         Family::V4 => (576 - 20 - 8, 0xc0),
         Family::V6 => (1280 - 40 - 8, 0),
     };
-    let header = IpHeader {
-        source: gateway,
-        destination: packet.header.source,
-        protocol: icmp_protocol(family),
-        hop_limit: HOP_LIMIT,
-        traffic_class,
-        identification: 0,
-        dont_fragment: family == Family::V6,
-        fragment: None,
-    };
+    let header = IpHeader { traffic_class, ..IpHeader::icmp(gateway, packet.header.source) };
     let mut message = Vec::new();
     error.emit(&mut message);
     message.extend_from_slice(original.get(..quote_len).unwrap_or(original));

@@ -1,7 +1,6 @@
 //! The library with real sockets, in a network namespace of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
@@ -9,34 +8,13 @@ use std::time::Duration;
 
 use pingferry::{Config, CoreConfig, DomainId, DropReason, OpenError, Path, PathConfig, Policy, Proxy, SendError};
 use pingferry_lab::{Host, isolated};
-use pingferry_proto::Family;
-use pingferry_proto::wire::{Echo, IpHeader, IpPacket, icmp_protocol, write_checksum};
+use pingferry_proto::wire::{Echo, IpPacket, echo_request};
 use pingferry_sys::namespace::Netns;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn echo(source: &str, destination: &str, ident: u16, payload: &[u8]) -> Vec<u8> {
-    let (source, destination): (IpAddr, IpAddr) = (source.parse().unwrap(), destination.parse().unwrap());
-    let family = Family::of(source);
-    let mut message = vec![if family == Family::V4 { 8 } else { 128 }, 0, 0, 0];
-    message.extend(ident.to_be_bytes());
-    message.extend([0, 1]);
-    message.extend(payload);
-    write_checksum(source, destination, &mut message);
-    let header = IpHeader {
-        source,
-        destination,
-        protocol: icmp_protocol(family),
-        hop_limit: 64,
-        traffic_class: 0,
-        identification: 0,
-        dont_fragment: false,
-        fragment: None,
-    };
-    let mut packet = Vec::new();
-    header.emit(message.len(), &mut packet);
-    packet.extend(message);
-    packet
+    echo_request(source.parse().unwrap(), destination.parse().unwrap(), ident, 1, payload)
 }
 
 /// A proxy that may ping loopback.

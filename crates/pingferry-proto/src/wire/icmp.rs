@@ -25,7 +25,7 @@ pub enum EchoKind {
 impl EchoKind {
     const ALL: [EchoKind; 2] = [EchoKind::Echo, EchoKind::Extended];
 
-    const fn request_type(self, family: Family) -> u8 {
+    pub(super) const fn request_type(self, family: Family) -> u8 {
         match (self, family) {
             (EchoKind::Echo, Family::V4) => 8,
             (EchoKind::Echo, Family::V6) => 128,

@@ -56,6 +56,20 @@ pub struct Fragment {
 }
 
 impl IpHeader {
+    /// The header of an ICMP packet as a host sends it: hop limit 64, no class, not a fragment; addresses of one family.
+    pub fn icmp(source: IpAddr, destination: IpAddr) -> Self {
+        Self {
+            source,
+            destination,
+            protocol: icmp_protocol(Family::of(source)),
+            hop_limit: 64,
+            traffic_class: 0,
+            identification: 0,
+            dont_fragment: source.is_ipv6(),
+            fragment: None,
+        }
+    }
+
     /// The family of the addresses.
     pub fn family(&self) -> Family {
         Family::of(self.source)
@@ -84,6 +98,21 @@ impl IpHeader {
             IpAddr::V6(source) => ipv6::emit(self, source, payload_len, out),
         }
     }
+}
+
+/// An echo request as a client sends it: a whole packet with a [default header](IpHeader::icmp). The payload has at most
+/// 65,507 bytes.
+pub fn echo_request(source: IpAddr, destination: IpAddr, ident: u16, seq: u16, payload: &[u8]) -> Vec<u8> {
+    let header = IpHeader::icmp(source, destination);
+    let mut message = vec![EchoKind::Echo.request_type(header.family()), 0, 0, 0];
+    message.extend_from_slice(&ident.to_be_bytes());
+    message.extend_from_slice(&seq.to_be_bytes());
+    message.extend_from_slice(payload);
+    write_checksum(source, destination, &mut message);
+    let mut packet = Vec::with_capacity(header.wire_len() + message.len());
+    header.emit(message.len(), &mut packet);
+    packet.extend_from_slice(&message);
+    packet
 }
 
 /// The protocol number of the ICMP that belongs to `family`.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use pingferry_proto::wire::{IpHeader, IpPacket, icmp_protocol, write_checksum};
+use pingferry_proto::wire::{IpHeader, IpPacket, write_checksum};
 use pingferry_proto::{
     Class, Config, Endpoint, ErrorReport, Family, Output, Outputs, PathConfig, PathId, Received, SendError, SocketId,
     Transmit, Verdict,
@@ -187,17 +187,7 @@ pub fn ip(address: &str) -> IpAddr {
 }
 
 pub fn header(source: &str, destination: &str) -> IpHeader {
-    let (source, destination) = (ip(source), ip(destination));
-    IpHeader {
-        source,
-        destination,
-        protocol: icmp_protocol(Family::of(source)),
-        hop_limit: 64,
-        traffic_class: 0,
-        identification: 0,
-        dont_fragment: source.is_ipv6(),
-        fragment: None,
-    }
+    IpHeader::icmp(ip(source), ip(destination))
 }
 
 pub fn packet(header: &IpHeader, payload: &[u8]) -> Vec<u8> {
