@@ -33,8 +33,8 @@ pub(crate) fn error_about(original: &[u8], error: IcmpError, gateway: IpAddr) ->
     // As much of the original as fits in the size every host takes (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)), headers of
     // the error included.
     let (quote_len, traffic_class) = match family {
-        // Precedence 6, internetwork control (RFC 1812 §4.3.2.5).
-        Family::V4 => (576 - 20 - 8, 0xc0),
+        // The service asked for, with precedence 6, internetwork control (RFC 1812 §4.3.2.5).
+        Family::V4 => (576 - 20 - 8, 0xc0 | packet.header.traffic_class & 0x1e),
         Family::V6 => (1280 - 40 - 8, 0),
     };
     let header = IpHeader { traffic_class, ..IpHeader::icmp(gateway, packet.header.source) };

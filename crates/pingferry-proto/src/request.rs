@@ -229,7 +229,7 @@ fn send_refusal(family: Family, error: SendError) -> Refusal {
     match error {
         SendError::NoSocket => answered(DropReason::NoSocket, IcmpError::prohibited(family)),
         SendError::NoRoute => answered(DropReason::NoRoute, IcmpError::no_route(family)),
-        SendError::HostUnreachable => answered(DropReason::HostUnreachable, IcmpError::host_unreachable(family)),
+        SendError::HostUnreachable => answered(DropReason::HostUnreachable, IcmpError::refused_by_route(family)),
         SendError::TooBig(Some(mtu)) => answered(DropReason::TooBig, IcmpError::too_big(family, mtu)),
         SendError::TooBig(None) => DropReason::TooBig.into(),
         SendError::Prohibited => answered(DropReason::SendProhibited, IcmpError::prohibited(family)),

@@ -118,11 +118,14 @@ fn time_exceeded_comes_from_the_gateway_and_quotes_the_probe() {
             let mut bench = Bench::new(Config::default());
             let mut header = header(client, target);
             header.hop_limit = hop_limit;
+            header.traffic_class = 0x2a;
             let probe = echo_with(&header, 5, 6, &[42; 1400]);
             assert_eq!(bench.packet(&probe), Verdict::Dropped(DropReason::HopLimitExceeded));
             assert!(bench.sent.is_empty() && bench.opened.is_empty());
             let answer = parse(&bench.delivered[0].1);
             assert_eq!((answer.header.source, answer.header.destination), (ip(gateway), ip(client)));
+            let traffic_class = if client == CLIENT { 0xca } else { 0 };
+            assert_eq!((answer.header.hop_limit, answer.header.traffic_class), (64, traffic_class));
             assert_eq!(answer.payload[..2], [type_and_quote.0, 0]);
             assert_eq!(answer.payload[8..], probe[..type_and_quote.1]);
             assert!(icmp_checksum(ip(gateway), ip(client), answer.payload).is_valid());

@@ -85,7 +85,7 @@ fn an_older_probe_is_quoted_right_too() {
         let sent = bench.send(&probe);
         bench.send(&echo(client, target, 1, 2));
         let quoted = bench.quote(&sent);
-        let error = IcmpError::host_unreachable(Family::of(ip(client)));
+        let error = IcmpError::refused_by_route(Family::of(ip(client)));
         let _ = bench.error(sent.transmit.socket, &report(&sent, error, &quoted));
         assert!(bench.delivered[0].1.ends_with(parse(&probe).payload));
     }
@@ -142,7 +142,7 @@ fn an_error_neither_refreshes_nor_ends_a_flow() {
     let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
     bench.advance(Duration::from_secs(50));
     let quoted = bench.quote(&sent);
-    let error = IcmpError::host_unreachable(Family::V4);
+    let error = IcmpError::refused_by_route(Family::V4);
     for _ in 0..3 {
         let _ = bench.error(sent.transmit.socket, &report(&sent, error, &quoted));
     }
@@ -158,7 +158,7 @@ fn a_dead_neighbour_is_reported_by_the_gateway() {
     bench.endpoint.set_local_addresses(LocalAddresses { own, ..LocalAddresses::default() });
     let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
     let quoted = bench.quote(&sent);
-    let error = IcmpError::host_unreachable(Family::V4);
+    let error = IcmpError::refused_by_route(Family::V4);
     let own_report = ErrorReport { offender: ip("203.0.113.1"), hop_limit: 64, ..report(&sent, error, &quoted) };
     let _ = bench.error(sent.transmit.socket, &own_report);
     check_outside(&bench.delivered[0].1, GATEWAY, CLIENT);
@@ -184,7 +184,7 @@ fn without_a_gateway_an_address_of_the_host_speaks() {
 fn local_failures_are_told() {
     for (send_error, v4, v6) in [
         (SendError::NoRoute, Some([3, 0]), Some([1, 0])),
-        (SendError::HostUnreachable, Some([3, 1]), Some([1, 3])),
+        (SendError::HostUnreachable, Some([3, 1]), Some([1, 0])),
         (SendError::TooBig(Some(1280)), Some([3, 4]), Some([2, 0])),
         (SendError::Prohibited, Some([3, 13]), Some([1, 1])),
         (SendError::BufferFull, None, None),

@@ -163,7 +163,7 @@ proptest! {
                     let quoted = bench.quote(&sent);
                     let report = ErrorReport {
                         offender: ip("203.0.113.77"),
-                        error: IcmpError::host_unreachable(Family::V4),
+                        error: IcmpError::refused_by_route(Family::V4),
                         hop_limit: 60,
                         traffic_class: 0,
                         destination: sent.transmit.header.destination,

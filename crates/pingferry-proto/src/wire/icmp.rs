@@ -165,9 +165,10 @@ impl IcmpError {
         Self::unreachable(family, 0, 0)
     }
 
-    /// The host cannot be reached (RFC 792 code 1, RFC 4443 §3.1 code 3).
-    pub const fn host_unreachable(family: Family) -> Self {
-        Self::unreachable(family, 1, 3)
+    /// A route says that the destination cannot be reached. As Linux tells it where it forwards: host unreachable on IPv4
+    /// (`ip_error` in net/ipv4/route.c), no route on IPv6 (`ip6_pkt_discard` in net/ipv6/route.c).
+    pub const fn refused_by_route(family: Family) -> Self {
+        Self::unreachable(family, 1, 0)
     }
 
     /// Communication administratively prohibited (RFC 1812 §5.2.7.1 code 13, RFC 4443 §3.1 code 1).

@@ -13,6 +13,9 @@ use crate::option;
 /// Asked of `SO_SNDBUF`: sixteen of the largest messages, or some thousand small ones, can wait for the interface.
 const SEND_BUFFER: usize = 1 << 20;
 
+/// What every link carries (RFC 8200 §5), in bytes.
+const MINIMUM_MTU_V6: c_int = 1280;
+
 /// Random idents to try. Even with nine tenths of all idents taken, one in 800 such searches fails.
 const IDENT_ATTEMPTS: usize = 64;
 
@@ -22,7 +25,8 @@ pub struct SocketOptions {
     /// Which ICMP it speaks.
     pub family: Family,
     /// Never fragment: IPv4 leaves with DF, and of IPv6 no fragment is made; path MTUs that the kernel remembers
-    /// are ignored. Otherwise IPv4 leaves without DF, and the kernel fragments both as needed.
+    /// are ignored. Otherwise IPv4 leaves without DF, and the kernel fragments both: IPv4 as needed, IPv6 to the 1280
+    /// bytes that every link carries, so that no Packet Too Big comes back about a fragment nobody asked for.
     pub dont_fragment: bool,
     /// Source address of what leaves, and the only address to receive replies at. `None` is any, as routing says.
     pub source: Option<IpAddr>,
@@ -125,6 +129,9 @@ fn configure_v6(socket: BorrowedFd<'_>, dont_fragment: bool) -> io::Result<()> {
     option::set(socket, level, libc::IPV6_RECVHOPLIMIT, 1)?;
     option::set(socket, level, libc::IPV6_RECVTCLASS, 1)?;
     option::set(socket, level, libc::IPV6_RECVERR, 1)?;
+    if !dont_fragment {
+        option::set(socket, level, libc::IPV6_MTU, MINIMUM_MTU_V6)?;
+    }
     set_if_known(socket, level, option::IPV6_RECVERR_RFC4884)
 }
 
