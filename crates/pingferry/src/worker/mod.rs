@@ -40,7 +40,7 @@ use crate::{Config, RunError, Totals};
 pub(crate) struct Worker {
     endpoint: Endpoint,
     sockets: Sockets,
-    paths: HashMap<PathId, Box<dyn Ingress>>,
+    paths: HashMap<PathId, Attached>,
     listeners: Vec<(UnixIngress, PathConfig)>,
     commands: Receiver<Command>,
     wake: Arc<Wake>,
@@ -56,6 +56,13 @@ pub(crate) struct Worker {
     /// What was asked for each socket, until it was said that the kernel grants less.
     receive_buffer: Option<usize>,
     busy_poll: Duration,
+}
+
+/// A path that is served.
+struct Attached {
+    ingress: Box<dyn Ingress>,
+    /// How many packets to read next time at most.
+    batch: usize,
 }
 
 impl Worker {
@@ -158,7 +165,7 @@ impl Worker {
             return Err(error);
         }
         debug!(path = id.0, ingress = ingress.describe(), "path attached");
-        self.paths.insert(id, ingress);
+        self.paths.insert(id, Attached { ingress, batch: 1 });
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use pingferry_proto::{Delivery, Output, SendError, SocketId};
 use tracing::{debug, info};
 
-use super::Worker;
+use super::{Attached, Worker};
 
 impl Worker {
     /// Does what the endpoint wants done.
@@ -60,7 +60,7 @@ impl Worker {
 
     fn deliver<'a>(&mut self, delivery: &Delivery, mut packets: impl Iterator<Item = &'a [u8]>) {
         let delivered = match self.paths.get_mut(&delivery.path) {
-            Some(ingress) => packets.try_for_each(|packet| ingress.deliver(packet)),
+            Some(Attached { ingress, .. }) => packets.try_for_each(|packet| ingress.deliver(packet)),
             None => Err(std::io::ErrorKind::NotConnected.into()),
         };
         if let Err(error) = delivered {
