@@ -110,8 +110,10 @@ impl Host {
 }
 
 /// Sysctls that take time and chance out of a host.
-const QUIET: [(&str, &str); 6] = [
+const QUIET: [(&str, &str); 7] = [
     ("net/ipv4/icmp_ratelimit", "0"),
+    // Errors of routes have a budget of their own, which this alone turns off.
+    ("net/ipv4/icmp_ratemask", "0"),
     ("net/ipv6/icmp/ratelimit", "0"),
     ("net/ipv6/conf/all/accept_dad", "0"),
     ("net/ipv6/conf/default/accept_dad", "0"),

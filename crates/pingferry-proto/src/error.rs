@@ -108,8 +108,9 @@ fn quoted_packet(flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
     let quoted = if padded { report.quoted.get(..usize::from(last.len)) } else { None }.unwrap_or(report.quoted);
     let FlowKey { source, destination, ident, class, .. } = flow.key;
     let header = IpHeader {
-        // A router that reports the end of the hop limit got the packet with 1. How far others are is not known.
-        hop_limit: if report.error.is_time_exceeded(class.family) { 1 } else { last.hop_limit },
+        // A router that reports the end of the hop limit got the packet with 1. How far others are is not known: it is quoted
+        // as it left here, which is right where the own host speaks.
+        hop_limit: if report.error.is_time_exceeded(class.family) { 1 } else { last.hop_limit - 1 },
         traffic_class: last.traffic_class,
         dont_fragment: class.dont_fragment,
         ..IpHeader::icmp(source, destination)

@@ -162,7 +162,9 @@ fn a_dead_neighbour_is_reported_by_the_gateway() {
     let own_report = ErrorReport { offender: ip("203.0.113.1"), hop_limit: 64, ..report(&sent, error, &quoted) };
     let _ = bench.error(sent.transmit.socket, &own_report);
     check_outside(&bench.delivered[0].1, GATEWAY, CLIENT);
-    assert_eq!(parse(&bench.delivered[0].1).header.hop_limit, 64);
+    let packet = parse(&bench.delivered[0].1);
+    assert_eq!(packet.header.hop_limit, 64);
+    assert_eq!(parse(&packet.payload[8..]).header.hop_limit, 63, "quoted as it left");
 }
 
 #[test]

@@ -1,0 +1,77 @@
+//! Direct and proxied, held against each other.
+//!
+//! Each case sends the same packets through two networks, one with a plain router in the middle, one with pingferry, and
+//! compares all that comes back and what arrives at the destination, field by field. `allowed` has what may differ.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![allow(unreachable_pub, reason = "nobody is outside")]
+
+mod allowed;
+mod cases;
+mod client;
+mod difference;
+mod exchange;
+mod fields;
+mod ip;
+mod message;
+mod network;
+#[path = "../support/mod.rs"]
+mod support;
+mod whole;
+
+use std::path::Path;
+
+use pingferry_lab::{Host, isolated};
+
+use allowed::{Exception, Register};
+use client::Client;
+use difference::{differences, failures_of_the_direct_path};
+use exchange::Exchange;
+use network::{GATEWAY, Network};
+use support::{Running, can_run, pingferry};
+
+#[test]
+fn pingferry_is_like_a_router() {
+    isolated(|| {
+        if !can_run(&["ip"]) {
+            return;
+        }
+        let direct = direct();
+        let folder = tempfile::tempdir().unwrap();
+        let (proxied, running) = proxied(&folder.path().join("ping.sock"));
+        let mut register = Register::default();
+        let mut report = Vec::new();
+        let cases = cases::all();
+        for case in &cases {
+            let a_router = direct.play(case, case.expected.len());
+            let mut found = failures_of_the_direct_path(case, &a_router);
+            let expected =
+                Exception::of(case).map_or(case.expected.len(), |exception| exception.instead.iter().count());
+            let a_proxy = proxied.play(case, expected);
+            found.extend(differences(case, &a_router, &a_proxy, &mut register));
+            if !found.is_empty() {
+                report.push(format!("{}\n    {}", case.name, found.join("\n    ")));
+            }
+        }
+        running.stop();
+        report.extend(register.unused());
+        assert!(
+            report.is_empty(),
+            "{} of {} cases (direct | proxied)\n{}",
+            report.len(),
+            cases.len(),
+            report.join("\n")
+        );
+    });
+}
+
+fn direct() -> Exchange {
+    let network = Network::new(Host::router("x").unwrap());
+    Exchange::new(Client::direct(&network.x), network)
+}
+
+fn proxied(socket: &Path) -> (Exchange, Running) {
+    let network = Network::new(Host::new("x").unwrap());
+    let gateway = GATEWAY.join(",");
+    let running = Running::start(&network.x, pingferry().args(["run", "--gateway", &gateway, "--unix"]).arg(socket));
+    (Exchange::new(Client::proxied(socket), network), running)
+}

@@ -1,0 +1,75 @@
+//! ICMP messages that the comparison sends.
+
+use std::net::IpAddr;
+
+use super::ip::{Ip, icmp_checksum};
+
+/// Types of queries and replies, in IPv4 and IPv6.
+pub const ECHO: [u8; 2] = [8, 128];
+pub const ECHO_REPLY: [u8; 2] = [0, 129];
+pub const EXTENDED_ECHO: [u8; 2] = [42, 160];
+pub const EXTENDED_REPLY: [u8; 2] = [43, 161];
+
+/// Picks the half of a pair that belongs to the address' family.
+pub fn pick<T>(address: IpAddr, [v4, v6]: [T; 2]) -> T {
+    if address.is_ipv4() { v4 } else { v6 }
+}
+
+/// A message with a right checksum in a packet.
+pub fn packet(source: IpAddr, destination: IpAddr, mut message: Vec<u8>) -> Ip {
+    message[2..4].fill(0);
+    let checksum = icmp_checksum(source, destination, &message);
+    message[2..4].copy_from_slice(&checksum);
+    Ip::new(source, destination, message)
+}
+
+/// An echo request with `len` bytes of payload, no two stretches of which are the same.
+pub fn echo(source: IpAddr, destination: IpAddr, ident: u16, seq: u16, len: usize) -> Ip {
+    let mut message = vec![pick(source, ECHO), 0, 0, 0];
+    message.extend(ident.to_be_bytes());
+    message.extend(seq.to_be_bytes());
+    message.extend((0..len).map(|at| (at ^ at >> 8) as u8));
+    packet(source, destination, message)
+}
+
+/// An extended echo request about the interface `name` of the destination itself (RFC 8335 §2).
+pub fn extended_echo(source: IpAddr, destination: IpAddr, ident: u16, name: &str) -> Ip {
+    const THE_DESTINATIONS_OWN: u8 = 1;
+    const BY_NAME: [u8; 2] = [3, 1];
+    let padded = name.len().next_multiple_of(4);
+    let mut object = u16::try_from(4 + padded).unwrap().to_be_bytes().to_vec();
+    object.extend(BY_NAME);
+    object.extend(name.bytes());
+    object.resize(4 + padded, 0);
+    let mut message = vec![pick(source, EXTENDED_ECHO), 0, 0, 0];
+    message.extend(ident.to_be_bytes());
+    message.extend([7, THE_DESTINATIONS_OWN]);
+    message.extend(extension(&object));
+    packet(source, destination, message)
+}
+
+/// An extension structure around one object (RFC 4884 §7).
+pub fn extension(object: &[u8]) -> Vec<u8> {
+    let mut structure = vec![0x20, 0, 0, 0];
+    structure.extend(object);
+    let checksum = super::ip::checksum(&structure);
+    structure[2..4].copy_from_slice(&checksum);
+    structure
+}
+
+/// The reply to an echo request.
+pub fn reply(request: &Ip) -> Ip {
+    let mut message = request.payload.clone();
+    message[0] = pick(request.source, ECHO_REPLY);
+    packet(request.destination, request.source, message)
+}
+
+/// An ICMP error about `request`, whose first `quoted` bytes it quotes.
+pub fn error(from: IpAddr, request: &Ip, kind: (u8, u8), rest: [u8; 4], quoted: usize) -> Ip {
+    let mut quote = request.emit();
+    quote.truncate(quoted);
+    let mut message = vec![kind.0, kind.1, 0, 0];
+    message.extend(rest);
+    message.extend(quote);
+    packet(from, request.source, message)
+}
