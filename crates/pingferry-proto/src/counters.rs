@@ -46,6 +46,8 @@ drop_reasons! {
     SourceRouted => "source_routed",
     /// The source is not an address a host can have: unspecified, loopback, multicast or broadcast (RFC 1812 §5.3.7).
     InvalidSource => "invalid_source",
+    /// A source that the path may not have.
+    SpoofedSource => "spoofed_source",
     /// Source and destination are the same.
     SourceIsDestination => "source_is_destination",
     /// pingferry's own probe, routed back into an ingress.
@@ -72,6 +74,8 @@ drop_reasons! {
     ReassemblyTimeout => "reassembly_timeout",
     /// A fragment whose datagram gave way to newer ones.
     ReassemblyFull => "reassembly_full",
+    /// More requests than the rate of the source, or of all together, allows.
+    RateExceeded => "rate_exceeded",
     /// No socket could be opened to send from.
     NoSocket => "no_socket",
     /// The kernel has no route to the destination.

@@ -132,6 +132,10 @@ impl Crowd {
     }
 
     fn join(&mut self, id: FlowId, preferred: u16) -> Option<u16> {
+        // Only who shares because there are no more sockets prefers a slot beyond the base.
+        if preferred >= BASE_SLOTS {
+            self.reach(preferred);
+        }
         let free = |slot: &u16| self.by_slot.get(usize::from(*slot)) == Some(&None);
         let base = std::iter::once(preferred).chain(0..BASE_SLOTS).find(free);
         let slot = match base.or_else(|| self.vacant.pop()) {
@@ -145,6 +149,15 @@ impl Crowd {
         *self.by_slot.get_mut(usize::from(slot))? = Some(id);
         self.members += 1;
         Some(slot)
+    }
+
+    /// Makes room up to `slot` and takes it out of the vacant ones: who asks for it has seen that it is free.
+    fn reach(&mut self, slot: u16) {
+        for fresh in (0..=slot).skip(self.by_slot.len()) {
+            self.by_slot.push(None);
+            self.vacant.push(fresh);
+        }
+        self.vacant.retain(|vacant| *vacant != slot);
     }
 
     fn leave(&mut self, slot: u16) {

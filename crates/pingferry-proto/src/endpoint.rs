@@ -8,96 +8,27 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::destinations::{BASE_SLOTS, Destinations};
 use crate::flow::{DomainId, Flow, FlowId, FlowKey, LastRequest, PathId, SocketId};
-use crate::limit::TokenBucket;
+use crate::limit::Limiter;
 use crate::output::{Delivery, Output, Outputs};
 use crate::pool::SocketPool;
 use crate::reassembly::{GivenUp, Reassembly};
 use crate::seqset::SeqSet;
 use crate::table::FlowTable;
 use crate::wire::{IcmpError, IpHeader, emit_fragmented};
-use crate::{Counters, DropReason, Family, LocalAddresses, Policy, originate};
+use crate::{Config, Counters, DropReason, Family, LocalAddresses, PathConfig, Policy, Rate, originate};
 
 /// How many flows [`Endpoint::handle_timeout`] closes in one call, so that packets need not wait for a million of them.
 const EXPIRIES_PER_CALL: usize = 1024;
 
-/// Errors that pingferry makes: as many a second as Linux does in all (`icmp_msgs_per_sec`), and a burst that a
-/// traceroute to a dozen hosts does not use up.
-const ERRORS_PER_SECOND: u32 = 1000;
-const ERROR_BURST: u32 = 200;
-
-/// How flows are given sockets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sharing {
-    /// Flows to different destinations share a socket.
-    #[default]
-    Shared,
-    /// Each flow has a socket, and so an identifier, to itself.
-    PerFlow,
-}
-
-/// How an endpoint behaves.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// How long a flow stays without a request or an answer. RFC 5508 REQ-1 asks for 60 s or more.
-    pub idle_timeout: Duration,
-    /// How long a socket stays open without a flow.
-    pub socket_linger: Duration,
-    /// How flows are given sockets.
-    pub sharing: Sharing,
-    /// How many flows there may be; at one more, the flow that was idle longest gives way. At least 1.
-    pub max_flows: usize,
-    /// Which destinations may be pinged.
-    pub policy: Policy,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            idle_timeout: Duration::from_secs(60),
-            socket_linger: Duration::from_secs(10),
-            sharing: Sharing::default(),
-            max_flows: 262_144,
-            policy: Policy::default(),
-        }
-    }
-}
-
-/// How a path behaves.
-#[derive(Clone, Debug)]
-pub struct PathConfig {
-    /// The address space the path belongs to.
-    pub domain: DomainId,
-    /// The largest packet the path carries, in bytes.
-    pub mtu: usize,
-    /// The source of ICMP errors that pingferry itself sends on this path; if it is not given, one of the host's own
-    /// addresses.
-    pub gateway_v4: Option<Ipv4Addr>,
-    /// The same for IPv6.
-    pub gateway_v6: Option<Ipv6Addr>,
-    /// Answer what is not an echo request with Destination Unreachable, administratively prohibited, so that programs
-    /// fail at once; otherwise it is dropped silently.
-    pub prohibit_others: bool,
-}
-
-impl Default for PathConfig {
-    fn default() -> Self {
-        Self { domain: DomainId::default(), mtu: 1500, gateway_v4: None, gateway_v6: None, prohibit_others: false }
-    }
-}
-
-impl PathConfig {
-    fn gateway(&self, family: Family) -> Option<IpAddr> {
-        match family {
-            Family::V4 => self.gateway_v4.map(IpAddr::V4),
-            Family::V6 => self.gateway_v6.map(IpAddr::V6),
-        }
-    }
-}
+/// Errors that pingferry makes (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)): as many a second as Linux does in all
+/// (`icmp_msgs_per_sec`), and of those a tenth about one source, whose flood then takes nothing from the others.
+const ERRORS: Rate = Rate { per_second: 1000, burst: 1000 };
+const ERRORS_PER_SOURCE: Rate = Rate { per_second: 100, burst: 100 };
 
 /// What became of an input. Drops are in the [`Counters`] as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +58,8 @@ pub struct Endpoint {
     /// An answer in the making; kept so that answers allocate nothing.
     pub(crate) message: Vec<u8>,
     identification: u32,
-    error_budget: TokenBucket,
+    errors: Limiter,
+    pub(crate) requests: Limiter,
     hasher: RandomState,
 }
 
@@ -135,8 +67,7 @@ impl Endpoint {
     /// An endpoint without paths or flows.
     pub fn new(config: Config) -> Self {
         Self {
-            sockets: SocketPool::new(config.socket_linger),
-            config,
+            sockets: SocketPool::new(config.socket_linger, config.max_sockets),
             paths: HashMap::new(),
             next_path: 0,
             flows: FlowTable::new(),
@@ -147,8 +78,10 @@ impl Endpoint {
             local: LocalAddresses::default(),
             message: Vec::new(),
             identification: 0,
-            error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
+            errors: Limiter::new(Some(ERRORS), Some(ERRORS_PER_SOURCE)),
+            requests: Limiter::new(config.rate, config.rate_per_source),
             hasher: RandomState::new(),
+            config,
         }
     }
 
@@ -169,6 +102,11 @@ impl Endpoint {
     /// Says which addresses the host of the ping sockets has. Until then it has none.
     pub fn set_local_addresses(&mut self, local: LocalAddresses) {
         self.local = local;
+    }
+
+    /// Follows another policy from now on. Flows stay; their next requests are judged by it.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.config.policy = policy;
     }
 
     /// Exchanges `taken`, whose contents the driver is done with, for the outputs since the last time.
@@ -233,10 +171,8 @@ impl Endpoint {
         last_request: LastRequest,
         now: Instant,
     ) -> Option<FlowId> {
-        if self.flows.len() >= self.config.max_flows
-            && let Some((oldest, _)) = self.flows.oldest()
-        {
-            self.close_flow(oldest, now);
+        if let Some(victim) = self.victim(&key) {
+            self.close_flow(victim, now);
             self.counters.flows_evicted += 1;
         }
         let preferred = self.preferred_slot(&key);
@@ -251,7 +187,46 @@ impl Endpoint {
         let socket = flow.socket();
         self.sockets.join(socket, now);
         self.counters.flows_opened += 1;
+        if !self.share(id, now) && self.sockets.is_wanting(socket) && self.sockets.is_full() {
+            self.close_flow(id, now);
+            return None;
+        }
         Some(id)
+    }
+
+    /// Moves a flow whose socket is not there, and will not be soon, to one that is open and has no flow to its peer. Says
+    /// whether it has a socket to send from.
+    pub(crate) fn share(&mut self, id: FlowId, now: Instant) -> bool {
+        let Some((socket, peer)) = self.flows.get(id).map(|flow| (flow.socket(), flow.key.peer())) else {
+            return false;
+        };
+        if !self.sockets.is_wanting(socket) {
+            return true;
+        }
+        let is_free = |slot: &u16| self.destinations.find(peer, *slot, &self.flows).is_none();
+        let Some(slot) = self.sockets.open_slots(socket.class).find(is_free) else { return false };
+        self.destinations.vacate(id, &self.flows);
+        self.sockets.leave(socket, now);
+        let slot = self.destinations.occupy(id, slot, &self.flows).unwrap_or(slot);
+        if let Some(flow) = self.flows.get_mut(id) {
+            flow.slot = slot;
+            // What it asked before never left, or its socket would be open.
+            flow.seqs = SeqSet::new(flow.last_request.seq);
+        }
+        self.sockets.join(SocketId { slot, ..socket }, now);
+        true
+    }
+
+    /// The flow that has to give way to a new one: of its own source, if that has as many as it may have, or else, if there
+    /// are as many as there may be, of the source that has the most. So a sweep costs the sweeper only.
+    fn victim(&self, key: &FlowKey) -> Option<FlowId> {
+        if self.flows.count_of(key) >= self.config.max_flows_per_source {
+            self.flows.oldest_of(key)
+        } else if self.flows.len() >= self.config.max_flows {
+            self.flows.oldest_of_heaviest()
+        } else {
+            None
+        }
     }
 
     fn close_flow(&mut self, id: FlowId, now: Instant) {
@@ -273,10 +248,15 @@ impl Endpoint {
         let family = if version == Some(4) { Family::V4 } else { Family::V6 };
         let Some(gateway) = self.gateway(path, family) else { return };
         let Some((header, message)) = originate::error_about(original, error, gateway) else { return };
-        if self.error_budget.take(now) {
+        let source = (self.domain(path), header.destination);
+        if self.errors.take(now, source) {
             self.counters.errors_originated += 1;
             self.deliver(path, header, &message, true);
         }
+    }
+
+    fn domain(&self, path: PathId) -> DomainId {
+        self.paths.get(&path).map_or(DomainId::default(), |path| path.domain)
     }
 
     /// The address that pingferry's own errors come from on a path.

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod config;
 mod counters;
 mod destinations;
 mod endpoint;
@@ -29,16 +30,18 @@ mod pool;
 mod reassembly;
 mod request;
 mod seqset;
+mod sources;
 mod table;
 pub mod wire;
 
 pub use answer::Received;
+pub use config::{Config, PathConfig, Rate, Sharing};
 pub use counters::{Counters, DropReason, Drops};
-pub use endpoint::{Config, Endpoint, PathConfig, Sharing, Verdict};
+pub use endpoint::{Endpoint, Verdict};
 pub use error::ErrorReport;
 pub use family::Family;
 pub use flow::{Class, DomainId, PathId, SocketId};
 pub use local::LocalAddresses;
 pub use output::{Delivery, Output, Outputs, Transmit};
-pub use policy::Policy;
+pub use policy::{Action, DecidedBy, Decision, ParseRuleError, Policy, Rule};
 pub use request::SendError;

@@ -1,27 +1,57 @@
-//! How many ICMP errors pingferry makes: a token bucket (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)).
+//! Token buckets: how often something may happen.
+//!
+//! A bucket is kept as the time at which it is full again (the *theoretical arrival time* of the generic cell rate
+//! algorithm), so that there is nothing to refill.
+//!
+//! Sources have their buckets in an array of fixed size, found by a keyed hash: it takes no room per source and nothing has
+//! to be tidied up. Two of a hundred sources share a bucket with a probability of 1 in 13, and nobody can aim for it.
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Tokens come back one an interval, up to `burst` of them.
-///
-/// Kept as the time at which the bucket is full again (the *theoretical arrival time* of the generic cell rate
-/// algorithm), so that there is nothing to refill.
+use crate::Rate;
+use crate::flow::DomainId;
+
+const BUCKETS: usize = 1 << 16;
+
+/// Limits all together, and each source.
 #[derive(Debug)]
-pub(crate) struct TokenBucket {
-    interval: Duration,
-    burst: u32,
+pub(crate) struct Limiter {
+    overall: Option<(Rate, TokenBucket)>,
+    per_source: Option<(Rate, Box<[TokenBucket]>)>,
+    hasher: RandomState,
+}
+
+impl Limiter {
+    pub(crate) fn new(overall: Option<Rate>, per_source: Option<Rate>) -> Self {
+        Self {
+            overall: overall.map(|rate| (rate, TokenBucket::default())),
+            per_source: per_source.map(|rate| (rate, vec![TokenBucket::default(); BUCKETS].into())),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Takes a token of the source's and a common one, if both are left.
+    pub(crate) fn take(&mut self, now: Instant, source: (DomainId, IpAddr)) -> bool {
+        let of_source = self.per_source.as_mut().is_none_or(|(rate, buckets)| {
+            let bucket = self.hasher.hash_one(source) as usize % BUCKETS;
+            buckets.get_mut(bucket).is_none_or(|bucket| bucket.take(now, *rate))
+        });
+        of_source && self.overall.as_mut().is_none_or(|(rate, bucket)| bucket.take(now, *rate))
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct TokenBucket {
     full_at: Option<Instant>,
 }
 
 impl TokenBucket {
-    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        Self { interval: Duration::from_secs(1) / per_second.max(1), burst, full_at: None }
-    }
-
-    /// Takes a token, if one is left.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
-        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now)) + self.interval;
-        let taken = full_at <= now + self.interval * self.burst;
+    fn take(&mut self, now: Instant, rate: Rate) -> bool {
+        let interval = Duration::from_secs(1) / rate.per_second.max(1);
+        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now)) + interval;
+        let taken = full_at <= now + interval * rate.burst.max(1);
         if taken {
             self.full_at = Some(full_at);
         }
@@ -33,15 +63,35 @@ impl TokenBucket {
 mod tests {
     use super::*;
 
+    const SOURCE: (DomainId, IpAddr) = (DomainId(0), IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)));
+    const OTHER: (DomainId, IpAddr) = (DomainId(1), IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)));
+    const RATE: Rate = Rate { per_second: 10, burst: 3 };
+
     #[test]
     fn a_burst_then_the_rate() {
         let start = Instant::now();
-        let mut bucket = TokenBucket::new(10, 3);
-        let mut taken_at = |millis| (0..10).filter(|_| bucket.take(start + Duration::from_millis(millis))).count();
+        let mut limiter = Limiter::new(Some(RATE), None);
+        let mut taken_at =
+            |millis| (0..10).filter(|_| limiter.take(start + Duration::from_millis(millis), SOURCE)).count();
         assert_eq!(taken_at(0), 3);
         assert_eq!(taken_at(99), 0);
         assert_eq!(taken_at(100), 1);
         assert_eq!(taken_at(350), 2);
         assert_eq!(taken_at(60_000), 3, "never more than the burst");
+    }
+
+    #[test]
+    fn one_source_does_not_use_up_what_is_there_for_others() {
+        let now = Instant::now();
+        let mut limiter = Limiter::new(Some(Rate { per_second: 10, burst: 5 }), Some(RATE));
+        assert_eq!((0..1000).filter(|_| limiter.take(now, SOURCE)).count(), 3);
+        assert_eq!((0..1000).filter(|_| limiter.take(now, OTHER)).count(), 2, "the common bucket is empty");
+    }
+
+    #[test]
+    fn without_a_rate_there_is_no_limit() {
+        let now = Instant::now();
+        let mut limiter = Limiter::new(None, None);
+        assert!((0..100_000).all(|_| limiter.take(now, SOURCE)));
     }
 }

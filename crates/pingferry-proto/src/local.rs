@@ -24,7 +24,7 @@ impl LocalAddresses {
     }
 
     /// Whether `address` stands for several hosts.
-    pub(crate) fn is_group(&self, address: IpAddr) -> bool {
+    pub fn is_group(&self, address: IpAddr) -> bool {
         is_group(address) || self.broadcast.contains(&address)
     }
 }

@@ -11,6 +11,12 @@ use crate::flow::{Class, SocketId};
 #[derive(Debug)]
 pub(crate) struct SocketPool {
     linger: Duration,
+    /// How many sockets there may be.
+    max: usize,
+    /// How many were asked for and not answered yet.
+    opening: usize,
+    /// The last socket that was asked for could not be opened, and none has been closed since.
+    exhausted: bool,
     by_class: [Vec<Slot>; Class::COUNT],
     /// Sockets that had no flow left at some time, by that time; each at most once.
     idle: VecDeque<(Instant, SocketId)>,
@@ -36,8 +42,16 @@ enum State {
 }
 
 impl SocketPool {
-    pub(crate) fn new(linger: Duration) -> Self {
-        Self { linger, by_class: Default::default(), idle: VecDeque::new(), idents: HashSet::new() }
+    pub(crate) fn new(linger: Duration, max: usize) -> Self {
+        Self {
+            linger,
+            max,
+            opening: 0,
+            exhausted: false,
+            by_class: Default::default(),
+            idle: VecDeque::new(),
+            idents: HashSet::new(),
+        }
     }
 
     /// How many sockets are open.
@@ -73,8 +87,32 @@ impl SocketPool {
 
     /// A flow has something to send. True if the socket has to be opened for it.
     pub(crate) fn needs_opening(&mut self, id: SocketId) -> bool {
+        if self.is_full() {
+            return false;
+        }
         let closed = self.slot_mut(id).filter(|slot| slot.state == State::Closed);
-        closed.map(|slot| slot.state = State::Opening).is_some()
+        let asked = closed.map(|slot| slot.state = State::Opening).is_some();
+        self.opening += usize::from(asked);
+        asked
+    }
+
+    /// Whether a flow on this socket had better look for another: it is closed, and opening it is hopeless or was when it
+    /// was tried last.
+    pub(crate) fn is_wanting(&self, id: SocketId) -> bool {
+        let closed = self.slot(id).is_none_or(|slot| slot.state == State::Closed);
+        closed && (self.exhausted || self.is_full())
+    }
+
+    /// Whether there are as many sockets as there may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.idents.len() + self.opening >= self.max
+    }
+
+    /// The slots of a class whose sockets are open.
+    pub(crate) fn open_slots(&self, class: Class) -> impl Iterator<Item = u16> {
+        let slots = self.by_class.get(class.index()).map_or(&[][..], Vec::as_slice);
+        let open = |slot: &Slot| matches!(slot.state, State::Open { .. });
+        (0..).zip(slots).filter(move |(_, slot)| open(slot)).map(|(number, _)| number)
     }
 
     /// A flow is gone from a socket.
@@ -92,6 +130,8 @@ impl SocketPool {
         slot.state = State::Open { ident };
         let unused = slot.flows == 0;
         self.idents.insert(ident);
+        self.opening = self.opening.saturating_sub(1);
+        self.exhausted = false;
         if unused {
             self.rest(id, now);
         }
@@ -102,6 +142,8 @@ impl SocketPool {
         if let Some(slot) = self.slot_mut(id) {
             slot.state = State::Closed;
         }
+        self.opening = self.opening.saturating_sub(1);
+        self.exhausted = true;
     }
 
     /// A socket that has been without flows for the linger time; it counts as closed from now on.
@@ -119,6 +161,7 @@ impl SocketPool {
             if since + linger <= now {
                 slot.state = State::Closed;
                 self.idents.remove(&ident);
+                self.exhausted = false;
                 return Some(id);
             }
             self.rest(id, since);
@@ -160,7 +203,7 @@ mod tests {
     #[test]
     fn a_socket_is_asked_for_once_and_again_after_a_failure() {
         let now = Instant::now();
-        let mut pool = SocketPool::new(LINGER);
+        let mut pool = SocketPool::new(LINGER, usize::MAX);
         pool.join(ID, now);
         assert!(pool.needs_opening(ID));
         assert!(!pool.needs_opening(ID));
@@ -175,7 +218,7 @@ mod tests {
     fn a_socket_closes_when_it_was_without_flows_for_the_linger_time() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut pool = SocketPool::new(LINGER);
+        let mut pool = SocketPool::new(LINGER, usize::MAX);
         pool.join(ID, start);
         pool.needs_opening(ID);
         pool.opened(ID, 7, start);

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::endpoint::{Endpoint, Sharing, Verdict};
+use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::{Class, DomainId, FlowId, FlowKey, LastRequest, PathId, is_group};
 use crate::originate::Refusal;
 use crate::output::{Output, Transmit};
 use crate::reassembly::Reassembled;
 use crate::wire::{Echo, IcmpError, IpHeader, IpPacket, icmp_checksum};
-use crate::{DropReason, Family};
+use crate::{DropReason, Family, Sharing};
 
 /// Why the kernel did not send a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +70,13 @@ impl Endpoint {
     }
 
     fn forward(&mut self, now: Instant, path: PathId, packet: &[u8]) -> Result<Verdict, Refusal> {
-        let domain = self.paths.get(&path).ok_or(DropReason::PathClosed)?.domain;
+        let config = self.paths.get(&path).ok_or(DropReason::PathClosed)?;
+        let domain = config.domain;
         let IpPacket { header, payload } = IpPacket::parse(packet)?;
         check_addresses(&header)?;
+        if !config.admits(header.source) {
+            return Err(DropReason::SpoofedSource.into());
+        }
         self.check_kind(path, &header, payload)?;
         self.check_crossing(&header)?;
         let Some(fragment) = header.fragment else {
@@ -121,7 +125,8 @@ impl Endpoint {
             let error = IcmpError::time_exceeded(header.family());
             return Err(Refusal::answered(DropReason::HopLimitExceeded, error));
         }
-        if !self.config.policy.allows(header.destination, self.local.is_group(header.destination)) {
+        let is_group = self.local.is_group(header.destination);
+        if !self.config.policy.decide(header.source, header.destination, is_group).allowed {
             let error = IcmpError::prohibited(header.family());
             return Err(Refusal::answered(DropReason::DestinationRefused, error));
         }
@@ -139,6 +144,10 @@ impl Endpoint {
         let echo = Echo::parse_request(header.family(), message)?;
         if !icmp_checksum(header.source, header.destination, message).is_valid() {
             return Err(DropReason::BadIcmpChecksum.into());
+        }
+        if !self.requests.take(now, (domain, header.source)) {
+            let error = IcmpError::prohibited(header.family());
+            return Err(Refusal::answered(DropReason::RateExceeded, error));
         }
         let key = FlowKey {
             domain,
@@ -178,6 +187,7 @@ impl Endpoint {
             flow.last_request = last_request;
         }
         self.flows.touch(id, now);
+        self.share(id, now);
         Ok(id)
     }
 

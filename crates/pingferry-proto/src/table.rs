@@ -3,7 +3,8 @@
 //! Flows lie in one growing array and keep their places. A hash table finds them by key; it holds places only, so that a
 //! million flows cost five bytes of index each. All flows have the same idle timeout, so their deadlines are in the order
 //! of their last activity: a doubly linked list through the array is the deadline queue, and touching a flow moves it to
-//! the end, in constant time.
+//! the end, in constant time. A second list orders the flows of each source in the same way, for when one of them has to
+//! give way.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashTable;
 
 use crate::flow::{Flow, FlowId, FlowKey};
+use crate::sources::{SourceId, Sources};
 
 #[derive(Debug)]
 pub(crate) struct FlowTable {
@@ -20,8 +22,8 @@ pub(crate) struct FlowTable {
     vacant: Option<FlowId>,
     by_key: HashTable<FlowId>,
     hasher: RandomState,
-    oldest: Option<FlowId>,
-    newest: Option<FlowId>,
+    all: List,
+    sources: Sources,
     /// When the first flow came. Times are kept relative to it, in half the room.
     epoch: Option<Instant>,
 }
@@ -37,8 +39,29 @@ enum Place {
 struct Age {
     /// Nanoseconds since the epoch, enough for 584 years.
     last_active: u64,
+    source: SourceId,
+    among_all: Links,
+    of_source: Links,
+}
+
+/// A doubly linked list of flows by their last activity. The links are in the flows' places.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct List {
+    pub(crate) oldest: Option<FlowId>,
+    newest: Option<FlowId>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Links {
     older: Option<FlowId>,
     newer: Option<FlowId>,
+}
+
+/// One of the lists that a flow is in.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    All,
+    OfSource(SourceId),
 }
 
 impl FlowId {
@@ -58,8 +81,8 @@ impl FlowTable {
             vacant: None,
             by_key: HashTable::new(),
             hasher: RandomState::new(),
-            oldest: None,
-            newest: None,
+            all: List::default(),
+            sources: Sources::default(),
             epoch: None,
         }
     }
@@ -86,19 +109,37 @@ impl FlowTable {
 
     /// The flow whose last activity is longest ago, and when that was.
     pub(crate) fn oldest(&self) -> Option<(FlowId, Instant)> {
-        let id = self.oldest?;
+        let id = self.all.oldest?;
         match self.places.get(id.place())? {
             Place::Taken { age, .. } => Some((id, self.epoch? + Duration::from_nanos(age.last_active))),
             Place::Vacant { .. } => None,
         }
     }
 
+    /// How many flows the source of `key` has.
+    pub(crate) fn count_of(&self, key: &FlowKey) -> usize {
+        self.sources.find(key).map_or(0, |source| self.sources.count(source))
+    }
+
+    /// The oldest flow of the source of `key`.
+    pub(crate) fn oldest_of(&self, key: &FlowKey) -> Option<FlowId> {
+        self.sources.oldest_flow(self.sources.find(key)?)
+    }
+
+    /// The oldest flow of a source that has the most flows.
+    pub(crate) fn oldest_of_heaviest(&self) -> Option<FlowId> {
+        self.sources.oldest_flow(self.sources.heaviest()?)
+    }
+
     /// Adds a flow, whose key must be new. `None` if there are four billion of them.
     pub(crate) fn insert(&mut self, flow: Flow, now: Instant) -> Option<FlowId> {
         let hash = self.hasher.hash_one(flow.key);
-        let age = Age { last_active: self.since_epoch(now), older: None, newer: None };
+        let source = self.sources.add(&flow.key)?;
+        let (among_all, of_source) = (Links::default(), Links::default());
+        let age = Age { last_active: self.since_epoch(now), source, among_all, of_source };
         let id = self.occupy(Place::Taken { flow, age })?;
-        self.append(id);
+        self.append(id, Order::All);
+        self.append(id, Order::OfSource(source));
         let Self { by_key, places, hasher, .. } = self;
         by_key.insert_unique(hash, id, |id| taken(places, *id).map_or(0, |flow| hasher.hash_one(flow.key)));
         Some(id)
@@ -106,7 +147,10 @@ impl FlowTable {
 
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         let hash = self.hasher.hash_one(self.get(id)?.key);
-        self.unlink(id);
+        let source = self.age(id)?.source;
+        self.unlink(id, Order::All);
+        self.unlink(id, Order::OfSource(source));
+        self.sources.remove(source);
         if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == id) {
             entry.remove();
         }
@@ -123,10 +167,11 @@ impl FlowTable {
     /// Makes a flow the newest one.
     pub(crate) fn touch(&mut self, id: FlowId, now: Instant) {
         let now = self.since_epoch(now);
-        if let Some(age) = self.age(Some(id)) {
-            age.last_active = now;
-            self.unlink(id);
-            self.append(id);
+        let Some(age) = self.age(id) else { return };
+        age.last_active = now;
+        for order in [Order::All, Order::OfSource(age.source)] {
+            self.unlink(id, order);
+            self.append(id, order);
         }
     }
 
@@ -147,31 +192,48 @@ impl FlowTable {
         Some(id)
     }
 
-    fn append(&mut self, id: FlowId) {
-        let before = self.newest.replace(id);
-        if let Some(age) = self.age(Some(id)) {
-            (age.older, age.newer) = (before, None);
+    fn append(&mut self, id: FlowId, order: Order) {
+        let Some(older) = self.list(order).map(|list| list.newest.replace(id)) else { return };
+        if let Some(links) = self.links(id, order) {
+            *links = Links { older, newer: None };
         }
-        match self.age(before) {
-            Some(age) => age.newer = Some(id),
-            None => self.oldest = Some(id),
+        self.set_newer(older, Some(id), order);
+    }
+
+    fn unlink(&mut self, id: FlowId, order: Order) {
+        let Some(Links { older, newer }) = self.links(id, order).copied() else { return };
+        self.set_newer(older, newer, order);
+        match newer.and_then(|newer| self.links(newer, order)) {
+            Some(links) => links.older = older,
+            None => self.list(order).into_iter().for_each(|list| list.newest = older),
         }
     }
 
-    fn unlink(&mut self, id: FlowId) {
-        let Some(&mut Age { older, newer, .. }) = self.age(Some(id)) else { return };
-        match self.age(older) {
-            Some(age) => age.newer = newer,
-            None => self.oldest = newer,
-        }
-        match self.age(newer) {
-            Some(age) => age.older = older,
-            None => self.newest = older,
+    /// Lets `newer` follow `flow`, or begin the list if there is no such flow.
+    fn set_newer(&mut self, flow: Option<FlowId>, newer: Option<FlowId>, order: Order) {
+        match flow.and_then(|flow| self.links(flow, order)) {
+            Some(links) => links.newer = newer,
+            None => self.list(order).into_iter().for_each(|list| list.oldest = newer),
         }
     }
 
-    fn age(&mut self, id: Option<FlowId>) -> Option<&mut Age> {
-        match self.places.get_mut(id?.place())? {
+    fn list(&mut self, order: Order) -> Option<&mut List> {
+        match order {
+            Order::All => Some(&mut self.all),
+            Order::OfSource(source) => self.sources.flows(source),
+        }
+    }
+
+    fn links(&mut self, id: FlowId, order: Order) -> Option<&mut Links> {
+        let age = self.age(id)?;
+        Some(match order {
+            Order::All => &mut age.among_all,
+            Order::OfSource(_) => &mut age.of_source,
+        })
+    }
+
+    fn age(&mut self, id: FlowId) -> Option<&mut Age> {
+        match self.places.get_mut(id.place())? {
             Place::Taken { age, .. } => Some(age),
             Place::Vacant { .. } => None,
         }
@@ -203,7 +265,7 @@ mod tests {
             class: Class { family: Family::V4, dont_fragment: false, exclusive: false },
             kind: EchoKind::Echo,
             ident,
-            source: [10, 0, 0, 1].into(),
+            source: [10, 0, 0, u8::try_from(ident % 3).unwrap()].into(),
             destination: [192, 0, 2, 1].into(),
         }
     }
@@ -215,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_flow_is_compact() {
-        assert!(size_of::<Place>() <= 96, "{}", size_of::<Place>());
+        assert!(size_of::<Place>() <= 112, "{}", size_of::<Place>());
     }
 
     proptest! {
@@ -245,6 +307,12 @@ mod tests {
                 prop_assert_eq!(table.len(), model.len());
                 let oldest = table.oldest().map(|(id, at)| (table.get(id).unwrap().key.ident, at));
                 prop_assert_eq!(oldest, model.front().copied());
+                for source in 0..3 {
+                    let of_source = || model.iter().map(|&(ident, _)| ident).filter(|ident| ident % 3 == source);
+                    prop_assert_eq!(table.count_of(&key(source)), of_source().count());
+                    let oldest = table.oldest_of(&key(source)).map(|id| table.get(id).unwrap().key.ident);
+                    prop_assert_eq!(oldest, of_source().next());
+                }
             }
             while let Some((id, _)) = table.oldest() {
                 let removed = table.remove(id).unwrap();

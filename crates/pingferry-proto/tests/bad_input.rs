@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::time::Duration;
+
 use pingferry_proto::wire::{IpHeader, MAX_PACKET};
-use pingferry_proto::{Config, DropReason, PathConfig, Policy, Verdict};
+use pingferry_proto::{Config, DropReason, PathConfig, Policy, Rate, Verdict};
 use support::*;
 
 fn dropped_with(packet: &[u8]) -> DropReason {
@@ -85,7 +87,7 @@ fn a_refused_destination_is_told_and_an_allowed_one_passes() {
     let told: Vec<_> = bench.delivered.iter().map(|(_, packet)| parse(packet).payload[..2].to_vec()).collect();
     assert_eq!(told, [[3, 13], [1, 1]]);
 
-    let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap()] };
+    let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap()] };
     let mut bench = Bench::new(Config { policy, ..Config::default() });
     bench.send(&echo(CLIENT, "127.0.0.1", 1, 1));
 }
@@ -113,12 +115,51 @@ fn a_path_can_prohibit_what_is_not_an_echo() {
 }
 
 #[test]
-fn errors_are_limited() {
+fn errors_are_limited_for_each_source_and_in_all() {
     let mut bench = Bench::new(Config::default());
     for seq in 0..10_000 {
         let _ = bench.packet(&echo(CLIENT, "127.0.0.1", 1, seq));
     }
-    assert_eq!(bench.delivered.len(), 200);
-    assert_eq!(bench.endpoint.counters().errors_originated, 200);
-    assert_eq!(bench.endpoint.counters().request_drops[DropReason::DestinationRefused], 10_000);
+    assert_eq!(bench.delivered.len(), 100);
+    for client in 10..200 {
+        for seq in 0..100 {
+            let _ = bench.packet(&echo(&format!("10.0.0.{client}"), "127.0.0.1", 1, seq));
+        }
+    }
+    assert_eq!(bench.delivered.len(), 1000);
+    assert_eq!(bench.endpoint.counters().errors_originated, 1000);
+    assert_eq!(bench.endpoint.counters().request_drops[DropReason::DestinationRefused], 29_000);
+}
+
+#[test]
+fn requests_are_limited_for_each_source_and_in_all() {
+    let rate_per_source = Some(Rate { per_second: 10, burst: 5 });
+    let rate = Some(Rate { per_second: 100, burst: 8 });
+    let mut bench = Bench::new(Config { rate_per_source, rate, ..Config::default() });
+    let mut sent_by = |client: &str, count: u16| {
+        (0..count).filter(|&seq| bench.packet(&echo(client, TARGET, 1, seq)) == Verdict::Forwarded).count()
+    };
+    assert_eq!(sent_by("10.0.0.2", 50), 5);
+    assert_eq!(sent_by("10.0.0.3", 50), 3);
+    assert_eq!(sent_by("10.0.0.4", 50), 0);
+    bench.advance(Duration::from_millis(500));
+    let verdict = bench.packet(&echo("10.0.0.4", TARGET, 1, 99));
+    assert_eq!(verdict, Verdict::Forwarded);
+    assert_eq!(bench.endpoint.counters().request_drops[DropReason::RateExceeded], 142);
+}
+
+#[test]
+fn a_path_can_be_bound_to_its_sources() {
+    let mut bench = Bench::new(Config::default());
+    let sources = vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()];
+    bench.path = bench.endpoint.add_path(PathConfig { sources, ..path_config() });
+    for (client, target, expected) in [
+        ("10.0.0.7", TARGET, Verdict::Forwarded),
+        ("fd00::7", TARGET_6, Verdict::Forwarded),
+        ("10.0.1.7", TARGET, Verdict::Dropped(DropReason::SpoofedSource)),
+        ("fd01::7", TARGET_6, Verdict::Dropped(DropReason::SpoofedSource)),
+    ] {
+        assert_eq!(bench.packet(&echo(client, target, 1, 1)), expected);
+    }
+    assert!(bench.delivered.is_empty(), "whose address was borrowed is not bothered");
 }

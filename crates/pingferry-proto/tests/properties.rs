@@ -120,9 +120,11 @@ proptest! {
         steps in proptest::collection::vec(any_step(), 1..120),
         per_flow: bool,
         max_flows in 1usize..12,
+        max_flows_per_source in 1usize..8,
+        max_sockets in 1usize..6,
     ) {
         let sharing = if per_flow { Sharing::PerFlow } else { Sharing::Shared };
-        let mut bench = Bench::new(Config { sharing, max_flows, ..Config::default() });
+        let mut bench = Bench::new(Config { sharing, max_flows, max_flows_per_source, max_sockets, ..Config::default() });
         let paths: Vec<PathId> = [0, 0, 1]
             .map(|domain| bench.endpoint.add_path(PathConfig { domain: DomainId(domain), ..path_config() }))
             .to_vec();
@@ -132,7 +134,10 @@ proptest! {
             match step {
                 Step::Request { path, client, target: t, ident, seq } => {
                     let client = format!("10.0.0.{}", client + 1);
-                    let _ = bench.packet_on(paths[path], &echo(&client, &target(t), ident, seq));
+                    let verdict = bench.packet_on(paths[path], &echo(&client, &target(t), ident, seq));
+                    if verdict != Verdict::Forwarded {
+                        continue;
+                    }
                     let socket = bench.tried.last().unwrap().socket;
                     asked.insert((socket, ip(&target(t)), seq), (path / 2, ip(&client), ident));
                 }
@@ -194,7 +199,7 @@ proptest! {
                 Step::Descriptors(left) => bench.descriptors_left = left,
             }
             prop_assert!(balanced(&bench.endpoint));
-            prop_assert!(bench.endpoint.flows() <= max_flows);
+            prop_assert!(bench.endpoint.flows() <= max_flows && bench.idents.len() <= max_sockets);
             prop_assert_eq!(bench.endpoint.sockets(), bench.idents.len());
         }
         bench.advance(Duration::from_secs(61));

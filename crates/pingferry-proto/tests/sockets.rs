@@ -110,6 +110,61 @@ fn flows_never_exceed_the_cap_and_the_oldest_gives_way() {
 }
 
 #[test]
+fn a_sweep_costs_nobody_else() {
+    let mut bench = Bench::new(Config { max_flows: 100, max_flows_per_source: 60, ..Config::default() });
+    let steady = bench.send(&echo("10.0.0.3", TARGET, 1, 1));
+    for host in 0..1000 {
+        bench.send(&echo(CLIENT, &format!("198.18.{}.{}", host / 250, 1 + host % 250), 7, 1));
+    }
+    assert_eq!(bench.endpoint.flows(), 61, "the sweeper stays at its own cap");
+    for client in 10..110 {
+        bench.send(&echo(&format!("10.0.0.{client}"), TARGET, 1, 1));
+        assert!(bench.endpoint.flows() <= 100);
+    }
+    let counters = bench.endpoint.counters();
+    assert_eq!(counters.flows_evicted, 940 + 61, "and gives up its flows when others need them");
+    let reply = bench.reply_to(&steady);
+    assert_eq!(bench.answer(steady.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+}
+
+#[test]
+fn at_the_cap_of_sockets_flows_share_or_are_refused() {
+    let mut bench = Bench::new(Config { max_sockets: 2, ..Config::default() });
+    for ident in 0..40 {
+        let verdict = bench.packet(&echo(CLIENT, TARGET, ident, 1));
+        let expected = if ident < 2 { Verdict::Forwarded } else { Verdict::Dropped(DropReason::NoSocket) };
+        assert_eq!(verdict, expected);
+        bench.send(&echo(CLIENT, &format!("192.0.2.{}", 10 + ident), ident, 1));
+    }
+    assert_eq!((bench.opened.len(), bench.endpoint.flows()), (2, 42));
+    let told = bench.delivered.iter().filter(|(_, packet)| parse(packet).payload[..2] == [3, 13]);
+    assert_eq!(told.count(), 38);
+    for sent in bench.sent.clone() {
+        let reply = bench.reply_to(&sent);
+        let from = sent.transmit.header.destination.to_string();
+        assert_eq!(bench.answer(sent.transmit.socket, &from, &reply), Verdict::Forwarded);
+    }
+}
+
+#[test]
+fn when_descriptors_run_out_flows_share_what_there_is() {
+    let mut bench = Bench::new(Config::default());
+    bench.descriptors_left = 1;
+    bench.send(&echo(CLIENT, TARGET, 0, 1));
+    for ident in 0..40 {
+        // The first one learns that there are no more, the others and its own second packet share.
+        let target = format!("192.0.2.{}", 10 + ident);
+        let _ = bench.packet(&echo(CLIENT, &target, ident, 1));
+        bench.send(&echo(CLIENT, &target, ident, 2));
+    }
+    assert_eq!(bench.endpoint.counters().request_drops[DropReason::NoSocket], 1);
+    assert_eq!(bench.opened.len(), 1);
+    bench.advance(Duration::from_secs(61));
+    bench.advance(Duration::from_secs(11));
+    assert_eq!((bench.endpoint.flows(), bench.endpoint.sockets()), (0, 0));
+}
+
+#[test]
 fn without_descriptors_old_flows_go_on_and_new_ones_are_told() {
     let mut bench = Bench::new(Config::default());
     bench.descriptors_left = 1;
