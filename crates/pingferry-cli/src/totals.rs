@@ -13,7 +13,7 @@ pub(crate) fn text(totals: &Totals) -> String {
     let _ = write!(
         text,
         "packets in {}, requests sent {}, answers in {}, answers returned {}, own errors {}\n\
-         flows opened {}, expired {}, evicted {}, alive {}; sockets open {}\n",
+         flows opened {}, expired {}, evicted {}, alive {}; sockets open {}; fragments held {}; receive overflows {}\n",
         c.packets,
         c.requests_sent,
         c.answers,
@@ -24,6 +24,8 @@ pub(crate) fn text(totals: &Totals) -> String {
         c.flows_evicted,
         totals.flows,
         totals.sockets,
+        c.fragments_held,
+        totals.receive_overflows,
     );
     for (what, drops) in [("requests", &c.request_drops), ("answers", &c.answer_drops)] {
         let _ = write!(text, "{what} dropped {}", drops.total());
@@ -52,6 +54,8 @@ pub(crate) fn json(totals: &Totals) -> Value {
         "flows_evicted": c.flows_evicted,
         "flows_alive": totals.flows,
         "sockets_open": totals.sockets,
+        "fragments_held": c.fragments_held,
+        "receive_overflows": totals.receive_overflows,
         "request_drops": drops(&c.request_drops),
         "answer_drops": drops(&c.answer_drops),
     })

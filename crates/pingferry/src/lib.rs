@@ -34,4 +34,4 @@ pub use pingferry_proto::{
     Config as CoreConfig, Counters, DomainId, DropReason, Drops, Family, PathConfig, Policy, Sharing,
 };
 pub use pingferry_sys::tun::Tun;
-pub use proxy::{Proxy, Stopper, Totals};
+pub use proxy::{Control, Proxy, Totals};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
-use pingferry_proto::{Class, Counters, Family, PathConfig};
+use pingferry_proto::{Class, Counters, Family, PathConfig, Policy};
 use pingferry_sys::ping::PingSocket;
 use pingferry_sys::preflight::default_source_address;
 use pingferry_sys::tun::Tun;
@@ -23,14 +23,14 @@ use crate::{Closed, Config, OpenError, RunError};
 #[derive(Debug)]
 pub struct Proxy {
     workers: Vec<JoinHandle<Result<Totals, RunError>>>,
-    stopper: Stopper,
+    control: Control,
     gateway_v4: Option<IpAddr>,
     gateway_v6: Option<IpAddr>,
 }
 
-/// Stops a proxy from any thread, for example one that handles signals.
+/// Stops a proxy or changes its policy, from any thread, for example one that handles signals.
 #[derive(Clone, Debug)]
-pub struct Stopper(Arc<[Line]>);
+pub struct Control(Arc<[Line]>);
 
 /// The way to a worker's ear.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct Totals {
     pub flows: usize,
     /// Sockets that are open.
     pub sockets: usize,
+    /// Answers that the kernel dropped because a socket's receive buffer was full (`SK_MEMINFO_DROPS`).
+    pub receive_overflows: u64,
 }
 
 impl Proxy {
@@ -74,20 +76,20 @@ impl Proxy {
 
         let made: io::Result<Vec<(Line, Worker)>> = (0..config.workers.max(1)).map(|_| make_worker(&config)).collect();
         let (lines, workers): (Vec<Line>, Vec<Worker>) = made?.into_iter().unzip();
-        let stopper = Stopper(lines.into());
+        let control = Control(lines.into());
         let start = |(number, worker): (usize, Worker)| {
-            let stop_all = StopAll(stopper.clone());
+            let stop_all = StopAll(control.clone());
             Builder::new().name(format!("pingferry-{number}")).spawn(move || {
                 let _stop_all = stop_all;
                 worker.run()
             })
         };
         let workers: io::Result<Vec<_>> = workers.into_iter().enumerate().map(start).collect();
-        Ok(Self { workers: workers?, stopper, gateway_v4, gateway_v6 })
+        Ok(Self { workers: workers?, control, gateway_v4, gateway_v6 })
     }
 
     /// Attaches a path of the embedding program. Packets for its clients are handed to `back`, which the worker calls and
-    /// which must not block.
+    /// which must not block. If it panics it is not called again, and what is for its clients is dropped and counted.
     ///
     /// Without a gateway address in `config`, pingferry's own ICMP errors come from the address it would ping from.
     ///
@@ -104,7 +106,7 @@ impl Proxy {
     /// # Errors
     /// The proxy has ended, or the kernel cannot watch the device.
     pub fn attach_tun(&self, config: PathConfig, queues: impl IntoIterator<Item = Tun>) -> io::Result<()> {
-        let lines = self.stopper.0.iter().cycle();
+        let lines = self.control.0.iter().cycle();
         queues
             .into_iter()
             .zip(lines)
@@ -125,12 +127,12 @@ impl Proxy {
     /// # Errors
     /// The proxy has ended.
     pub fn totals(&self) -> Result<Totals, Closed> {
-        self.stopper.0.iter().map(|line| line.ask(Command::Totals)).sum()
+        self.control.0.iter().map(|line| line.ask(Command::Totals)).sum()
     }
 
-    /// What stops this proxy.
-    pub fn stopper(&self) -> Stopper {
-        self.stopper.clone()
+    /// What stops this proxy and changes its policy while someone [waits](Self::wait) for it.
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Waits until the proxy is stopped or ends by itself.
@@ -147,7 +149,7 @@ impl Proxy {
     /// # Errors
     /// Why it had ended by itself before.
     pub fn close(self) -> Result<Totals, RunError> {
-        self.stopper.stop();
+        self.control.stop();
         self.wait()
     }
 
@@ -158,7 +160,7 @@ impl Proxy {
 
     /// The worker of a domain. Flows that move from path to path must not leave it.
     fn line_of(&self, config: &PathConfig) -> Result<&Line, Closed> {
-        let lines = &self.stopper.0;
+        let lines = &self.control.0;
         lines.get(config.domain.0 as usize % lines.len()).ok_or(Closed)
     }
 
@@ -175,13 +177,21 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.stopper.stop();
+        self.control.stop();
         // Why they ended was for `wait` to say; a panic was printed when it happened.
         self.workers.drain(..).for_each(|worker| drop(worker.join()));
     }
 }
 
-impl Stopper {
+impl Control {
+    /// Changes who may ping what. When this returns, every worker follows the new policy; flows stay.
+    ///
+    /// # Errors
+    /// The proxy has ended.
+    pub fn set_policy(&self, policy: &Policy) -> Result<(), Closed> {
+        self.0.iter().try_for_each(|line| line.ask(|done| Command::SetPolicy { policy: policy.clone(), done }))
+    }
+
     /// Stops the proxy, whose [`wait`](Proxy::wait) then returns. Does nothing if it has ended.
     pub fn stop(&self) {
         for line in self.0.iter() {
@@ -206,7 +216,7 @@ impl Line {
 }
 
 /// Held by each worker: however one ends, the others end too.
-struct StopAll(Stopper);
+struct StopAll(Control);
 
 impl Drop for StopAll {
     fn drop(&mut self) {
@@ -227,6 +237,7 @@ impl Sum for Totals {
             sum.counters += &totals.counters;
             sum.flows += totals.flows;
             sum.sockets += totals.sockets;
+            sum.receive_overflows += totals.receive_overflows;
             sum
         })
     }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use pingferry::{Config, CoreConfig, DomainId, DropReason, OpenError, Path, PathConfig, Policy, Proxy, SendError};
-use pingferry_lab::{Host, isolated};
+use pingferry_lab::{Host, eventually, isolated};
 use pingferry_proto::wire::{Echo, IpPacket, echo_request};
 use pingferry_sys::namespace::Netns;
 
@@ -19,7 +19,7 @@ fn echo(source: &str, destination: &str, ident: u16, payload: &[u8]) -> Vec<u8> 
 
 /// A proxy that may ping loopback.
 fn open() -> Proxy {
-    let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()] };
+    let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap(), "allow ::1".parse().unwrap()] };
     let core = CoreConfig { policy, ..CoreConfig::default() };
     Proxy::open(Config { core, ..Config::default() }).unwrap()
 }
@@ -72,7 +72,7 @@ fn a_full_batch_crosses_without_loss() {
 #[test]
 fn several_workers_share_the_domains() {
     isolated(|| {
-        let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap()] };
+        let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap()] };
         let core = CoreConfig { policy, ..CoreConfig::default() };
         let proxy = Proxy::open(Config { core, workers: 2, ..Config::default() }).unwrap();
         let (back, answers) = channel();
@@ -115,11 +115,11 @@ fn paths_end_with_their_handle_and_with_the_proxy() {
         second.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
         second_answers.recv_timeout(PATIENCE).unwrap();
 
-        let stopper = proxy.stopper();
-        stopper.stop();
+        let control = proxy.control();
+        control.stop();
         proxy.wait().unwrap();
         assert_eq!(second.send(b""), Err(SendError::Closed));
-        stopper.stop();
+        control.stop();
     });
 }
 
@@ -141,6 +141,23 @@ fn a_flood_fills_the_queue_but_never_blocks() {
         let refused = (0..5000).find_map(|_| path.send(b"").err());
         assert_eq!(refused, Some(SendError::Full));
         drop(go_on);
+    });
+}
+
+#[test]
+fn a_callback_that_panics_harms_its_own_path_only() {
+    isolated(|| {
+        let proxy = open();
+        let panicking = proxy.attach(PathConfig::default(), |_: &[u8]| panic!("in the callback")).unwrap();
+        let (path, answers) = attach(&proxy);
+        for ident in [1, 2] {
+            panicking.send(&echo("10.0.0.2", "127.0.0.1", ident, b"")).unwrap();
+            path.send(&echo("10.0.0.3", "127.0.0.1", ident, b"")).unwrap();
+            answers.recv_timeout(PATIENCE).unwrap();
+        }
+        eventually("all answers to come", || Ok(proxy.totals()?.counters.answers == 4)).unwrap();
+        let totals = proxy.close().unwrap();
+        assert_eq!(totals.counters.answer_drops[DropReason::DeliveryFailed], 1);
     });
 }
 

@@ -2,8 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+
+use tracing::error;
 
 use super::Ingress;
 use crate::SendError;
@@ -49,7 +52,8 @@ impl Drop for Path {
 pub(crate) struct ChannelIngress<F> {
     queue: Receiver<Box<[u8]>>,
     wake: Arc<Wake>,
-    back: F,
+    /// `None` after it panicked: what it left behind is not to be trusted.
+    back: Option<F>,
 }
 
 /// Both ends of a path whose packets go back to `back`.
@@ -57,7 +61,7 @@ pub(crate) fn channel<F: FnMut(&[u8]) + Send>(back: F) -> io::Result<(Path, Chan
     let (sender, receiver) = sync_channel(QUEUE);
     let wake = Arc::new(Wake::new()?);
     let path = Path { queue: Some(sender), wake: Arc::clone(&wake) };
-    Ok((path, ChannelIngress { queue: receiver, wake, back }))
+    Ok((path, ChannelIngress { queue: receiver, wake, back: Some(back) }))
 }
 
 impl<F> AsFd for ChannelIngress<F> {
@@ -88,7 +92,11 @@ impl<F: FnMut(&[u8]) + Send> Ingress for ChannelIngress<F> {
     }
 
     fn deliver(&mut self, packet: &[u8]) -> io::Result<()> {
-        (self.back)(packet);
+        let back = self.back.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        if catch_unwind(AssertUnwindSafe(|| back(packet))).is_err() {
+            self.back = None;
+            error!("the callback of a path panicked; the path gets no more packets");
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 use std::io;
 use std::sync::mpsc::SyncSender;
 
-use pingferry_proto::PathConfig;
+use pingferry_proto::{PathConfig, Policy};
 
 use crate::Totals;
 use crate::ingress::Ingress;
@@ -13,6 +13,8 @@ pub(crate) enum Command {
     Attach { config: PathConfig, ingress: Box<dyn Ingress>, done: SyncSender<io::Result<()>> },
     /// Serve each connection of a listener as a path.
     Listen { config: PathConfig, listener: UnixIngress, done: SyncSender<io::Result<()>> },
+    /// Follow another policy.
+    SetPolicy { policy: Policy, done: SyncSender<()> },
     /// Say what happened so far.
     Totals(SyncSender<Totals>),
     /// End.

@@ -136,6 +136,7 @@ impl Worker {
             match command {
                 Command::Attach { config, ingress, done } => _ = done.send(self.attach(config, ingress)),
                 Command::Listen { config, listener, done } => _ = done.send(self.listen(config, listener)),
+                Command::SetPolicy { policy, done } => _ = done.send(self.endpoint.set_policy(policy)),
                 Command::Totals(done) => _ = done.send(self.totals()),
                 Command::Stop => return ControlFlow::Break(()),
             }
@@ -155,6 +156,7 @@ impl Worker {
             counters: self.endpoint.counters().clone(),
             flows: self.endpoint.flows(),
             sockets: self.endpoint.sockets(),
+            receive_overflows: self.sockets.receive_overflows(),
         }
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Sockets {
     /// The sockets with something queued.
     queued: Vec<SocketId>,
     batch: SendBatch,
+    /// What sockets lost that are closed now.
+    overflows_before: u64,
 }
 
 struct OpenSocket {
@@ -32,7 +34,7 @@ struct OpenSocket {
 
 impl Sockets {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, open: Vec::new(), queued: Vec::new(), batch: SendBatch::new() }
+        Self { config, open: Vec::new(), queued: Vec::new(), batch: SendBatch::new(), overflows_before: 0 }
     }
 
     /// Opens the socket an endpoint asked for, and returns its identifier.
@@ -53,9 +55,14 @@ impl Sockets {
 
     pub(crate) fn close(&mut self, id: SocketId) {
         debug!(index = id.index(), "ping socket closed");
-        if let Some(place) = self.open.get_mut(id.index()) {
-            *place = None;
+        if let Some(closed) = self.open.get_mut(id.index()).and_then(Option::take) {
+            self.overflows_before += closed.overflows();
         }
+    }
+
+    /// How many answers were lost because a receive buffer was full.
+    pub(crate) fn receive_overflows(&self) -> u64 {
+        self.open.iter().flatten().map(OpenSocket::overflows).sum::<u64>() + self.overflows_before
     }
 
     /// The socket with this index, if it is open.
@@ -96,6 +103,10 @@ impl Sockets {
 }
 
 impl OpenSocket {
+    fn overflows(&self) -> u64 {
+        self.socket.dropped().map_or(0, u64::from)
+    }
+
     /// Sends what is queued, in order; what the kernel refuses goes to `refused`.
     fn send(
         &mut self,
