@@ -7,20 +7,18 @@
 //! The way out is in `request`, the way back in `answer` and `error`; this file holds what they share.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::hash::RandomState;
 use std::time::Instant;
 
-use crate::destinations::{BASE_SLOTS, Destinations};
-use crate::flow::{DomainId, Flow, FlowId, FlowKey, LastRequest, PathId, SocketId};
+use crate::destinations::Destinations;
+use crate::flow::{PathId, SocketId};
 use crate::limit::Limiter;
 use crate::output::{Delivery, Output, Outputs};
 use crate::pool::SocketPool;
 use crate::reassembly::{GivenUp, Reassembly};
-use crate::seqset::SeqSet;
 use crate::table::FlowTable;
 use crate::wire::{IcmpError, IpHeader, emit_fragmented};
-use crate::{Config, Counters, DropReason, Family, LocalAddresses, PathConfig, Policy, Rate, originate};
+use crate::{Config, Counters, DropReason, LocalAddresses, PathConfig, Policy, Rate};
 
 /// How many flows [`Endpoint::handle_timeout`] closes in one call, so that packets need not wait for a million of them.
 const EXPIRIES_PER_CALL: usize = 1024;
@@ -58,9 +56,9 @@ pub struct Endpoint {
     /// An answer in the making; kept so that answers allocate nothing.
     pub(crate) message: Vec<u8>,
     identification: u32,
-    errors: Limiter,
+    pub(crate) errors: Limiter,
     pub(crate) requests: Limiter,
-    hasher: RandomState,
+    pub(crate) hasher: RandomState,
 }
 
 impl Endpoint {
@@ -163,107 +161,6 @@ impl Endpoint {
         self.sockets.open_sockets()
     }
 
-    /// Makes a flow. `None` if every socket there can be has a flow to this destination.
-    pub(crate) fn open_flow(
-        &mut self,
-        key: FlowKey,
-        path: PathId,
-        last_request: LastRequest,
-        now: Instant,
-    ) -> Option<FlowId> {
-        if let Some(victim) = self.victim(&key) {
-            self.close_flow(victim, now);
-            self.counters.flows_evicted += 1;
-        }
-        let preferred = self.preferred_slot(&key);
-        let seqs = SeqSet::new(last_request.seq);
-        let id = self.flows.insert(Flow { key, path, slot: preferred, seqs, last_request }, now)?;
-        let Some(slot) = self.destinations.occupy(id, preferred, &self.flows) else {
-            self.flows.remove(id);
-            return None;
-        };
-        let flow = self.flows.get_mut(id)?;
-        flow.slot = slot;
-        let socket = flow.socket();
-        self.sockets.join(socket, now);
-        self.counters.flows_opened += 1;
-        if !self.share(id, now) && self.sockets.is_wanting(socket) && self.sockets.is_full() {
-            self.close_flow(id, now);
-            return None;
-        }
-        Some(id)
-    }
-
-    /// Moves a flow whose socket is not there, and will not be soon, to one that is open and has no flow to its peer. Says
-    /// whether it has a socket to send from.
-    pub(crate) fn share(&mut self, id: FlowId, now: Instant) -> bool {
-        let Some((socket, peer)) = self.flows.get(id).map(|flow| (flow.socket(), flow.key.peer())) else {
-            return false;
-        };
-        if !self.sockets.is_wanting(socket) {
-            return true;
-        }
-        let is_free = |slot: &u16| self.destinations.find(peer, *slot, &self.flows).is_none();
-        let Some(slot) = self.sockets.open_slots(socket.class).find(is_free) else { return false };
-        self.destinations.vacate(id, &self.flows);
-        self.sockets.leave(socket, now);
-        let slot = self.destinations.occupy(id, slot, &self.flows).unwrap_or(slot);
-        if let Some(flow) = self.flows.get_mut(id) {
-            flow.slot = slot;
-            // What it asked before never left, or its socket would be open.
-            flow.seqs = SeqSet::new(flow.last_request.seq);
-        }
-        self.sockets.join(SocketId { slot, ..socket }, now);
-        true
-    }
-
-    /// The flow that has to give way to a new one: of its own source, if that has as many as it may have, or else, if there
-    /// are as many as there may be, of the source that has the most. So a sweep costs the sweeper only.
-    fn victim(&self, key: &FlowKey) -> Option<FlowId> {
-        if self.flows.count_of(key) >= self.config.max_flows_per_source {
-            self.flows.oldest_of(key)
-        } else if self.flows.len() >= self.config.max_flows {
-            self.flows.oldest_of_heaviest()
-        } else {
-            None
-        }
-    }
-
-    fn close_flow(&mut self, id: FlowId, now: Instant) {
-        self.destinations.vacate(id, &self.flows);
-        if let Some(flow) = self.flows.remove(id) {
-            self.sockets.leave(flow.socket(), now);
-        }
-    }
-
-    /// One pinger keeps one identifier across destinations (RFC 5508 REQ-1), and pingers are spread over the sockets.
-    fn preferred_slot(&self, key: &FlowKey) -> u16 {
-        let hash = self.hasher.hash_one((key.domain, key.source, key.ident));
-        u16::try_from(hash % u64::from(BASE_SLOTS)).unwrap_or(0)
-    }
-
-    /// Tells the sender of `original` about its fate, if the path can say so and the rate allows it.
-    pub(crate) fn originate(&mut self, now: Instant, path: PathId, error: IcmpError, original: &[u8]) {
-        let version = original.first().map(|byte| byte >> 4);
-        let family = if version == Some(4) { Family::V4 } else { Family::V6 };
-        let Some(gateway) = self.gateway(path, family) else { return };
-        let Some((header, message)) = originate::error_about(original, error, gateway) else { return };
-        let source = (self.domain(path), header.destination);
-        if self.errors.take(now, source) {
-            self.counters.errors_originated += 1;
-            self.deliver(path, header, &message, true);
-        }
-    }
-
-    fn domain(&self, path: PathId) -> DomainId {
-        self.paths.get(&path).map_or(DomainId::default(), |path| path.domain)
-    }
-
-    /// The address that pingferry's own errors come from on a path.
-    pub(crate) fn gateway(&self, path: PathId, family: Family) -> Option<IpAddr> {
-        self.paths.get(&path)?.gateway(family).or_else(|| self.local.speaker(family))
-    }
-
     /// Sends a packet to a path, in fragments if it is larger than the path's MTU.
     pub(crate) fn deliver(&mut self, path: PathId, header: IpHeader, message: &[u8], originated: bool) {
         let Some(config) = self.paths.get(&path) else { return };
@@ -282,8 +179,7 @@ impl Endpoint {
             self.counters.fragments_held -= fragments;
             self.counters.request_drops[reason] += fragments;
             if let (DropReason::ReassemblyTimeout, Some(first)) = (reason, first) {
-                let family = if first.first().is_some_and(|byte| byte >> 4 == 4) { Family::V4 } else { Family::V6 };
-                self.originate(now, path, IcmpError::reassembly_time_exceeded(family), &first);
+                self.originate(now, path, IcmpError::reassembly_time_exceeded, &first);
             }
         }
     }

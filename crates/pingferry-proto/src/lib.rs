@@ -13,6 +13,7 @@
 //! Every input gives an output or exactly one [`DropReason`]; nothing an input contains is an error or a panic.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod answer;
 mod config;
 mod counters;

@@ -1,8 +1,10 @@
 //! ICMP errors from pingferry itself.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
-use crate::flow::is_group;
+use crate::endpoint::Endpoint;
+use crate::flow::{DomainId, PathId, is_group};
 use crate::wire::{IcmpError, IpHeader, IpPacket, is_icmp_error, write_checksum};
 use crate::{DropReason, Family};
 
@@ -25,14 +27,38 @@ impl From<DropReason> for Refusal {
     }
 }
 
-/// The error about `original` that `gateway` sends to its source, as header and message. `None` if there must be no error about
-/// such a packet (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
-pub(crate) fn error_about(original: &[u8], error: IcmpError, gateway: IpAddr) -> Option<(IpHeader, Vec<u8>)> {
-    let packet = IpPacket::parse(original).ok().filter(deserves_error)?;
-    let family = packet.header.family();
+impl Endpoint {
+    /// Tells the sender of `original` about its fate, if there may be an error about such a packet (RFC 1122 §3.2.2,
+    /// RFC 4443 §2.4 (e)), somebody to say it, and the rate allows it.
+    pub(crate) fn originate(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        error: impl FnOnce(Family) -> IcmpError,
+        original: &[u8],
+    ) {
+        let Some(packet) = IpPacket::parse(original).ok().filter(deserves_error) else { return };
+        let family = packet.header.family();
+        let Some(gateway) = self.gateway(path, family) else { return };
+        let domain = self.paths.get(&path).map_or(DomainId::default(), |path| path.domain);
+        if self.errors.take(now, (domain, packet.header.source)) {
+            self.counters.errors_originated += 1;
+            let (header, message) = error_about(&packet, original, error(family), gateway);
+            self.deliver(path, header, &message, true);
+        }
+    }
+
+    /// The address that pingferry's own errors come from on a path.
+    pub(crate) fn gateway(&self, path: PathId, family: Family) -> Option<IpAddr> {
+        self.paths.get(&path)?.gateway(family).or_else(|| self.local.speaker(family))
+    }
+}
+
+/// The error about a packet that `gateway` sends to its source, as header and message.
+fn error_about(packet: &IpPacket<'_>, original: &[u8], error: IcmpError, gateway: IpAddr) -> (IpHeader, Vec<u8>) {
     // As much of the original as fits in the size every host takes (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)), headers of
     // the error included.
-    let (quote_len, traffic_class) = match family {
+    let (quote_len, traffic_class) = match packet.header.family() {
         // The service asked for, with precedence 6, internetwork control (RFC 1812 §4.3.2.5).
         Family::V4 => (576 - 20 - 8, 0xc0 | packet.header.traffic_class & 0x1e),
         Family::V6 => (1280 - 40 - 8, 0),
@@ -42,7 +68,7 @@ pub(crate) fn error_about(original: &[u8], error: IcmpError, gateway: IpAddr) ->
     error.emit(&mut message);
     message.extend_from_slice(original.get(..quote_len).unwrap_or(original));
     write_checksum(header.source, header.destination, &mut message);
-    Some((header, message))
+    (header, message)
 }
 
 fn deserves_error(packet: &IpPacket<'_>) -> bool {

@@ -104,9 +104,7 @@ impl Policy {
         };
         let by_rule = self.rules.iter().enumerate().find(|(_, rule)| decides(rule));
         match (by_rule, refused) {
-            (Some((index, rule)), _) => {
-                Decision { allowed: rule.action == Action::Allow, by: DecidedBy::Rule(index) }
-            }
+            (Some((index, rule)), _) => Decision { allowed: rule.action == Action::Allow, by: DecidedBy::Rule(index) },
             (None, None) => Decision { allowed: true, by: DecidedBy::Host },
             (None, Some((what, block))) => Decision { allowed: false, by: DecidedBy::Refused { what, block } },
         }
@@ -120,16 +118,6 @@ fn refused(destination: IpAddr, is_group: bool) -> Option<(&'static str, IpNet)>
 }
 
 impl Rule {
-    /// A rule that allows `destination` to every source.
-    pub fn allow(destination: IpNet) -> Self {
-        Self { action: Action::Allow, destination, source: None }
-    }
-
-    /// A rule that denies `destination` to every source.
-    pub fn deny(destination: IpNet) -> Self {
-        Self { action: Action::Deny, destination, source: None }
-    }
-
     fn matches(&self, source: IpAddr, destination: IpAddr) -> bool {
         self.destination.contains(&destination) && self.source.is_none_or(|prefix| prefix.contains(&source))
     }

@@ -64,7 +64,7 @@ impl Endpoint {
     fn refuse(&mut self, now: Instant, path: PathId, refusal: Refusal, packet: &[u8]) -> Verdict {
         self.counters.request_drops[refusal.reason] += 1;
         if let Some(error) = refusal.error {
-            self.originate(now, path, error, packet);
+            self.originate(now, path, |_| error, packet);
         }
         Verdict::Dropped(refusal.reason)
     }

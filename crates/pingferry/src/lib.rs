@@ -31,7 +31,8 @@ pub use error::{Closed, OpenError, RunError, SendError};
 pub use ingress::channel::Path;
 pub use ingress::unix::UnixIngress;
 pub use pingferry_proto::{
-    Config as CoreConfig, Counters, DomainId, DropReason, Drops, Family, PathConfig, Policy, Sharing,
+    Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, ParseRuleError,
+    PathConfig, Policy, Rule, Sharing,
 };
 pub use pingferry_sys::tun::Tun;
 pub use proxy::{Control, Proxy, Totals};

@@ -24,7 +24,10 @@ fn the_default_refuses_what_is_not_one_other_host() {
         ("::ffff:192.0.2.1", "IPv4-mapped"),
     ] {
         let Decision { allowed, by } = decide(&Policy::default(), "10.0.0.1", destination);
-        assert!(!allowed && matches!(by, DecidedBy::Refused { what: said, .. } if said == what), "{destination}: {by:?}");
+        assert!(
+            !allowed && matches!(by, DecidedBy::Refused { what: said, .. } if said == what),
+            "{destination}: {by:?}"
+        );
     }
     for destination in ["192.0.2.1", "10.0.0.1", "223.255.255.255", "2001:db8::1", "fe80::1", "fd00::1"] {
         let decision = decide(&Policy::default(), "10.0.0.9", destination);
