@@ -3,37 +3,48 @@
 //! Looking at the machine (`gather`), what was found (`report`), what mends it (`mend`) and how a person reads it
 //! (`text`) are apart, so that all but the looking is tested on made-up machines.
 
+mod decide;
 mod gather;
 mod mend;
 mod report;
 mod text;
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::config::{File, FileArg};
+use crate::failure::{Failure, PERMISSION};
 use mend::Mend;
 use report::Report;
-
-/// Neither family can ping (`EX_NOPERM` of sysexits.h).
-const NO_PING: u8 = 77;
 
 /// Options of `pingferry check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
     /// Report as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[arg(long, conflicts_with = "destination")]
+    json: bool,
+    #[command(flatten)]
+    question: decide::Question,
+    #[command(flatten)]
+    file: FileArg,
 }
 
-/// Reports on standard output. The exit code is 0 when at least one family can ping, otherwise 77.
-pub(crate) fn check(args: &CheckArgs) -> u8 {
+/// Reports on standard output. The exit code is 0 when at least one family can ping, otherwise 77; asked about the policy,
+/// 0 when it allows, otherwise 1.
+pub(crate) fn check(args: &CheckArgs, file: Option<&File>) -> Result<ExitCode, Failure> {
+    if let Some(destination) = args.question.destination {
+        let (allowed, told) = args.question.answer(destination, file)?;
+        println!("{told}");
+        return Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let report = gather::report();
     let mends = mend::mends(&report);
     let written = if args.json { json(&report, &mends) } else { text::render(&report, &mends) };
     // Whoever closed the output does not want to read of it, and the exit code tells all the same.
     let _ = io::stdout().write_all(written.as_bytes());
-    if report.works() { 0 } else { NO_PING }
+    Ok(if report.works() { ExitCode::SUCCESS } else { ExitCode::from(PERMISSION) })
 }
 
 /// One line on why neither family can ping and what mends it, given the errors of opening the ping sockets.

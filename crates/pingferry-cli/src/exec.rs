@@ -17,12 +17,14 @@ use pingferry_sys::child::{Child, Line};
 use pingferry_sys::namespace::{allow_ping, keep_network_capabilities, unshare_as_self};
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
 use pingferry_sys::preflight;
+use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::TunConfig;
 use rustix::process::{Pid, Signal, kill_process};
 use tracing::debug;
 
 use crate::failure::Failure;
 use crate::options::ProxyArgs;
+use crate::sandbox::SandboxArgs;
 use crate::signals;
 
 /// As a shell says it: the command was found but cannot be executed, or was not found.
@@ -33,19 +35,22 @@ const NOT_FOUND: u8 = 127;
 pub(crate) struct ExecArgs {
     #[command(flatten)]
     proxy: ProxyArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {
-    let config = args.proxy.config()?;
+    let config = args.proxy.config(None)?;
     // What is not an echo request has no way out: programs are to fail at once instead of hanging.
     let path_config = PathConfig { prohibit_others: true, ..args.proxy.path_config()? };
     // Forked first, while this process has one thread.
     let child = Child::fork(|line| become_command(line, &args.command)).map_err(|error| no_namespace(&error))?;
     let (fd, mtu) = child.line().receive_fd().map_err(|error| no_namespace(&error))?;
     let tun = Tun::from_fd(fd).map_err(|error| Failure::runtime(error.to_string()))?;
+    args.sandbox.confine(&Sandbox { child: Some(child.pid()), ..Sandbox::default() });
 
     let proxy = Proxy::open(config)?;
     let attached = proxy.attach_tun(PathConfig { mtu: mtu as usize, ..path_config }, [tun]);

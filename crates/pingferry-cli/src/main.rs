@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod config;
 mod demo;
 mod exec;
 mod failure;
 mod log;
 mod options;
 mod run;
+mod sandbox;
 mod signals;
 mod totals;
 
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Refused;
 use crate::failure::Failure;
 use crate::log::LogArgs;
 
@@ -44,9 +47,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
+    let (cli, configuration) = match config::parse(std::env::args_os().collect()) {
+        Ok(parsed) => parsed,
+        Err(Refused::Told(failure)) => return failure.report(),
+        Err(Refused::Usage(error)) => {
             // Nobody is left to be told if this cannot be printed.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS };
@@ -54,8 +58,8 @@ fn main() -> ExitCode {
     };
     cli.log.start();
     let ended = match cli.command {
-        Command::Check(args) => Ok(check::check(&args).into()),
-        Command::Run(args) => run::run(&args, &cli.log),
+        Command::Check(args) => check::check(&args, configuration.file.as_ref()),
+        Command::Run(args) => run::run(&args, &cli.log, configuration),
         Command::Exec(args) => exec::exec(&args),
         Command::Demo => demo::demo(),
     };

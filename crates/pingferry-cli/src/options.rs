@@ -1,14 +1,18 @@
 //! The options of every command that opens a proxy.
 
+mod policy;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
-use pingferry::{Config, CoreConfig, PathConfig, Policy, Sharing};
+use pingferry::{Config, CoreConfig, PathConfig, Rate, Sharing};
 use pingferry_sys::netlink::Netlink;
 
+pub(crate) use self::policy::PolicyArgs;
+use crate::config::File;
 use crate::failure::Failure;
 
 #[derive(Args)]
@@ -33,17 +37,35 @@ pub(crate) struct ProxyArgs {
     /// Whether flows to different destinations share a socket
     #[arg(long, value_name = "HOW", default_value = "shared", env = "PINGFERRY_SOCKETS")]
     sockets: Sockets,
-    /// Keep at most this many flows; at one more, the one that was idle longest gives way
+    /// Keep at most this many flows; at one more, the source that has the most gives up its oldest
     #[arg(long, value_name = "N", default_value = "262144", env = "PINGFERRY_MAX_FLOWS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_flows: u32,
+    /// Keep at most this many flows of one source; at one more, its oldest gives way [default: no cap of its own]
+    #[arg(long, value_name = "N", env = "PINGFERRY_MAX_FLOWS_PER_SOURCE")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    max_flows_per_source: Option<u32>,
+    /// Open at most this many ping sockets; pingers of one host need one each [default: as descriptors allow]
+    #[arg(long, value_name = "N", env = "PINGFERRY_MAX_SOCKETS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    max_sockets: Option<u32>,
+    /// Send at most this many requests a second in all, with bursts of as many [default: no limit]
+    #[arg(long, value_name = "N", env = "PINGFERRY_RATE")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Send at most this many requests a second of one source, with bursts of as many [default: no limit]
+    #[arg(long, value_name = "N", env = "PINGFERRY_RATE_PER_SOURCE")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    rate_per_source: Option<u32>,
+    /// Take only packets from this source, others are spoofed; repeatable [default: from any]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_cidr, env = "PINGFERRY_SOURCE")]
+    source: Vec<IpNet>,
     /// After a packet, look for the next one for this long before sleeping: faster answers, more processor time
     #[arg(long, value_name = "DURATION", default_value = "0s", env = "PINGFERRY_BUSY_POLL")]
     #[arg(value_parser = humantime::parse_duration)]
     busy_poll: Duration,
-    /// Allow destinations that are refused by default: loopback, unspecified, multicast, broadcast; repeatable
-    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_cidr, env = "PINGFERRY_ALLOW")]
-    allow: Vec<IpNet>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -53,8 +75,8 @@ enum Sockets {
 }
 
 impl ProxyArgs {
-    /// The proxy's configuration.
-    pub(crate) fn config(&self) -> Result<Config, Failure> {
+    /// The proxy's configuration, with the rules of a configuration file behind its own.
+    pub(crate) fn config(&self, file: Option<&File>) -> Result<Config, Failure> {
         let core = CoreConfig {
             idle_timeout: self.idle_timeout,
             sharing: match self.sockets {
@@ -62,7 +84,11 @@ impl ProxyArgs {
                 Sockets::PerFlow => Sharing::PerFlow,
             },
             max_flows: self.max_flows as usize,
-            policy: Policy { allow: self.allow.clone() },
+            max_flows_per_source: self.max_flows_per_source.map_or(usize::MAX, |max| max as usize),
+            max_sockets: self.max_sockets.map_or(usize::MAX, |max| max as usize),
+            rate: self.rate.map(per_second),
+            rate_per_source: self.rate_per_source.map(per_second),
+            policy: self.policy.policy(file),
             ..CoreConfig::default()
         };
         Ok(Config {
@@ -86,7 +112,7 @@ impl ProxyArgs {
 
     /// What all paths have in common.
     pub(crate) fn path_config(&self) -> Result<PathConfig, Failure> {
-        let mut config = PathConfig::default();
+        let mut config = PathConfig { sources: self.source.clone(), ..PathConfig::default() };
         for gateway in &self.gateway {
             let replaced = match gateway {
                 IpAddr::V4(gateway) => config.gateway_v4.replace(*gateway).map(IpAddr::V4),
@@ -99,6 +125,10 @@ impl ProxyArgs {
         }
         Ok(config)
     }
+}
+
+fn per_second(rate: u32) -> Rate {
+    Rate { per_second: rate, burst: rate }
 }
 
 /// A prefix; an address alone is the prefix of that one host.

@@ -4,29 +4,41 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{ArgGroup, Args};
+use clap::Args;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use pingferry::{Config, DomainId, PathConfig, Proxy, Tun, UnixIngress};
+use pingferry::{Config, CoreConfig, DomainId, PathConfig, Proxy, Rate, Tun, UnixIngress};
 use pingferry_sys::child::in_child;
 use pingferry_sys::namespace::Netns;
-use pingferry_sys::preflight::raise_descriptor_limit;
+use pingferry_sys::preflight::{PING_GROUP_RANGE, raise_descriptor_limit};
+use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::TunConfig;
 
+use crate::config::{Configuration, File, FileArg, Reload};
 use crate::failure::Failure;
 use crate::log::{LogArgs, LogFormat};
 use crate::options::{ProxyArgs, parse_cidr};
+use crate::sandbox::SandboxArgs;
 use crate::{signals, totals};
 
 /// A burst of a few thousand packets waits rather than being lost before it is read.
 const QUEUE_LENGTH: u32 = 10_000;
 
 #[derive(Args)]
-#[command(group(ArgGroup::new("ingress").args(["tun", "unix"]).required(true).multiple(true)))]
 pub(crate) struct RunArgs {
+    #[command(flatten)]
+    file: FileArg,
+    /// Print all that flags, environment, file and defaults come to, as a configuration file, and exit
+    #[arg(long, help_heading = "Configuration")]
+    print_config: bool,
+    /// Check all of it without opening anything, and exit: with 0, or with 64 and one line that says what is wrong
+    #[arg(long, help_heading = "Configuration")]
+    check: bool,
     #[command(flatten)]
     ingress: IngressArgs,
     #[command(flatten)]
     proxy: ProxyArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
     /// Serve with so many threads, each with its own queue of the TUN device, flows and sockets
     #[arg(long, value_name = "N", default_value = "1", env = "PINGFERRY_WORKERS", help_heading = "Proxy")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -77,17 +89,40 @@ impl std::str::FromStr for Route {
     }
 }
 
-pub(crate) fn run(args: &RunArgs, log: &LogArgs) -> Result<ExitCode, Failure> {
-    let workers = usize::from(args.workers);
-    let mut config = Config { workers, ..args.proxy.config()? };
-    config.core.max_flows = config.core.max_flows.div_ceil(workers);
-    // Each pinger of one host needs a socket. What cannot be had is told when it is missed.
-    let _ = raise_descriptor_limit();
+pub(crate) fn run(args: &RunArgs, log: &LogArgs, configuration: Configuration) -> Result<ExitCode, Failure> {
+    if args.print_config {
+        print!("{}", configuration.to_toml(&args.proxy.policy.policy(configuration.file.as_ref())));
+        return Ok(ExitCode::SUCCESS);
+    }
+    args.ingress.check()?;
     let mut path_config = args.proxy.path_config()?;
     path_config.mtu = args.ingress.mtu.map_or(path_config.mtu, |mtu| mtu as usize);
+    if args.check {
+        println!("pingferry: the configuration is valid");
+        return Ok(ExitCode::SUCCESS);
+    }
+    serve(args, log, path_config, configuration.file)
+}
+
+fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<File>) -> Result<ExitCode, Failure> {
+    let workers = usize::from(args.workers);
+    let mut config = Config { workers, ..args.proxy.config(file.as_ref())? };
+    share_limits(&mut config.core, workers);
+    // Each pinger of one host needs a socket. What cannot be had is told when it is missed.
+    let _ = raise_descriptor_limit();
     // Before the proxy starts its thread: entering another user namespace needs a process with one.
     let tun = args.ingress.open_tun(workers)?;
     let listeners = args.ingress.listen()?;
+    args.sandbox.confine(&Sandbox {
+        readable: file
+            .as_ref()
+            .map_or_else(Vec::new, File::ways)
+            .into_iter()
+            .chain([PING_GROUP_RANGE.into()])
+            .collect(),
+        removable: args.ingress.unix.clone(),
+        ..Sandbox::default()
+    });
 
     let proxy = Proxy::open(config)?;
     let mut ready = Vec::new();
@@ -102,7 +137,8 @@ pub(crate) fn run(args: &RunArgs, log: &LogArgs) -> Result<ExitCode, Failure> {
         let attached = proxy.attach_unix(PathConfig { domain: DomainId(domain), ..path_config.clone() }, listener);
         attached.map_err(|error| Failure::runtime(format!("cannot serve {}: {error}", path.display())))?;
     }
-    signals::stop_at_signals(proxy.stopper())
+    let reload = file.map(|file| Reload { file, rules: args.proxy.policy.clone() });
+    signals::watch_signals(proxy.control(), reload)
         .map_err(|error| Failure::runtime(format!("cannot watch for signals: {error}")))?;
 
     println!("pingferry: ready: {}", ready.join(", "));
@@ -114,7 +150,23 @@ pub(crate) fn run(args: &RunArgs, log: &LogArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Each worker gets its part of what all may have together.
+fn share_limits(core: &mut CoreConfig, workers: usize) {
+    core.max_flows = core.max_flows.div_ceil(workers);
+    core.max_sockets = core.max_sockets.div_ceil(workers);
+    if let (Some(rate), Ok(workers)) = (&mut core.rate, u32::try_from(workers)) {
+        *rate = Rate { per_second: rate.per_second.div_ceil(workers), burst: rate.burst.div_ceil(workers) };
+    }
+}
+
 impl IngressArgs {
+    fn check(&self) -> Result<(), Failure> {
+        if self.tun.is_none() && self.unix.is_empty() {
+            return Err(Failure::usage("nothing to serve: give --tun NAME, --unix PATH or both"));
+        }
+        Ok(())
+    }
+
     /// The device's queues and its MTU.
     fn open_tun(&self, queues: usize) -> Result<Option<(Vec<Tun>, usize)>, Failure> {
         let Some(name) = &self.tun else { return Ok(None) };

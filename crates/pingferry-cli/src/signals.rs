@@ -1,18 +1,27 @@
 use std::io;
 use std::thread;
 
-use pingferry::Stopper;
+use pingferry::Control;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::{Signals, SignalsInfo};
 use signal_hook::low_level::siginfo::Cause;
 
-/// Stops the proxy at SIGINT and SIGTERM.
-pub(crate) fn stop_at_signals(stopper: Stopper) -> io::Result<()> {
+use crate::config::Reload;
+
+/// Stops the proxy at SIGINT and SIGTERM, and reloads at SIGHUP. With nothing to reload, SIGHUP ends the process as ever,
+/// as when its terminal is closed.
+pub(crate) fn watch_signals(control: Control, reload: Option<Reload>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    if reload.is_some() {
+        signals.add_signal(SIGHUP)?;
+    }
     thread::Builder::new().name("signals".into()).spawn(move || {
-        if signals.forever().next().is_some() {
-            stopper.stop();
+        for signal in signals.forever() {
+            match &reload {
+                Some(reload) if signal == SIGHUP => reload.reload(&control),
+                _ => return control.stop(),
+            }
         }
     })?;
     Ok(())

@@ -3,43 +3,10 @@
 
 mod support;
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
-
 use pingferry_lab::{isolated, require_tun};
-use pingferry_proto::wire::{Echo, IpPacket, echo_request, icmp_checksum};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use pingferry_proto::wire::{Echo, IpPacket, icmp_checksum};
+use support::client::{Client, echo};
 use support::*;
-
-struct Client(OwnedFd);
-
-impl Client {
-    fn connect(path: &Path) -> Self {
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
-        Self(socket)
-    }
-
-    fn send(&self, packet: &[u8]) {
-        rustix::net::send(&self.0, packet, SendFlags::empty()).unwrap();
-    }
-
-    /// The next packet; none if the connection is closed.
-    fn receive(&self) -> Vec<u8> {
-        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
-        assert_eq!(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).unwrap(), 1, "nothing came");
-        let mut buffer = vec![0; 70_000];
-        let (len, _) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty()).unwrap();
-        buffer.truncate(len);
-        buffer
-    }
-}
-
-fn echo(source: &str, destination: &str, ident: u16, payload: &[u8]) -> Vec<u8> {
-    echo_request(source.parse().unwrap(), destination.parse().unwrap(), ident, 1, payload)
-}
 
 #[test]
 fn echoes_cross_and_connections_are_paths_of_one_domain() {

@@ -8,6 +8,7 @@ pub mod netlink;
 mod option;
 pub mod ping;
 pub mod preflight;
+pub mod sandbox;
 pub mod tun;
 
 pub use asked::errno;

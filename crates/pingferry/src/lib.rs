@@ -32,7 +32,7 @@ pub use ingress::channel::Path;
 pub use ingress::unix::UnixIngress;
 pub use pingferry_proto::{
     Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, ParseRuleError,
-    PathConfig, Policy, Rule, Sharing,
+    PathConfig, Policy, Rate, Rule, Sharing,
 };
 pub use pingferry_sys::tun::Tun;
 pub use proxy::{Control, Proxy, Totals};

@@ -53,6 +53,13 @@ pub struct QueuedError<'a> {
 }
 
 impl<'a> QueuedError<'a> {
+    /// An error from the bytes that the kernel leaves for it: `msg_name`, `msg_control` and the data. It is what
+    /// [`ErrorBatch::iter`] does, open to whoever wants to try other bytes than a kernel writes.
+    #[doc(hidden)]
+    pub fn parse(name: &[u8], control: &[u8], body: &'a [u8]) -> Option<Self> {
+        Self::of(&Letter::new(name, control, body, false))
+    }
+
     fn of(letter: &Letter<'a>) -> Option<Self> {
         let error = letter.control.error?;
         let (quoted, extensions) = match usize::from(error.extensions_at) {

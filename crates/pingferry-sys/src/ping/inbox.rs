@@ -24,6 +24,13 @@ pub(super) struct Letter<'a> {
     pub(super) body: &'a [u8],
 }
 
+impl<'a> Letter<'a> {
+    /// From the bytes that the kernel left for a message.
+    pub(super) fn new(name: &[u8], control: &[u8], body: &'a [u8], truncated: bool) -> Self {
+        Self { address: address::parse(name), control: control::Received::parse(control), truncated, body }
+    }
+}
+
 /// Room for [`CAPACITY`] messages.
 pub(super) struct Inbox {
     buffer_size: usize,
@@ -73,11 +80,10 @@ impl Inbox {
     pub(super) fn iter(&self) -> impl Iterator<Item = Letter<'_>> {
         let buffers = self.buffers.chunks_exact(self.buffer_size);
         let parts = self.filled.iter().zip(self.envelopes.iter()).zip(buffers);
-        parts.take(self.count).map(|((filled, envelope), buffer)| Letter {
-            address: envelope.address.bytes().get(..filled.address).and_then(address::parse),
-            control: control::Received::parse(envelope.control.get(..filled.control).unwrap_or_default()),
-            truncated: filled.truncated,
-            body: buffer.get(..filled.body).unwrap_or(buffer),
+        parts.take(self.count).map(|((filled, envelope), buffer)| {
+            let name = envelope.address.bytes().get(..filled.address).unwrap_or_default();
+            let control = envelope.control.get(..filled.control).unwrap_or_default();
+            Letter::new(name, control, buffer.get(..filled.body).unwrap_or(buffer), filled.truncated)
         })
     }
 }

@@ -39,11 +39,13 @@ mod control;
 mod error_queue;
 mod inbox;
 mod mmsg;
+mod raw;
 mod receive;
 mod send;
 mod socket;
 
 pub use error_queue::{ErrorBatch, ErrorOrigin, QueuedError};
+pub use raw::{RawBatch, RawSocket};
 pub use receive::{Incoming, ReceiveBatch};
 pub use send::{Outgoing, SendBatch};
 pub use socket::{PingSocket, SocketOptions};

@@ -1,6 +1,6 @@
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use pingferry_proto::Family;
 
@@ -61,6 +61,14 @@ impl SendBatch {
         socket: &PingSocket,
         messages: impl IntoIterator<Item = Outgoing<'a>>,
     ) -> io::Result<usize> {
+        self.send_from(socket.as_fd(), messages)
+    }
+
+    pub(super) fn send_from<'a>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        messages: impl IntoIterator<Item = Outgoing<'a>>,
+    ) -> io::Result<usize> {
         let mut bodies = [IoSlice::new(&[]); CAPACITY];
         let mut count = 0;
         for ((envelope, body), message) in self.envelopes.iter_mut().zip(&mut bodies).zip(messages) {
@@ -75,7 +83,7 @@ impl SendBatch {
         for ((header, envelope), body) in headers.iter_mut().zip(self.envelopes.iter()).zip(&bodies) {
             *header = SendHeader::new(&envelope.address, body, &envelope.control);
         }
-        past_pending_errors(|| send(socket.as_fd(), headers))
+        past_pending_errors(|| send(socket, headers))
     }
 }
 

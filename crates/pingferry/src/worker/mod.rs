@@ -136,7 +136,10 @@ impl Worker {
             match command {
                 Command::Attach { config, ingress, done } => _ = done.send(self.attach(config, ingress)),
                 Command::Listen { config, listener, done } => _ = done.send(self.listen(config, listener)),
-                Command::SetPolicy { policy, done } => _ = done.send(self.endpoint.set_policy(policy)),
+                Command::SetPolicy { policy, done } => {
+                    self.endpoint.set_policy(policy);
+                    _ = done.send(());
+                }
                 Command::Totals(done) => _ = done.send(self.totals()),
                 Command::Stop => return ControlFlow::Break(()),
             }

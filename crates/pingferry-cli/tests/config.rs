@@ -1,0 +1,233 @@
+//! The policy and the configuration file, with the real program.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod support;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use pingferry_lab::{eventually, isolated};
+use rustix::process::{Pid, Signal, kill_process};
+use support::*;
+use tempfile::TempDir;
+
+/// A folder with a configuration file in it.
+struct Folder(TempDir);
+
+impl Folder {
+    fn with(text: &str) -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        folder.write(text);
+        folder
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("pingferry.toml")
+    }
+
+    /// Replaces the file as editors do.
+    fn write(&self, text: &str) {
+        let new = self.0.path().join("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, self.file()).unwrap();
+    }
+}
+
+/// Lets the client ping once, always as the same flow.
+fn ping(lab: &Lab, target: &str) -> String {
+    said(&lab.client.ping(&["-n", "-c", "1", "-W", "2", "-e", "7", target]).unwrap())
+}
+
+fn hang_up(running: &Running) {
+    kill_process(Pid::from_raw(running.id().try_into().unwrap()).unwrap(), Signal::HUP).unwrap();
+}
+
+#[test]
+fn what_a_rule_denies_is_answered_and_counted() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(
+            &[
+                ["--allow", "192.0.2.2 from 198.51.100.0/24"],
+                ["--deny", "192.0.2.0/24"],
+                ["--deny", "198.18.0.0/15 from 198.51.100.2"],
+                ["--deny", "2001:db8::/64"],
+            ]
+            .concat(),
+        );
+        assert!(ping(&lab, TARGET).contains("1 received"));
+        for denied in ["192.0.2.3", "198.18.0.1"] {
+            assert!(ping(&lab, denied).contains(&format!("From {FERRY} icmp_seq=1 Packet filtered")), "{denied}");
+        }
+        assert!(ping(&lab, TARGET_6).contains("Administratively prohibited"));
+        let totals = running.stop();
+        assert_eq!(totals["request_drops"]["destination_refused"], 3, "{totals}");
+        assert_eq!(totals["errors_originated"], 3, "{totals}");
+    });
+}
+
+#[test]
+fn a_hangup_changes_the_policy_and_keeps_the_flows() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let folder = Folder::with("workers = 1\n");
+        let log = folder.0.path().join("log");
+        let mut command = pingferry();
+        command.args(["run", "--tun", "ping0", "--netns", &lab.netns_path(), "--address", "198.51.100.2/32"]);
+        command.args(["--route", "default", "--workers", "2", "--config"]).arg(folder.file());
+        command.stderr(File::create(&log).unwrap());
+        let running = Running::start(&lab.ferry, &mut command);
+        let mut lines = 0;
+        let mut hang_up_until_logged = |text: &str, expected: &str| {
+            folder.write(text);
+            hang_up(&running);
+            eventually("the hangup to be logged", || {
+                Ok(fs::read_to_string(&log)?.lines().skip(lines).any(|line| line.contains(expected)))
+            })
+            .unwrap_or_else(|error| panic!("{error}: {}", fs::read_to_string(&log).unwrap()));
+            lines = fs::read_to_string(&log).unwrap().lines().count();
+        };
+
+        assert!(ping(&lab, TARGET).contains("1 received"));
+        hang_up_until_logged("policy = [\"deny 192.0.2.2\"]", "policy reloaded");
+        assert!(ping(&lab, TARGET).contains("Packet filtered"));
+        hang_up_until_logged("policy = [\n\"allow 192.0.2.2\",\n\"deny\"]", "at line 3: expected `allow DEST`");
+        assert!(ping(&lab, TARGET).contains("Packet filtered"), "the old policy stays");
+        hang_up_until_logged("policy = []\nidle_timeout = \"5s\"", "after a restart only: idle_timeout, workers");
+        assert!(ping(&lab, TARGET).contains("1 received"));
+
+        let totals = running.stop();
+        assert_eq!((&totals["flows_opened"], &totals["flows_alive"]), (&1.into(), &1.into()), "{totals}");
+        assert_eq!(totals["request_drops"]["destination_refused"], 2);
+    });
+}
+
+#[test]
+fn a_file_is_enough_to_run() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let folder = Folder::with(&format!(
+            "tun = \"ping0\"\nnetns = \"{}\"\naddress = [\"198.51.100.2/32\", \"2001:db8:1::2/128\"]\nroute = [\"default\"]\n",
+            lab.netns_path()
+        ));
+        let running = Running::start(&lab.ferry, pingferry().arg("run").env("PINGFERRY_CONFIG", folder.file()));
+        assert!(ping(&lab, TARGET).contains("1 received"));
+        assert!(ping(&lab, TARGET_6).contains("1 received"));
+        running.stop();
+    });
+}
+
+fn run(args: &[&str], env: &[(&str, &str)], file: &Path) -> Output {
+    pingferry().arg("run").args(args).arg("--config").arg(file).envs(env.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn flag_environment_file_default_is_the_order() {
+    let folder =
+        Folder::with("tun = \"t\"\nidle_timeout = \"2s\"\nroute = [\"10.0.0.0/8\"]\npolicy = [\"deny 10.0.0.3\"]");
+    let routes = [("PINGFERRY_ROUTE", "10.0.0.0/16,default")];
+    for (args, env, expected) in [
+        (&[][..], &[][..], "idle_timeout = \"2s\""),
+        (&[], &[("PINGFERRY_IDLE_TIMEOUT", "3s")], "idle_timeout = \"3s\""),
+        (&["--idle-timeout", "4s"], &[("PINGFERRY_IDLE_TIMEOUT", "3s")], "idle_timeout = \"4s\""),
+        (&["--idle-timeout", "4s"], &[], "idle_timeout = \"4s\""),
+        (&[], &[], "max_flows = 262144"),
+        (&[], &[], "route = [\"10.0.0.0/8\"]"),
+        (&[], &routes, "route = [\"10.0.0.0/16\", \"default\"]"),
+        (&["--route", "::/0"], &routes, "route = [\"::/0\"]"),
+        (&[], &[("PINGFERRY_NO_SANDBOX", "1")], "no_sandbox = true"),
+        // Rules add up in the same order; in the environment, which has none, denials come first.
+        (
+            &["--allow", "10.0.0.1"],
+            &[("PINGFERRY_ALLOW", "10.0.0.9")],
+            "policy = [\n    \"allow 10.0.0.1/32\",\n    \"deny 10.0.0.3/32\",\n]",
+        ),
+        (
+            &["--deny", "10.0.0.1"],
+            &[("PINGFERRY_ALLOW", "10.0.0.2")],
+            "policy = [\n    \"deny 10.0.0.1/32\",\n    \"allow 10.0.0.2/32\",\n    \"deny 10.0.0.3/32\",\n]",
+        ),
+        (
+            &[],
+            &[("PINGFERRY_ALLOW", "10.0.0.2"), ("PINGFERRY_DENY", "10.0.0.1")],
+            "policy = [\n    \"deny 10.0.0.1/32\",\n    \"allow 10.0.0.2/32\",\n    \"deny 10.0.0.3/32\",\n]",
+        ),
+    ] {
+        let args = [&["--print-config"], args].concat();
+        let output = run(&args, env, &folder.file());
+        assert!(stdout(&output).contains(&format!("{expected}\n")), "{args:?} {env:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn the_printed_configuration_says_the_same_again() {
+    let folder =
+        Folder::with("unix = [\"/tmp/a b\\\"c\"]\nworkers = 2\npolicy = [\"deny 10.0.0.0/8 from 10.1.0.0/16\"]");
+    let args = ["--print-config", "--allow", "127.0.0.1,::1", "--gateway", "192.0.2.9", "--log-format", "json"];
+    let printed = stdout(&run(&args, &[], &folder.file()));
+    assert!(printed.contains("workers = 2\n") && printed.contains("log_format = \"json\"\n"), "{printed}");
+    folder.write(&printed);
+    let again = run(&["--print-config"], &[], &folder.file());
+    assert_eq!(stdout(&again), printed, "{}", stderr(&again));
+}
+
+#[test]
+fn a_check_says_in_one_line_what_is_wrong() {
+    for (text, args, told) in [
+        ("tun = \"a\"", &[][..], ""),
+        ("tun = \"a\"\ngateway = [\"192.0.2.1\", \"192.0.2.2\"]", &[], "are of the same family"),
+        ("tun = \"a\"\nidle_timout = \"5s\"", &[], "at line 2; did you mean `idle_timeout`?"),
+        ("tun = \"a\"\nnetns = \"/a\"\npid = 1", &[], "'--netns <PATH>' cannot be used with '--pid <PID>'"),
+        ("workers = 2", &[], "nothing to serve: give --tun NAME, --unix PATH or both"),
+        ("tun = \"a\"", &["--max-flows", "0"], "invalid value '0' for '--max-flows <N>'"),
+        ("tun = \"a\"", &["--deny", "10/8"], "`10/8` is not a prefix"),
+        ("policy = [\"allow 10.0.0.0/8 from fd00::/8\"]", &[], "of different families: it never matches"),
+    ] {
+        let folder = Folder::with(text);
+        let output = run(&[&["--check"], args].concat(), &[], &folder.file());
+        let expected = if told.is_empty() { (Some(0), 0) } else { (Some(64), 1) };
+        let error = stderr(&output);
+        assert_eq!((output.status.code(), error.lines().count()), expected, "{text}: {}", said(&output));
+        assert!(error.contains(told), "{text}: {error}");
+    }
+    let output = run(&["--check"], &[], Path::new("/nowhere.toml"));
+    assert_eq!(stderr(&output), "pingferry: /nowhere.toml: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn the_rule_that_decides_is_told_and_is_the_exit_code() {
+    isolated(|| {
+        // The broadcast address of a network of this host.
+        let host = pingferry_lab::Host::new("host").unwrap();
+        host.add_address("lo", net("192.0.2.1/24")).unwrap();
+        let folder = Folder::with("policy = [\"allow 10.1.0.0/16 from 192.168.0.0/16\", \"deny 10.0.0.0/8\"]");
+        for (args, code, told) in [
+            (&["192.0.2.7"][..], 0, "allowed by default: no rule matches\n"),
+            (&["192.0.2.255"], 1, "denied by default: broadcast; it takes an allow rule within 192.0.2.255/32\n"),
+            (&["10.1.0.1"], 1, "denied by rule 2 of 2: deny 10.0.0.0/8\n"),
+            (
+                &["10.1.0.1", "--from", "192.168.1.1"],
+                0,
+                "allowed by rule 1 of 2: allow 10.1.0.0/16 from 192.168.0.0/16\n",
+            ),
+            (&["10.2.0.1", "--allow", "10.2.0.0/16"], 0, "allowed by rule 1 of 3: allow 10.2.0.0/16\n"),
+            (&["10.2.0.1", "--from", "fd00::1"], 64, ""),
+            (&["here"], 64, ""),
+        ] {
+            let mut command: Command = pingferry();
+            command.args(["check", "--config"]).arg(folder.file()).arg("--policy").args(args);
+            let output = host.output(&mut command).unwrap();
+            assert_eq!((output.status.code(), &*stdout(&output)), (Some(code), told), "{args:?}: {}", stderr(&output));
+        }
+    });
+}

@@ -1,0 +1,121 @@
+//! Confinement of `pingferry run` and `pingferry exec`: what is taken from every thread, and that all else works on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use pingferry_lab::isolated;
+use support::*;
+
+/// What `/proc/PID/task/TID/status` says of each thread.
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim()
+}
+
+fn assert_confined(pid: u32, workers: usize) {
+    let threads = threads(pid);
+    assert_eq!(threads.len(), workers + 2, "those that wait for the workers and for signals");
+    for status in &threads {
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(field(status, set), "0000000000000000", "{set}: {status}");
+        }
+        assert_eq!((field(status, "NoNewPrivs"), field(status, "Seccomp")), ("1", "2"), "{status}");
+    }
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+}
+
+#[test]
+fn every_thread_is_confined_and_serves() {
+    isolated(|| {
+        if !can_run(&["ping", "fping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let running = lab.run(&["--workers", "3", "--idle-timeout", "50ms", "--sockets", "per-flow"]);
+        assert_confined(running.id(), 3);
+        // Sockets come and go: each of these flows has its own, for no longer than 50 ms.
+        let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.2.244"];
+        let swept = lab.client.output(Command::new("fping").args(sweep)).unwrap();
+        assert_eq!(said(&swept).lines().filter(|line| line.contains("1/1/0%")).count(), 500, "{}", said(&swept));
+        for target in [TARGET, TARGET_6] {
+            let pinged = lab.client.ping(&["-n", "-c", "5", "-i", "0.002", "-s", "3000", target]).unwrap();
+            assert!(said(&pinged).contains("5 received"), "{}", said(&pinged));
+        }
+        // A change of the host's addresses is learned.
+        lab.ferry.add_address("lo", net("203.0.113.1/32")).unwrap();
+        let own = lab.client.ping(&["-n", "-c", "1", "203.0.113.1"]).unwrap();
+        assert!(said(&own).contains("1 received"), "{}", said(&own));
+        let totals = running.stop();
+        assert_eq!(totals["answers_returned"], 511);
+    });
+}
+
+#[test]
+fn nothing_is_taken_when_told_so() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        for way in ["--no-sandbox", "environment"] {
+            let mut command = pingferry();
+            let folder = tempfile::tempdir().unwrap();
+            command.args(["run", "--unix"]).arg(folder.path().join("ping.sock"));
+            match way {
+                "environment" => command.env("PINGFERRY_NO_SANDBOX", "1"),
+                flag => command.arg(flag),
+            };
+            let running = Running::start(&lab.ferry, &mut command);
+            for status in threads(running.id()) {
+                assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("0", "0"), "{way}: {status}");
+                assert_ne!(field(&status, "CapEff"), "0000000000000000");
+            }
+            running.stop();
+        }
+    });
+}
+
+#[test]
+fn listeners_accept_and_are_removed_by_relative_paths_too() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let lab = Lab::new();
+        let mut command = pingferry();
+        command.current_dir(folder.path()).args(["run", "--unix", "ping.sock", "--unix", "./other.sock"]);
+        let running = Running::start(&lab.ferry, &mut command);
+        assert_confined(running.id(), 1);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        running.stop();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn an_exec_confines_itself_and_not_the_command() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let lab = Lab::new();
+        let script = format!("grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status; ping -n -c 1 {TARGET}; exit 3");
+        let ran = lab.ferry.output(pingferry().args(["exec", "--", "sh", "-c", &script])).unwrap();
+        let said = said(&ran);
+        assert!(said.contains("NoNewPrivs:\t0") && said.contains("Seccomp:\t0"), "{said}");
+        assert!(!said.contains("CapBnd:\t0000000000000000") && said.contains("1 received"), "{said}");
+        assert_eq!(ran.status.code(), Some(3));
+
+        let script = "kill -TERM $PPID; exec sleep 60";
+        let ran = lab.ferry.output(pingferry().args(["exec", "--", "sh", "-c", script])).unwrap();
+        assert_eq!(ran.status.code(), Some(143), "the signal went through pingferry to the command and ended it");
+    });
+}

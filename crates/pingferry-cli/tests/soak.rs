@@ -1,0 +1,184 @@
+//! A mixed load with faults, after which the books must balance and nothing may have grown. `./dev soak [MINUTES]` runs it for
+//! longer than the few seconds it takes among the other tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use pingferry_lab::{eventually, isolated};
+use pingferry_proto::wire::{Fragment, IpHeader};
+use serde_json::Value;
+use support::client::{Client, echo};
+use support::*;
+
+/// How long it lasts, from the environment.
+fn length() -> Duration {
+    let minutes = std::env::var("PINGFERRY_SOAK_MINUTES").ok().and_then(|minutes| minutes.parse().ok());
+    minutes.map_or(Duration::from_secs(3), |minutes: u64| Duration::from_secs(60 * minutes))
+}
+
+/// Numbers that are the same in every run (Knuth's MMIX generator).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+
+    fn bytes(&mut self, len: u64) -> Vec<u8> {
+        (0..len).map(|_| u8::try_from(self.below(256)).unwrap()).collect()
+    }
+}
+
+struct Soak {
+    lab: Lab,
+    numbers: Numbers,
+    /// Sends all sorts of things and never looks at what comes back.
+    rude: Client,
+    /// Has to get every answer.
+    steady: Client,
+    pings: u32,
+}
+
+impl Soak {
+    fn round(&mut self, round: u64, socket: &Path) {
+        self.sweep();
+        self.crowd();
+        self.garbage();
+        self.fragments();
+        self.refused();
+        for _ in 0..5 {
+            assert!(self.ping(), "round {round}");
+        }
+        if round.is_multiple_of(7) {
+            self.rude = Client::connect(socket);
+        }
+        if round.is_multiple_of(10) {
+            self.fault();
+        }
+    }
+
+    fn sweep(&mut self) {
+        for _ in 0..200 {
+            let host = format!("198.18.{}.{}", self.numbers.below(256), 1 + self.numbers.below(254));
+            self.rude.send(&echo("10.0.0.66", &host, 7, b"sweep"));
+        }
+    }
+
+    fn crowd(&mut self) {
+        for _ in 0..30 {
+            let ident = u16::try_from(self.numbers.below(60)).unwrap();
+            self.rude.send(&echo("10.0.0.67", TARGET, ident, b"crowd"));
+        }
+    }
+
+    fn garbage(&mut self) {
+        for _ in 0..30 {
+            let len = 1 + self.numbers.below(100);
+            let mut packet = self.numbers.bytes(len);
+            packet[0] = [0x45, 0x60, packet[0]][usize::try_from(self.numbers.below(3)).unwrap()];
+            self.rude.send(&packet);
+        }
+    }
+
+    /// Datagrams in two fragments, of which some lack one.
+    fn fragments(&mut self) {
+        for _ in 0..10 {
+            let whole = echo("10.0.0.68", TARGET, 1, &[7; 3000]);
+            let identification = u32::try_from(self.numbers.below(1 << 16)).unwrap();
+            for (offset, bytes) in [(0, &whole[20..1500]), (1480, &whole[1500..])] {
+                let header = IpHeader::icmp("10.0.0.68".parse().unwrap(), TARGET.parse().unwrap());
+                let fragment = Some(Fragment { offset, more: offset == 0 });
+                let mut packet = Vec::new();
+                IpHeader { identification, fragment, ..header }.emit(bytes.len(), &mut packet);
+                packet.extend(bytes);
+                if self.numbers.below(5) > 0 {
+                    self.rude.send(&packet);
+                }
+            }
+        }
+    }
+
+    fn refused(&mut self) {
+        for destination in ["127.0.0.1", "224.0.0.1", "100.64.0.1"] {
+            self.rude.send(&echo("10.0.0.69", destination, 1, b"refused"));
+        }
+    }
+
+    fn ping(&mut self) -> bool {
+        self.pings += 1;
+        let payload = self.pings.to_be_bytes();
+        self.steady.send(&echo(CLIENT, TARGET, 1, &payload));
+        let answer = self.steady.receive();
+        answer[20] == 0 && answer.ends_with(&payload)
+    }
+
+    /// The link goes down under load and comes back.
+    fn fault(&mut self) {
+        let set = |lab: &Lab, up: bool| {
+            lab.ferry.with_netlink(|netlink| {
+                let index = netlink.index("to-target")?;
+                if up { netlink.set_up(index) } else { netlink.set_down(index) }
+            })
+        };
+        set(&self.lab, false).unwrap();
+        self.sweep();
+        assert!(!self.ping());
+        set(&self.lab, true).unwrap();
+        let route = self.lab.ferry.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target");
+        // It is gone with the link, if the kernel was quick.
+        let _ = route;
+        eventually("the link to carry again", || Ok(self.ping())).unwrap();
+    }
+}
+
+/// Resident memory in KiB, and descriptors.
+fn held_by(pid: u32) -> (u64, usize) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let resident = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (resident, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
+}
+
+fn check_books(totals: &Value) {
+    let sum = |key: &str| -> u64 { totals[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum() };
+    let count = |key: &str| totals[key].as_u64().unwrap();
+    assert_eq!(count("packets"), count("requests_sent") + count("fragments_held") + sum("request_drops"), "{totals}");
+    assert_eq!(count("answers"), count("answers_returned") + sum("answer_drops"), "{totals}");
+}
+
+#[test]
+fn the_books_balance_and_nothing_grows() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("ping.sock");
+        let lab = Lab::new();
+        let mut command = pingferry();
+        command.args(["run", "--idle-timeout", "1s", "--max-flows", "3000", "--unix"]).arg(&socket);
+        let running = Running::start(&lab.ferry, &mut command);
+        let (rude, steady) = (Client::connect(&socket), Client::connect(&socket));
+        let mut soak = Soak { lab, numbers: Numbers(1), rude, steady, pings: 0 };
+
+        let start = Instant::now();
+        let mut rounds = 0;
+        let mut warm = None;
+        while start.elapsed() < length() {
+            rounds += 1;
+            soak.round(rounds, &socket);
+            if warm.is_none() && start.elapsed() > length() / 2 {
+                warm = Some(held_by(running.id()));
+            }
+        }
+        let (resident, descriptors) = held_by(running.id());
+        let (resident_warm, descriptors_warm) = warm.expect("half the time is over");
+        let totals = running.stop();
+        println!("{rounds} rounds, {resident} KiB resident, {descriptors} descriptors\n{totals}");
+        check_books(&totals);
+        assert!(resident < resident_warm + resident_warm / 4, "{resident_warm} KiB grew to {resident}");
+        assert!(descriptors < descriptors_warm + 70, "{descriptors_warm} descriptors grew to {descriptors}");
+    });
+}

@@ -1,0 +1,115 @@
+//! Packets, messages and addresses, made as the script says, from a few values so that things meet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use pingferry_proto::Family;
+use pingferry_proto::wire::{IpHeader, write_checksum};
+
+use crate::script::Script;
+
+/// An address of the host with the ping sockets.
+pub(crate) fn own(family: Family) -> IpAddr {
+    address(family, [203, 0, 113, 1], 0x77, 1)
+}
+
+/// The address of pingferry to its clients.
+pub(crate) fn gateway_v4() -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, 1)
+}
+
+/// The same for IPv6.
+pub(crate) fn gateway_v6() -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1)
+}
+
+pub(crate) fn router(family: Family, n: u8) -> IpAddr {
+    address(family, [198, 51, 100, n], 0x66, n)
+}
+
+pub(crate) fn client(family: Family, n: u8) -> IpAddr {
+    address(family, [10, 0, 0, n + 2], 0xc, n + 2)
+}
+
+pub(crate) fn target(family: Family, n: u8) -> IpAddr {
+    address(family, [192, 0, 2, n + 1], 0x7, n + 1)
+}
+
+/// Everybody on a link.
+pub(crate) fn multicast(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(224, 0, 0, 1).into(),
+        Family::V6 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into(),
+    }
+}
+
+/// Everybody in the targets' IPv4 network, if the host knows that it is on it.
+pub(crate) fn broadcast() -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, 255).into()
+}
+
+/// Whether others than `address` itself may answer for it.
+pub(crate) fn is_group(address: IpAddr) -> bool {
+    address.is_multicast() || address == broadcast()
+}
+
+fn address(family: Family, v4: [u8; 4], net: u16, host: u8) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from(v4).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, 0, host.into()).into(),
+    }
+}
+
+pub(crate) fn packet(header: &IpHeader, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(header.wire_len() + payload.len());
+    header.emit(payload.len(), &mut packet);
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// Types of requests and of the replies to them.
+const fn types(family: Family, extended: bool) -> (u8, u8) {
+    match (family, extended) {
+        (Family::V4, false) => (8, 0),
+        (Family::V4, true) => (42, 43),
+        (Family::V6, false) => (128, 129),
+        (Family::V6, true) => (160, 161),
+    }
+}
+
+/// The other of the two requests.
+pub(crate) fn other_kind(family: Family, icmp_type: u8) -> u8 {
+    types(family, icmp_type == types(family, false).0).0
+}
+
+/// An echo request with a right checksum.
+pub(crate) fn request(header: &IpHeader, extended: bool, ident: u16, seq: u16, payload: &[u8]) -> Vec<u8> {
+    let mut message = vec![types(header.family(), extended).0, 0, 0, 0];
+    message.extend(ident.to_be_bytes());
+    message.extend(seq.to_be_bytes());
+    message.extend(payload);
+    write_checksum(header.source, header.destination, &mut message);
+    message
+}
+
+/// A request as the kernel sends it: with the socket's identifier and the host's own address.
+pub(crate) fn as_sent(request: &[u8], ident: u16, destination: IpAddr) -> Vec<u8> {
+    let mut message = request.to_vec();
+    message[4..6].copy_from_slice(&ident.to_be_bytes());
+    write_checksum(own(Family::of(destination)), destination, &mut message);
+    message
+}
+
+/// What an honest host answers to a message [as it was sent](as_sent).
+pub(crate) fn reply(sent: &[u8], from: IpAddr) -> Vec<u8> {
+    let family = Family::of(from);
+    let mut message = sent.to_vec();
+    message[0] = types(family, message[0] == types(family, true).0).1;
+    write_checksum(from, own(family), &mut message);
+    message
+}
+
+/// The bytes after an echo header: nothing, or few, or many; zeros, or not.
+pub(crate) fn payload(script: &mut Script<'_>) -> Vec<u8> {
+    let len = script.pick(&[0, 0, 1, 8, 56, 57, 201, 1472, 3000]);
+    vec![script.pick(&[0, 0xff, 1]); len]
+}

@@ -1,0 +1,82 @@
+//! The error queue's bytes: read as the kernel's, and handed to an endpoint that asked something.
+//!
+//! `QueuedError::parse` is the way in: the very function that reads what `recvmmsg` left, hidden from the documentation because
+//! nobody else has such bytes. A cargo feature would give no less and split the builds.
+
+use std::net::IpAddr;
+
+use pingferry_proto::wire::{IcmpError, IpHeader};
+use pingferry_proto::{Config, ErrorReport, Family, PathConfig};
+use pingferry_sys::ping::{ErrorOrigin, QueuedError};
+
+use crate::craft;
+use crate::network::Network;
+use crate::script::Script;
+
+/// The script is one byte for the socket, a length and that many bytes of `msg_name`, the same of `msg_control`, and the
+/// data. Nothing of it makes a panic; what is reported lies in the data; and if the endpoint relays it, it is about
+/// what was asked.
+pub fn error_queue(data: &[u8]) {
+    let mut script = Script::new(data);
+    let mut network = asking();
+    let socket = script.pick(&network.sent.iter().map(|sent| sent.socket).collect::<Vec<_>>());
+    let [name, control] = [(); 2].map(|()| {
+        let len = script.byte().into();
+        script.bytes(len)
+    });
+    let body = script.rest();
+    let Some(queued) = QueuedError::parse(name, control, body) else { return };
+    let relayed = [queued.quoted, queued.extensions].concat();
+    assert!(body.starts_with(&relayed), "what is reported lies in the data");
+    assert!(queued.extensions.is_empty() || !queued.quoted.is_empty(), "extensions follow a quote");
+
+    let Some(report) = report(&queued).filter(|report| is_possible(socket.class.family, report)) else { return };
+    let _ = network.error(socket, &report);
+    network.settle();
+    network.fall_silent();
+}
+
+/// Identifiers are in the order of the requests, from the first on; each request is of another class and has a socket to itself.
+fn asking() -> Network {
+    let mut network = Network::new(Config::default());
+    let path = network.add_path(PathConfig::default());
+    for (ident, (family, dont_fragment)) in
+        [(Family::V4, false), (Family::V4, true), (Family::V6, true)].iter().enumerate()
+    {
+        let header = IpHeader::icmp(craft::client(*family, 0), craft::target(*family, 0));
+        let header = IpHeader { dont_fragment: *dont_fragment, ..header };
+        let message = craft::request(&header, false, ident as u16, 1, &[0xa5; 56]);
+        let _ = network.packet(path, &craft::packet(&header, &message));
+    }
+    network.settle();
+    assert_eq!(network.sent.len(), 3);
+    network
+}
+
+/// As the driver makes it, but for the second word, which may be anything here.
+fn report<'a>(queued: &QueuedError<'a>) -> Option<ErrorReport<'a>> {
+    let offender = queued.offender.filter(|_| queued.origin != ErrorOrigin::Local)?;
+    Some(ErrorReport {
+        offender,
+        error: IcmpError { icmp_type: queued.kind, code: queued.code, rest: queued.info.to_be_bytes() },
+        hop_limit: queued.hop_limit.unwrap_or(64),
+        traffic_class: queued.traffic_class,
+        destination: queued.destination,
+        quoted: queued.quoted,
+        extensions: queued.extensions,
+    })
+}
+
+/// What no kernel says: addresses of another family than the socket's, more than fits the buffer that errors are read into, and
+/// extensions further behind than the length in an ICMP error can state (RFC 4884 §4.1, §4.2), less the quoted IP header.
+fn is_possible(family: Family, report: &ErrorReport<'_>) -> bool {
+    let furthest = match family {
+        Family::V4 => 255 * 4 - 20,
+        Family::V6 => 255 * 8 - 40,
+    };
+    let of_family = |address: IpAddr| Family::of(address) == family;
+    of_family(report.offender)
+        && of_family(report.destination)
+        && report.quoted.len() + report.extensions.len() <= 2048
+        && (report.extensions.is_empty() || report.quoted.len() <= furthest)
+}

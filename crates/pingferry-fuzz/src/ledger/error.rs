@@ -1,0 +1,85 @@
+use std::net::IpAddr;
+
+use pingferry_proto::wire::{Echo, IcmpError, IpPacket, MAX_PACKET};
+use pingferry_proto::{ErrorReport, Family, SocketId};
+
+use super::{Flow, Newest};
+use crate::craft::{gateway_v4, gateway_v6, own};
+use crate::delivered::Delivered;
+
+const ICMP_HEADER_LEN: usize = 8;
+
+/// An ICMP error that is on its way back.
+#[derive(Debug)]
+pub(crate) struct Error {
+    pub(crate) socket: SocketId,
+    pub(crate) destination: IpAddr,
+    pub(crate) quoted: Vec<u8>,
+    error: IcmpError,
+    offender: IpAddr,
+    hop_limit: u8,
+    traffic_class: u8,
+    extensions: Vec<u8>,
+}
+
+impl Error {
+    pub(crate) fn new(socket: SocketId, report: &ErrorReport<'_>) -> Self {
+        let ErrorReport { offender, error, hop_limit, traffic_class, destination, quoted, extensions } = *report;
+        let (quoted, extensions) = (quoted.to_vec(), extensions.to_vec());
+        Self { socket, destination, quoted, error, offender, hop_limit, traffic_class, extensions }
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        self.socket.class.family
+    }
+
+    /// It is the error that came, and quotes what the client sent.
+    pub(super) fn check(&self, flow: &Flow, newest: &Newest, delivered: &Delivered) {
+        let Delivered { header, message } = delivered;
+        assert_eq!(self.destination, flow.destination);
+        assert!(delivered.checksum_is_valid());
+        let IcmpError { icmp_type, code, .. } = self.error;
+        assert_eq!(message[..2], [icmp_type, code]);
+        assert_eq!(header.traffic_class, self.traffic_class);
+        let sender = match self.family() {
+            // The host's own kernel is pingferry to the client.
+            family if self.offender != own(family) => (self.offender, self.hop_limit - 1),
+            Family::V4 => (gateway_v4().into(), self.hop_limit),
+            Family::V6 => (gateway_v6().into(), self.hop_limit),
+        };
+        assert_eq!((header.source, header.hop_limit), sender);
+        assert!(message.ends_with(&self.extensions));
+
+        // A quote is cut, so what it says of its own length is made true.
+        let mut quote = message[ICMP_HEADER_LEN..message.len() - self.extensions.len()].to_vec();
+        self.check_extensions(quote.len(), message);
+        let quote_len = quote.len();
+        quote.resize(MAX_PACKET, 0);
+        let IpPacket { header, payload } = IpPacket::parse(&quote).expect("a quote is well-formed");
+        assert_eq!((header.source, header.destination), (flow.source, flow.destination));
+        let echo = Echo::parse_request(self.family(), payload).expect("requests are quoted");
+        assert_eq!((echo.kind, echo.ident), (flow.kind, flow.ident));
+        self.check_quoted(newest, &payload[..payload.len().min(quote_len - header.wire_len())]);
+    }
+
+    /// A truthful quote of the newest request becomes what the client sent, checksum included.
+    fn check_quoted(&self, newest: &Newest, payload: &[u8]) {
+        let len = self.quoted.len().min(newest.message.len());
+        if self.quoted[..2] == newest.message[..2] && self.quoted[6..len] == newest.message[6..len] {
+            assert!(payload[..len] == newest.message[..len]);
+        }
+    }
+
+    /// Extensions begin where the length in the error says (RFC 4884 §4.1, §4.2).
+    fn check_extensions(&self, quote_len: usize, message: &[u8]) {
+        if self.extensions.is_empty() {
+            assert_eq!(message[4..8], self.error.rest);
+            return;
+        }
+        let stated = match self.family() {
+            Family::V4 => usize::from(message[5]) * 4,
+            Family::V6 => usize::from(message[4]) * 8,
+        };
+        assert!(stated == quote_len && stated >= 128, "{stated} {quote_len}");
+    }
+}

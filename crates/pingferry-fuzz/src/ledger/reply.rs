@@ -1,0 +1,44 @@
+use std::net::IpAddr;
+
+use pingferry_proto::wire::{Echo, icmp_checksum};
+use pingferry_proto::{Family, Received, SocketId};
+
+use super::Flow;
+use crate::craft::{is_group, own};
+use crate::delivered::Delivered;
+
+/// A reply that is on its way back.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) socket: SocketId,
+    pub(crate) from: IpAddr,
+    hop_limit: u8,
+    traffic_class: u8,
+    pub(crate) message: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn new(socket: SocketId, received: &Received<'_>) -> Self {
+        let Received { from, hop_limit, traffic_class, message } = *received;
+        Self { socket, from, hop_limit, traffic_class, message: message.to_vec() }
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        self.socket.class.family
+    }
+
+    /// It is the message that came, but for the identifier; nobody else's, and as sound as it was.
+    pub(super) fn check(&self, flow: &Flow, delivered: &Delivered) {
+        let Delivered { header, message } = delivered;
+        let echo = Echo::parse_reply(self.family(), message).expect("a reply stays one");
+        assert_eq!((echo.kind, echo.ident), (flow.kind, flow.ident));
+        assert!(flow.destination == self.from || is_group(flow.destination), "{} was not asked", self.from);
+        assert_eq!((header.source, header.traffic_class), (self.from, self.traffic_class));
+        assert_eq!(header.hop_limit, self.hop_limit - 1);
+        assert!(message[..2] == self.message[..2] && message[6..] == self.message[6..]);
+        let was_valid = icmp_checksum(self.from, own(self.family()), &self.message).is_valid();
+        if self.family() == Family::V6 || was_valid {
+            assert!(delivered.checksum_is_valid(), "{message:02x?}");
+        }
+    }
+}

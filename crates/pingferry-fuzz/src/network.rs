@@ -1,0 +1,300 @@
+//! An endpoint, the sockets it asks for, and paths to its clients, all on paper, with a clock that the script moves.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use pingferry_proto::wire::{IpHeader, IpPacket, is_icmp_error};
+use pingferry_proto::{
+    Config, Counters, Delivery, DropReason, Endpoint, ErrorReport, Family, LocalAddresses, Output, Outputs, PathConfig,
+    PathId, Received, SendError, SocketId, Transmit, Verdict,
+};
+
+use crate::craft::{self, gateway_v4, gateway_v6};
+use crate::delivered::Delivered;
+use crate::ledger::{Error, Forwarded, Ledger, Reply, Returned};
+
+/// Errors that pingferry makes: a burst, and then one a millisecond.
+const ERROR_BURST: u128 = 1000;
+
+/// A request that left, its message as it came in.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) socket: SocketId,
+    pub(crate) destination: IpAddr,
+    pub(crate) message: Vec<u8>,
+}
+
+pub(crate) struct Network {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) now: Instant,
+    pub(crate) sent: Vec<Sent>,
+    /// How many sockets can still be opened.
+    pub(crate) descriptors: usize,
+    /// What becomes of the next request that is sent.
+    pub(crate) send_error: Option<SendError>,
+    /// The next delivery is not taken.
+    pub(crate) delivery_fails: bool,
+    began: Instant,
+    max_flows: usize,
+    max_sockets: usize,
+    paths: HashMap<PathId, PathConfig>,
+    sockets: HashMap<SocketId, u16>,
+    opened: u16,
+    /// Whether one could not be opened since the outputs were last settled.
+    refused: bool,
+    ledger: Ledger,
+    outputs: Outputs,
+}
+
+impl Network {
+    /// Identifiers of sockets count up from the one after this.
+    pub(crate) const BEFORE_FIRST_IDENT: u16 = 1000;
+
+    pub(crate) fn new(config: Config) -> Self {
+        let now = Instant::now();
+        let mut network = Self {
+            max_flows: config.max_flows,
+            max_sockets: config.max_sockets,
+            endpoint: Endpoint::new(config),
+            now,
+            sent: Vec::new(),
+            descriptors: 60_000,
+            send_error: None,
+            delivery_fails: false,
+            began: now,
+            paths: HashMap::new(),
+            sockets: HashMap::new(),
+            opened: 0,
+            refused: false,
+            ledger: Ledger::default(),
+            outputs: Outputs::default(),
+        };
+        network.set_local(&[], &[]);
+        network
+    }
+
+    pub(crate) fn add_path(&mut self, config: PathConfig) -> PathId {
+        let config = PathConfig { gateway_v4: Some(gateway_v4()), gateway_v6: Some(gateway_v6()), ..config };
+        let path = self.endpoint.add_path(config.clone());
+        assert!(self.paths.insert(path, config).is_none(), "identifiers of paths are not used again");
+        path
+    }
+
+    pub(crate) fn remove_path(&mut self, path: PathId) {
+        self.endpoint.remove_path(path);
+        self.paths.remove(&path);
+    }
+
+    /// The host of the sockets gets other addresses, beside the one it always has.
+    pub(crate) fn set_local(&mut self, own: &[IpAddr], broadcast: &[IpAddr]) {
+        let own = Family::ALL.map(craft::own).into_iter().chain(own.iter().copied()).collect();
+        let broadcast = broadcast.iter().copied().collect();
+        self.endpoint.set_local_addresses(LocalAddresses { own, broadcast });
+    }
+
+    /// The identifier of an open socket.
+    pub(crate) fn ident(&self, socket: SocketId) -> Option<u16> {
+        self.sockets.get(&socket).copied()
+    }
+
+    /// A packet that, if it is forwarded, leaves as it came.
+    pub(crate) fn packet(&mut self, path: PathId, packet: &[u8]) -> Verdict {
+        let parsed = IpPacket::parse(packet);
+        let fragment = parsed.is_ok_and(|packet| packet.header.fragment.is_some());
+        let verdict = self.handle(path, packet);
+        if let (Verdict::Forwarded, false) = (verdict, fragment) {
+            let IpPacket { header, payload } = parsed.expect("what is forwarded is well-formed");
+            self.expect_request(path, header, payload.to_vec());
+        }
+        verdict
+    }
+
+    /// A fragment. `whole` is what leaves if it is forwarded.
+    pub(crate) fn fragment(&mut self, path: PathId, packet: &[u8], whole: Option<(IpHeader, Vec<u8>)>) -> Verdict {
+        let verdict = self.handle(path, packet);
+        if verdict == Verdict::Forwarded {
+            let (header, message) = whole.expect("a datagram is forwarded when it is whole");
+            self.expect_request(path, IpHeader { dont_fragment: false, ..header }, message);
+        }
+        verdict
+    }
+
+    fn handle(&mut self, path: PathId, packet: &[u8]) -> Verdict {
+        let before = self.endpoint.counters().clone();
+        let verdict = self.endpoint.handle_packet(self.now, path, packet);
+        let after = self.endpoint.counters();
+        assert_eq!(after.packets, before.packets + 1);
+        if let Verdict::Dropped(reason) = verdict {
+            assert!(after.request_drops[reason] > before.request_drops[reason]);
+            assert_eq!(after.requests_sent, before.requests_sent);
+        }
+        verdict
+    }
+
+    fn expect_request(&mut self, path: PathId, header: IpHeader, message: Vec<u8>) {
+        let domain = self.paths[&path].domain;
+        self.ledger.expect_request(Forwarded { domain, path, header, message });
+    }
+
+    pub(crate) fn answer(&mut self, socket: SocketId, received: Received<'_>) -> Verdict {
+        let before = self.endpoint.counters().clone();
+        let verdict = self.endpoint.handle_answer(self.now, socket, received);
+        self.check_answer(&before, verdict);
+        if verdict == Verdict::Forwarded {
+            self.ledger.expect_return(Returned::Reply(Reply::new(socket, &received)));
+        }
+        verdict
+    }
+
+    pub(crate) fn error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
+        let before = self.endpoint.counters().clone();
+        let alive = (self.endpoint.flows(), self.endpoint.next_deadline());
+        let verdict = self.endpoint.handle_icmp_error(socket, report);
+        self.check_answer(&before, verdict);
+        let same = alive == (self.endpoint.flows(), self.endpoint.next_deadline());
+        assert!(same, "an error neither ends nor refreshes a flow (RFC 5508 REQ-8)");
+        if verdict == Verdict::Forwarded {
+            self.ledger.expect_return(Returned::Error(Error::new(socket, report)));
+        }
+        verdict
+    }
+
+    fn check_answer(&self, before: &Counters, verdict: Verdict) {
+        let mut expected = before.clone();
+        expected.answers += 1;
+        match verdict {
+            Verdict::Forwarded => expected.answers_returned += 1,
+            Verdict::Dropped(reason) => expected.answer_drops[reason] += 1,
+            Verdict::Held => panic!("answers do not wait"),
+        }
+        assert_eq!(*self.endpoint.counters(), expected, "an answer is counted once");
+    }
+
+    /// Time goes by; `noticed` says whether the driver looks at the clock before it does something else.
+    pub(crate) fn wait(&mut self, time: Duration, noticed: bool) {
+        self.now += time;
+        if noticed {
+            self.endpoint.handle_timeout(self.now);
+        }
+    }
+
+    /// Does what the endpoint wants done, then looks whether everything is in order.
+    pub(crate) fn settle(&mut self) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        loop {
+            self.endpoint.take_outputs(&mut outputs);
+            if outputs.is_empty() {
+                break;
+            }
+            for output in &outputs {
+                match output {
+                    Output::Open(socket) => self.open(*socket),
+                    Output::Close(socket) => self.close(*socket),
+                    Output::Transmit(transmit) => self.transmit(transmit, outputs.bytes(&transmit.message)),
+                    Output::Deliver(delivery) => self.deliver(delivery, &outputs),
+                }
+            }
+        }
+        self.outputs = outputs;
+        self.refused = false;
+        self.check();
+    }
+
+    fn open(&mut self, socket: SocketId) {
+        assert!(!self.sockets.contains_key(&socket), "an open socket is opened");
+        if self.descriptors == 0 {
+            self.refused = true;
+            return self.endpoint.socket_failed(socket);
+        }
+        self.descriptors -= 1;
+        self.opened += 1;
+        let ident = Self::BEFORE_FIRST_IDENT + self.opened;
+        self.sockets.insert(socket, ident);
+        self.endpoint.socket_opened(self.now, socket, ident);
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        assert!(self.sockets.remove(&socket).is_some(), "only open sockets are closed");
+    }
+
+    fn transmit(&mut self, transmit: &Transmit, message: &[u8]) {
+        self.ledger.leaves(transmit, message);
+        let unsent = if self.sockets.contains_key(&transmit.socket) {
+            self.send_error.take()
+        } else {
+            let hopeless = self.refused || self.sockets.len() >= self.max_sockets;
+            assert!(hopeless, "a socket that is not open is asked for");
+            Some(SendError::NoSocket)
+        };
+        match unsent {
+            Some(error) => {
+                let verdict = self.endpoint.handle_send_error(self.now, transmit, message, error);
+                assert!(matches!(verdict, Verdict::Dropped(_)));
+            }
+            None => self.sent.push(Sent {
+                socket: transmit.socket,
+                destination: transmit.header.destination,
+                message: message.to_vec(),
+            }),
+        }
+    }
+
+    fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) {
+        let mtu = self.paths.get(&delivery.path).map_or(usize::MAX, |path| path.mtu);
+        let delivered = Delivered::join(outputs.packets(delivery), mtu);
+        if delivery.originated {
+            check_originated(&delivered);
+        } else {
+            self.ledger.comes_back(delivery.path, &delivered);
+        }
+        if std::mem::take(&mut self.delivery_fails) || !self.paths.contains_key(&delivery.path) {
+            let verdict = self.endpoint.handle_delivery_error(delivery);
+            assert_eq!(verdict, Verdict::Dropped(DropReason::DeliveryFailed));
+        }
+    }
+
+    fn check(&self) {
+        assert!(self.ledger.is_closed(), "whatever is forwarded comes out");
+        let c = self.endpoint.counters();
+        assert_eq!(c.packets, c.requests_sent + c.fragments_held + c.request_drops.total(), "{c:?}");
+        assert_eq!(c.answers, c.answers_returned + c.answer_drops.total(), "{c:?}");
+        let flows = self.endpoint.flows();
+        assert_eq!(c.flows_opened, c.flows_expired + c.flows_evicted + flows as u64, "{c:?}");
+        assert!(flows <= self.max_flows);
+        assert_eq!(self.endpoint.sockets(), self.sockets.len());
+        assert!(self.sockets.len() <= self.max_sockets);
+        let allowed = ERROR_BURST + (self.now - self.began).as_millis();
+        assert!(u128::from(c.errors_originated) <= allowed, "{} errors", c.errors_originated);
+    }
+
+    /// Nobody says anything any more: everything is closed, by the endpoint's own deadlines.
+    pub(crate) fn fall_silent(&mut self) {
+        self.settle();
+        let mut deadlines = 0;
+        while let Some(deadline) = self.endpoint.next_deadline() {
+            self.now = self.now.max(deadline);
+            self.endpoint.handle_timeout(self.now);
+            self.settle();
+            deadlines += 1;
+            assert!(deadlines < 100_000, "a deadline that does not go away");
+        }
+        assert_eq!((self.endpoint.flows(), self.sockets.len()), (0, 0));
+    }
+}
+
+/// What pingferry itself says is an error, from its gateway, about a packet that is not one.
+fn check_originated(delivered: &Delivered) {
+    let Delivered { header, message } = delivered;
+    let family = header.family();
+    assert!(header.source == gateway_v4() || header.source == gateway_v6());
+    assert!(is_icmp_error(family, message[0]));
+    assert!(delivered.checksum_is_valid());
+    let mut quote = message[8..].to_vec();
+    quote.resize(pingferry_proto::wire::MAX_PACKET, 0);
+    // Extension headers may be cut in their midst.
+    let Ok(quoted) = IpPacket::parse(&quote) else { return assert_eq!(family, Family::V6) };
+    assert_eq!(quoted.header.source, header.destination, "the sender is told");
+    let error = quoted.header.is_icmp() && quoted.payload.first().is_some_and(|&kind| is_icmp_error(family, kind));
+    assert!(!error && !quoted.header.destination.is_multicast(), "RFC 1122 section 3.2.2");
+}
