@@ -36,9 +36,9 @@ impl Endpoint {
         self.counters.packets += 1;
         match self.forward(now, path, packet) {
             Ok(verdict) => {
-                match verdict {
-                    Verdict::Held => self.counters.fragments_held += 1,
-                    _ => self.counters.requests_sent += 1,
+                // A fragment that waits is counted already: it may have been given up since.
+                if verdict == Verdict::Forwarded {
+                    self.counters.requests_sent += 1;
                 }
                 verdict
             }
@@ -83,6 +83,9 @@ impl Endpoint {
             return self.forward_whole(now, domain, path, &header, payload);
         };
         let reassembled = self.reassembly.insert(now, domain, path, &header, fragment, payload);
+        if matches!(reassembled, Reassembled::Waits) {
+            self.counters.fragments_held += 1;
+        }
         self.give_up_datagrams(now);
         match reassembled {
             Reassembled::Waits => Ok(Verdict::Held),

@@ -110,3 +110,15 @@ fn an_overlap_voids_the_datagram() {
     assert_eq!(bench.endpoint.counters().request_drops[DropReason::FragmentOverlap], 4);
     assert_eq!(bench.endpoint.counters().fragments_held, 0);
 }
+
+/// Found by a fuzzer: the books counted the late fragment as given up before they counted it as held.
+#[test]
+fn a_fragment_that_comes_after_its_datagrams_time_is_counted_once() {
+    let mut bench = Bench::new(Config::default());
+    let fragments = fragments(CLIENT, TARGET, 4000);
+    let _ = bench.packet(&fragments[0]);
+    bench.now += Duration::from_secs(61);
+    assert_eq!(bench.packet(&fragments[1]), Verdict::Held);
+    let counters = bench.endpoint.counters();
+    assert_eq!((counters.fragments_held, counters.request_drops[DropReason::ReassemblyTimeout]), (0, 2));
+}

@@ -121,7 +121,8 @@ pub(crate) fn restore_ident(source: IpAddr, destination: IpAddr, ident: u16, mes
     let updated = update([sum_high, sum_low], [old_high, old_low], new);
     header[IDENT].copy_from_slice(&new);
     header[CHECKSUM].copy_from_slice(&updated);
-    if destination.is_ipv6() {
+    // An echo reply can be all zeros, whose checksum is not 0 but 0xffff: the update cannot tell one from the other.
+    if destination.is_ipv6() || message.iter().all(|&byte| byte == 0) {
         write_checksum(source, destination, message);
     }
 }
@@ -249,6 +250,16 @@ mod tests {
             assert_eq!(message[4..], [1, 2, 0, 1, 42]);
             assert!(icmp_checksum(source, destination, &message).is_valid());
         }
+    }
+
+    /// Found by a fuzzer: one's complement has two zeros, and the update ends at the wrong one (RFC 1624 §3).
+    #[test]
+    fn a_reply_of_zeros_has_a_valid_checksum() {
+        let (source, destination) = ("192.0.2.1".parse().unwrap(), "10.0.0.1".parse().unwrap());
+        let mut message = vec![0, 0, 0, 0, 0xab, 0xcd, 0, 0];
+        write_checksum(source, destination, &mut message);
+        restore_ident(source, destination, 0, &mut message);
+        assert!(icmp_checksum(source, destination, &message).is_valid());
     }
 
     #[test]
