@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pingferry::{Config, CoreConfig, DomainId, PathConfig, Proxy, Rate, Tun, UnixIngress};
 use pingferry_sys::child::in_child;
 use pingferry_sys::namespace::Netns;
-use pingferry_sys::preflight::{PING_GROUP_RANGE, raise_descriptor_limit};
+use pingferry_sys::preflight::raise_descriptor_limit;
 use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::TunConfig;
 
@@ -114,12 +114,7 @@ fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<Fi
     let tun = args.ingress.open_tun(workers)?;
     let listeners = args.ingress.listen()?;
     args.sandbox.confine(&Sandbox {
-        readable: file
-            .as_ref()
-            .map_or_else(Vec::new, File::ways)
-            .into_iter()
-            .chain([PING_GROUP_RANGE.into()])
-            .collect(),
+        readable: file.as_ref().map_or_else(Vec::new, File::ways),
         removable: args.ingress.unix.clone(),
         ..Sandbox::default()
     });

@@ -10,8 +10,7 @@ use rustix::process::{self, Resource, Rlimit};
 use crate::asked::asked;
 
 /// The sysctl for both families, per network namespace.
-/// Where the kernel keeps the range of groups that may open ping sockets.
-pub const PING_GROUP_RANGE: &str = "/proc/sys/net/ipv4/ping_group_range";
+const PING_GROUP_RANGE: &str = "/proc/sys/net/ipv4/ping_group_range";
 
 /// The discard service: a UDP port for a socket that never sends (RFC 863).
 const DISCARD: u16 = 9;

@@ -2,6 +2,7 @@
 //! thread, and a process with threads must not fork: so this file has a `main` of its own.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
+use std::backtrace::Backtrace;
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket};
@@ -12,7 +13,7 @@ use std::process::Command;
 use std::thread;
 
 use pingferry_lab::require;
-use pingferry_sys::child::Child;
+use pingferry_sys::child::{Child, Line};
 use pingferry_sys::netlink::{AddressMonitor, Netlink};
 use pingferry_sys::preflight::source_address;
 use pingferry_sys::sandbox::Sandbox;
@@ -28,6 +29,8 @@ enum End {
     Refused,
     /// The kernel ended it.
     Killed,
+    /// It ended itself.
+    Aborted,
 }
 
 fn main() {
@@ -54,6 +57,7 @@ fn confined(sandbox: &Sandbox, work: impl FnOnce() -> io::Result<()>) -> End {
     let status = child.unwrap().wait().unwrap();
     match (status.signal(), status.code()) {
         (Some(signal), _) if signal == Signal::SYS.as_raw() => End::Killed,
+        (Some(signal), _) if signal == Signal::ABORT.as_raw() => End::Aborted,
         (None, Some(0)) => End::Well,
         (None, Some(1)) => End::Refused,
         _ => panic!("{status}"),
@@ -69,7 +73,7 @@ fn nothing_is_missing() -> Result<(), String> {
 
 fn the_system_calls_left_are_few() {
     type Work = fn() -> io::Result<()>;
-    let cases: [(&str, End, Work); 17] = [
+    let cases: [(&str, End, Work); 19] = [
         ("nothing", End::Well, || Ok(())),
         ("an error", End::Refused, || Err(io::ErrorKind::Other.into())),
         ("a thread", End::Well, || {
@@ -80,6 +84,8 @@ fn the_system_calls_left_are_few() {
         ("an interface's number", End::Well, || Netlink::open()?.index("lo").map(drop)),
         ("a pair of sockets", End::Well, || UnixStream::pair()?.0.set_nonblocking(true)),
         ("the limits", End::Well, || Ok(_ = getrlimit(Resource::Nofile))),
+        ("a backtrace", End::Well, || Ok(_ = Backtrace::force_capture().to_string())),
+        ("an abort", End::Aborted, || std::process::abort()),
         ("higher limits", End::Killed, || Ok(setrlimit(Resource::Nofile, Rlimit { current: None, maximum: None })?)),
         ("a TCP connection", End::Killed, || TcpStream::connect("127.0.0.1:1").map(drop)),
         ("a Unix connection", End::Killed, || UnixDatagram::unbound().map(drop)),
@@ -126,7 +132,7 @@ fn files_are_closed_but_for_the_named_ones(folder: &Path) {
 
 fn a_child_can_be_ended_and_nobody_else() {
     let ended = Child::fork(|_line| {
-        let child = Child::fork(|line| line.receive_go())?;
+        let child = Child::fork(Line::receive_go)?;
         let sandbox = Sandbox { child: Some(child.pid()), ..Sandbox::default() };
         sandbox.enter();
         let pid = i32::try_from(child.pid()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::Other)?;

@@ -62,6 +62,7 @@ const LEGACY: &[c_long] = &[];
 /// A system call, and the conditions any of which lets it pass.
 type Conditional = (c_long, &'static [&'static [Check]]);
 
+#[allow(clippy::unnecessary_cast, reason = "with musl the numbers of some requests are an int")]
 const CONDITIONAL: &[Conditional] = &[
     // Ping sockets, the UDP socket that finds a source address, and netlink for addresses and routes.
     (
@@ -75,7 +76,14 @@ const CONDITIONAL: &[Conditional] = &[
         ],
     ),
     // To make a socket non-blocking, and between the names and numbers of interfaces.
-    (libc::SYS_ioctl, &[&[ioctl(libc::FIONBIO)], &[ioctl(libc::SIOCGIFINDEX)], &[ioctl(libc::SIOCGIFNAME)]]),
+    (
+        libc::SYS_ioctl,
+        &[
+            &[request(libc::FIONBIO as u64)],
+            &[request(libc::SIOCGIFINDEX as u64)],
+            &[request(libc::SIOCGIFNAME as u64)],
+        ],
+    ),
     // No new code.
     (libc::SYS_mmap, &[&[unset(2, libc::PROT_EXEC)]]),
     (libc::SYS_mprotect, &[&[unset(2, libc::PROT_EXEC)]]),
@@ -113,9 +121,8 @@ const fn int(argument: u8, value: c_int) -> Check {
     Check { argument, mask: INT, value: value as u64 & INT }
 }
 
-#[allow(clippy::unnecessary_cast, reason = "with musl it is an int")]
-const fn ioctl(request: libc::Ioctl) -> Check {
-    Check { argument: 1, mask: INT, value: request as u64 & INT }
+const fn request(value: u64) -> Check {
+    Check { argument: 1, mask: INT, value: value & INT }
 }
 
 const fn unset(argument: u8, bits: c_int) -> Check {
