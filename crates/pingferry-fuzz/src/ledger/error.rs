@@ -1,6 +1,6 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use pingferry_proto::wire::{Echo, IcmpError, IpPacket, MAX_PACKET};
+use pingferry_proto::wire::{Echo, IcmpError, IpPacket, MAX_PACKET, write_checksum};
 use pingferry_proto::{ErrorReport, Family, SocketId};
 
 use super::{Flow, Newest};
@@ -62,11 +62,20 @@ impl Error {
         self.check_quoted(newest, &payload[..payload.len().min(quote_len - header.wire_len())]);
     }
 
-    /// A truthful quote of the newest request becomes what the client sent, checksum included.
+    /// A truthful quote of the newest request becomes what the client sent, checksum included. An IPv4 quote with another
+    /// checksum than the request left with was damaged on its way, and stays so.
     fn check_quoted(&self, newest: &Newest, payload: &[u8]) {
         let len = self.quoted.len().min(newest.message.len());
-        if self.quoted[..2] == newest.message[..2] && self.quoted[6..len] == newest.message[6..len] {
-            assert!(payload[..len] == newest.message[..len]);
+        if self.quoted[..2] != newest.message[..2] || self.quoted[6..len] != newest.message[6..len] {
+            return;
+        }
+        assert!(payload[4..len] == newest.message[4..len]);
+        let mut left = newest.message.clone();
+        left[4..6].copy_from_slice(&self.quoted[4..6]);
+        let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        write_checksum(nobody, nobody, &mut left);
+        if self.family() == Family::V6 || self.quoted[2..4] == left[2..4] {
+            assert!(payload[..4] == newest.message[..4]);
         }
     }
 
