@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pingferry::{Config, CoreConfig, DomainId, PathConfig, Proxy, Rate, Tun, UnixIngress};
 use pingferry_sys::child::in_child;
 use pingferry_sys::namespace::Netns;
-use pingferry_sys::preflight::raise_descriptor_limit;
+use pingferry_sys::preflight::{descriptor_limit, raise_descriptor_limit};
 use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::TunConfig;
 
@@ -22,6 +22,9 @@ use crate::{signals, totals};
 
 /// A burst of a few thousand packets waits rather than being lost before it is read.
 const QUEUE_LENGTH: u32 = 10_000;
+
+/// What a worker has open besides ping sockets, and a few connections of clients.
+const OTHER_DESCRIPTORS: u64 = 20;
 
 #[derive(Args)]
 pub(crate) struct RunArgs {
@@ -107,9 +110,11 @@ pub(crate) fn run(args: &RunArgs, log: &LogArgs, configuration: Configuration) -
 fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<File>) -> Result<ExitCode, Failure> {
     let workers = usize::from(args.workers);
     let mut config = Config { workers, ..args.proxy.config(file.as_ref())? };
+    // Each pinger of one host needs a socket, so as many as there are descriptors, less those that all else takes.
+    let descriptors = raise_descriptor_limit().unwrap_or_else(|_| descriptor_limit()).soft;
+    let spared = descriptors.saturating_sub(OTHER_DESCRIPTORS * u64::from(args.workers)).max(1);
+    config.core.max_sockets = config.core.max_sockets.min(usize::try_from(spared).unwrap_or(usize::MAX));
     share_limits(&mut config.core, workers);
-    // Each pinger of one host needs a socket. What cannot be had is told when it is missed.
-    let _ = raise_descriptor_limit();
     // Before the proxy starts its thread: entering another user namespace needs a process with one.
     let tun = args.ingress.open_tun(workers)?;
     let listeners = args.ingress.listen()?;

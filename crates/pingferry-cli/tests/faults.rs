@@ -75,6 +75,34 @@ fn without_descriptors_clients_are_told_and_those_who_have_a_flow_go_on() {
 }
 
 #[test]
+fn connections_beyond_the_descriptors_are_refused_and_harm_nobody() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("ping.sock");
+        let lab = Lab::new();
+        let mut command = Command::new("sh");
+        let script = r#"ulimit -n 40; exec "$0" run --unix "$1" "$2" "$3""#;
+        command.args(["-c", script, env!("CARGO_BIN_EXE_pingferry")]).arg(&socket);
+        let running = Running::start(&lab.ferry, &mut command);
+        let first = Client::connect(&socket);
+        first.send(&echo(CLIENT, TARGET, 1, b"before"));
+        assert!(first.receive().ends_with(b"before"));
+        let clients: Vec<Client> = (0..60).map(|_| Client::connect(&socket)).collect();
+        let refused = clients.last().unwrap().receive();
+        assert!(refused.is_empty(), "its connection is closed");
+        first.send(&echo(CLIENT, TARGET, 1, b"after"));
+        assert!(first.receive().ends_with(b"after"));
+        drop(clients);
+        eventually("room for new connections", || {
+            let client = Client::connect(&socket);
+            Ok(client.try_send(&echo(CLIENT, TARGET, 2, b"new")) && client.receive().ends_with(b"new"))
+        })
+        .unwrap();
+        running.stop();
+    });
+}
+
+#[test]
 fn an_interface_that_was_down_serves_again() {
     isolated(|| {
         let folder = tempfile::tempdir().unwrap();

@@ -121,8 +121,8 @@ fn quoted_packet(flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
     packet.extend_from_slice(quoted);
     if let Some(message) = packet.get_mut(start..) {
         restore_ident(source, destination, ident, message);
-        // The checksum of an IPv6 message that was cut is known only if it was the newest.
-        let is_cut = destination.is_ipv6() && message.len() < usize::from(last.len);
+        // The checksum of an IPv6 message that was cut, or has something behind it, is known only if it was the newest.
+        let is_cut = destination.is_ipv6() && message.len() != usize::from(last.len);
         let is_newest = Echo::parse_request(class.family, message).is_ok_and(|echo| echo.seq == last.seq);
         if let Some(field) = message.get_mut(2..4).filter(|_| is_cut && is_newest) {
             field.copy_from_slice(&last.checksum);

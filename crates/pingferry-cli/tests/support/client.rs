@@ -19,7 +19,12 @@ impl Client {
     }
 
     pub fn send(&self, packet: &[u8]) {
-        rustix::net::send(&self.0, packet, SendFlags::empty()).unwrap();
+        assert!(self.try_send(packet), "the connection is closed");
+    }
+
+    /// False if the connection is closed.
+    pub fn try_send(&self, packet: &[u8]) -> bool {
+        rustix::net::send(&self.0, packet, SendFlags::NOSIGNAL).is_ok()
     }
 
     /// The next packet; none if the connection is closed.
@@ -27,8 +32,8 @@ impl Client {
         let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
         assert_eq!(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).unwrap(), 1, "nothing came");
         let mut buffer = vec![0; 70_000];
-        let (len, _) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty()).unwrap();
-        buffer.truncate(len);
+        let received = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty());
+        buffer.truncate(received.map_or(0, |(len, _)| len));
         buffer
     }
 }

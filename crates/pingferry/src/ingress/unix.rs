@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{
     self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recv, send, socket_with,
@@ -19,6 +20,9 @@ const BACKLOG: i32 = 128;
 pub struct UnixIngress {
     listener: OwnedFd,
     path: PathBuf,
+    /// Given up for a moment when there are no more descriptors, to refuse a connection that would otherwise wait, and wake
+    /// the worker, for ever.
+    spare: Option<OwnedFd>,
 }
 
 impl UnixIngress {
@@ -37,17 +41,34 @@ impl UnixIngress {
             bound => bound?,
         }
         net::listen(&listener, BACKLOG)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), spare: Some(spare()?) })
     }
 
     /// The next connection, if one waits.
-    pub(crate) fn accept(&self) -> io::Result<Option<UnixConnection>> {
-        match net::accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+    ///
+    /// # Errors
+    /// It could not be accepted, or was closed at once because there are no more descriptors.
+    pub(crate) fn accept(&mut self) -> io::Result<Option<UnixConnection>> {
+        match self.next() {
             Ok(socket) => Ok(Some(UnixConnection { socket, path: self.path.clone() })),
             Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
+            Err(error @ (Errno::MFILE | Errno::NFILE)) => {
+                self.spare = None;
+                drop(self.next());
+                self.spare = spare().ok();
+                Err(error.into())
+            }
             Err(error) => Err(error.into()),
         }
     }
+
+    fn next(&self) -> Result<OwnedFd, Errno> {
+        net::accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+    }
+}
+
+fn spare() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC)?)
 }
 
 impl AsFd for UnixIngress {

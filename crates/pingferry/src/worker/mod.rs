@@ -182,7 +182,7 @@ impl Worker {
     }
 
     fn accept(&mut self, index: u32) {
-        let Some((listener, config)) = self.listeners.get(index as usize) else { return };
+        let Some((listener, config)) = self.listeners.get_mut(index as usize) else { return };
         let attached = match listener.accept() {
             Ok(Some(connection)) => {
                 let config = config.clone();
