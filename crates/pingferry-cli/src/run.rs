@@ -110,10 +110,7 @@ pub(crate) fn run(args: &RunArgs, log: &LogArgs, configuration: Configuration) -
 fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<File>) -> Result<ExitCode, Failure> {
     let workers = usize::from(args.workers);
     let mut config = Config { workers, ..args.proxy.config(file.as_ref())? };
-    // Each pinger of one host needs a socket, so as many as there are descriptors, less those that all else takes.
-    let descriptors = raise_descriptor_limit().unwrap_or_else(|_| descriptor_limit()).soft;
-    let spared = descriptors.saturating_sub(OTHER_DESCRIPTORS * u64::from(args.workers)).max(1);
-    config.core.max_sockets = config.core.max_sockets.min(usize::try_from(spared).unwrap_or(usize::MAX));
+    config.core.max_sockets = config.core.max_sockets.min(sockets_within_descriptors(args.workers));
     share_limits(&mut config.core, workers);
     // Before the proxy starts its thread: entering another user namespace needs a process with one.
     let tun = args.ingress.open_tun(workers)?;
@@ -125,29 +122,47 @@ fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<Fi
     });
 
     let proxy = Proxy::open(config)?;
-    let mut ready = Vec::new();
-    if let Some((queues, mtu)) = tun {
-        let name = queues.first().map_or("", Tun::name);
-        ready.push(format!("TUN device {name} with MTU {mtu}"));
-        let attached = proxy.attach_tun(PathConfig { mtu, ..path_config.clone() }, queues);
-        attached.map_err(|error| Failure::runtime(format!("cannot serve the TUN device: {error}")))?;
-    }
-    for ((listener, path), domain) in listeners.into_iter().zip(1..) {
-        ready.push(format!("Unix socket {}", path.display()));
-        let attached = proxy.attach_unix(PathConfig { domain: DomainId(domain), ..path_config.clone() }, listener);
-        attached.map_err(|error| Failure::runtime(format!("cannot serve {}: {error}", path.display())))?;
-    }
+    let served = attach(&proxy, &path_config, tun, listeners)?;
     let reload = file.map(|file| Reload { file, rules: args.proxy.policy.clone() });
     signals::watch_signals(proxy.control(), reload)
         .map_err(|error| Failure::runtime(format!("cannot watch for signals: {error}")))?;
 
-    println!("pingferry: ready: {}", ready.join(", "));
+    println!("pingferry: ready: {}", served.join(", "));
     let totals = proxy.wait()?;
     match log.log_format {
         LogFormat::Text => print!("{}", totals::text(&totals)),
         LogFormat::Json => println!("{}", totals::json(&totals)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Hands the ingresses to the proxy, each as a domain of its own, and says what they are.
+fn attach(
+    proxy: &Proxy,
+    path_config: &PathConfig,
+    tun: Option<(Vec<Tun>, usize)>,
+    listeners: Vec<(UnixIngress, &Path)>,
+) -> Result<Vec<String>, Failure> {
+    let mut served = Vec::new();
+    if let Some((queues, mtu)) = tun {
+        let name = queues.first().map_or("", Tun::name);
+        served.push(format!("TUN device {name} with MTU {mtu}"));
+        let attached = proxy.attach_tun(PathConfig { mtu, ..path_config.clone() }, queues);
+        attached.map_err(|error| Failure::runtime(format!("cannot serve the TUN device: {error}")))?;
+    }
+    for ((listener, path), domain) in listeners.into_iter().zip(1..) {
+        served.push(format!("Unix socket {}", path.display()));
+        let attached = proxy.attach_unix(PathConfig { domain: DomainId(domain), ..path_config.clone() }, listener);
+        attached.map_err(|error| Failure::runtime(format!("cannot serve {}: {error}", path.display())))?;
+    }
+    Ok(served)
+}
+
+/// As many ping sockets as there are descriptors, less those that all else takes: each pinger of one host needs one.
+fn sockets_within_descriptors(workers: u16) -> usize {
+    let descriptors = raise_descriptor_limit().unwrap_or_else(|_| descriptor_limit()).soft;
+    let left = descriptors.saturating_sub(OTHER_DESCRIPTORS * u64::from(workers)).max(1);
+    usize::try_from(left).unwrap_or(usize::MAX)
 }
 
 /// Each worker gets its part of what all may have together.
