@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -37,6 +38,11 @@ fn a_sweep_of_60000_hosts_with_few_descriptors_disturbs_nobody() {
             steady.send(&echo(CLIENT, TARGET, u16::try_from(round % 3).unwrap(), &payload));
             assert!(steady.receive().ends_with(&payload), "round {round}");
         }
+        // A connection is closed when all that came in on it was read.
+        let descriptors = || fs::read_dir(format!("/proc/{}/fd", running.id())).map(Iterator::count);
+        let before = descriptors().unwrap();
+        drop(sweeper);
+        eventually("all of the sweep to be read", || Ok(descriptors()? < before)).unwrap();
         let totals = running.stop();
         assert_eq!(totals["requests_sent"], 60_200, "{totals}");
         assert_eq!(totals["flows_opened"], 60_003);

@@ -113,7 +113,9 @@ impl Ingress for UnixConnection {
         match recv(&self.socket, buffer, RecvFlags::empty()) {
             Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok((len, _)) => Ok(Some(len)),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            // A client that closes without having read everything resets the connection, which is said once and before what
+            // it sent (`unix_release_sock` in net/unix/af_unix.c).
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
