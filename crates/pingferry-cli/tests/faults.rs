@@ -15,6 +15,14 @@ fn run_unix(lab: &Lab, socket: &Path, more: &[&str]) -> Running {
     Running::start(&lab.ferry, pingferry().args(["run", "--unix"]).arg(socket).args(more))
 }
 
+/// The same with a hard limit of descriptors.
+fn run_unix_with_descriptors(lab: &Lab, socket: &Path, limit: u32) -> Running {
+    let mut command = Command::new("sh");
+    let script = format!(r#"ulimit -n {limit}; exec "$0" run --unix "$1" "$2" "$3""#);
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_pingferry")]).arg(socket);
+    Running::start(&lab.ferry, &mut command)
+}
+
 /// The design that opens a socket for each flow stops here, and nobody can open a flow until the idle timeout.
 #[test]
 fn a_sweep_of_60000_hosts_with_few_descriptors_disturbs_nobody() {
@@ -22,10 +30,7 @@ fn a_sweep_of_60000_hosts_with_few_descriptors_disturbs_nobody() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ping.sock");
         let lab = Lab::new();
-        let mut command = Command::new("sh");
-        let script = r#"ulimit -n 256; exec "$0" run --unix "$1" "$2" "$3""#;
-        command.args(["-c", script, env!("CARGO_BIN_EXE_pingferry")]).arg(&socket);
-        let running = Running::start(&lab.ferry, &mut command);
+        let running = run_unix_with_descriptors(&lab, &socket, 256);
         // Never reads what comes back, which is its own loss only.
         let sweeper = Client::connect(&socket);
         let steady = Client::connect(&socket);
@@ -57,10 +62,7 @@ fn without_descriptors_clients_are_told_and_those_who_have_a_flow_go_on() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ping.sock");
         let lab = Lab::new();
-        let mut command = Command::new("sh");
-        let script = r#"ulimit -n 40; exec "$0" run --unix "$1" "$2" "$3""#;
-        command.args(["-c", script, env!("CARGO_BIN_EXE_pingferry")]).arg(&socket);
-        let running = Running::start(&lab.ferry, &mut command);
+        let running = run_unix_with_descriptors(&lab, &socket, 40);
         let client = Client::connect(&socket);
         let prohibited = |packet: &[u8]| packet[20] == 3 && packet[21] == 13;
         let mut told = 0;
@@ -86,10 +88,7 @@ fn connections_beyond_the_descriptors_are_refused_and_harm_nobody() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ping.sock");
         let lab = Lab::new();
-        let mut command = Command::new("sh");
-        let script = r#"ulimit -n 40; exec "$0" run --unix "$1" "$2" "$3""#;
-        command.args(["-c", script, env!("CARGO_BIN_EXE_pingferry")]).arg(&socket);
-        let running = Running::start(&lab.ferry, &mut command);
+        let running = run_unix_with_descriptors(&lab, &socket, 40);
         let first = Client::connect(&socket);
         first.send(&echo(CLIENT, TARGET, 1, b"before"));
         assert!(first.receive().ends_with(b"before"));

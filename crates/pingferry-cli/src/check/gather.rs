@@ -24,15 +24,7 @@ pub(super) fn report() -> Report {
 }
 
 fn reach(family: Family) -> Reach {
-    let options = SocketOptions {
-        family,
-        dont_fragment: false,
-        source: None,
-        scope_id: 0,
-        interface: None,
-        broadcast: false,
-        receive_buffer: 1 << 16,
-    };
+    let options = SocketOptions { receive_buffer: 1 << 16, ..SocketOptions::new(family) };
     Reach {
         socket: PingSocket::open(&options).map(drop).map_err(Into::into),
         source: preflight::default_source_address(family).map_err(Into::into),

@@ -37,15 +37,7 @@ pub(super) enum Answer {
 impl Pinger {
     /// `dont_fragment` keeps requests in one piece on their way.
     pub(super) fn new(host: IpAddr, dont_fragment: bool) -> io::Result<Self> {
-        let socket = PingSocket::open(&SocketOptions {
-            family: Family::of(host),
-            dont_fragment,
-            source: None,
-            scope_id: 0,
-            interface: None,
-            broadcast: false,
-            receive_buffer: 1 << 20,
-        })?;
+        let socket = PingSocket::open(&SocketOptions { dont_fragment, ..SocketOptions::new(Family::of(host)) })?;
         let (sender, receiver, errors) = (SendBatch::new(), ReceiveBatch::new(), ErrorBatch::new());
         Ok(Self { socket, host, seq: 0, sender, receiver, errors })
     }

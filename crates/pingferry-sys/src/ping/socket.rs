@@ -40,6 +40,21 @@ pub struct SocketOptions {
     pub receive_buffer: usize,
 }
 
+impl SocketOptions {
+    /// A socket with no wishes: any source and interface, fragmenting as needed, room for a megabyte of answers.
+    pub const fn new(family: Family) -> Self {
+        Self {
+            family,
+            dont_fragment: false,
+            source: None,
+            scope_id: 0,
+            interface: None,
+            broadcast: false,
+            receive_buffer: 1 << 20,
+        }
+    }
+}
+
 /// A bound ping socket, non-blocking, with an ident that nobody else in the network namespace has.
 #[derive(Debug)]
 pub struct PingSocket {

@@ -14,15 +14,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 pub(crate) fn options(family: Family) -> SocketOptions {
-    SocketOptions {
-        family,
-        dont_fragment: false,
-        source: None,
-        scope_id: 0,
-        interface: None,
-        broadcast: false,
-        receive_buffer: 4 << 20,
-    }
+    SocketOptions { receive_buffer: 4 << 20, ..SocketOptions::new(family) }
 }
 
 pub(crate) fn open(family: Family) -> PingSocket {
