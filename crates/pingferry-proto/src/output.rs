@@ -81,7 +81,21 @@ impl Outputs {
         self.bytes(&delivery.bytes).chunks(delivery.piece_len.max(1))
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// How many outputs there are.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Appends a copy of a delivery that is one of `from`, for a driver that delivers later.
+    pub fn copy(&mut self, delivery: &Delivery, from: &Outputs) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(from.bytes(&delivery.bytes));
+        let bytes = start..self.bytes.len();
+        self.queue.push(Output::Deliver(Delivery { bytes, ..delivery.clone() }));
+    }
+
+    /// Removes all outputs; their memory is kept.
+    pub fn clear(&mut self) {
         self.queue.clear();
         self.bytes.clear();
     }

@@ -3,7 +3,7 @@ use std::iter::Sum;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{self, Builder, JoinHandle};
 
 use pingferry_proto::{Class, Counters, Family, PathConfig, Policy};
 use pingferry_sys::ping::PingSocket;
@@ -107,10 +107,12 @@ impl Proxy {
     /// The proxy has ended, or the kernel cannot watch the device.
     pub fn attach_tun(&self, config: PathConfig, queues: impl IntoIterator<Item = Tun>) -> io::Result<()> {
         let lines = self.control.0.iter().cycle();
-        queues
-            .into_iter()
-            .zip(lines)
-            .try_for_each(|(queue, line)| self.attach_ingress(line, config.clone(), Box::new(TunIngress(queue))))
+        // With no processor to spare, threads beside the workers would take turns with them.
+        let spare = thread::available_parallelism().is_ok_and(|processors| processors.get() > self.workers.len());
+        queues.into_iter().zip(lines).try_for_each(|(queue, line)| {
+            let ingress = TunIngress::new(queue, spare)?;
+            self.attach_ingress(line, config.clone(), Box::new(ingress))
+        })
     }
 
     /// Attaches a Unix socket; each of its connections is a path with this configuration, and one worker serves them all.

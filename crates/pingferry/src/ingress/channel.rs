@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
+use pingferry_proto::{Delivery, Outputs};
 use tracing::error;
 
 use super::Ingress;
@@ -91,9 +92,9 @@ impl<F: FnMut(&[u8]) + Send> Ingress for ChannelIngress<F> {
         }
     }
 
-    fn deliver(&mut self, packet: &[u8]) -> io::Result<()> {
+    fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) -> io::Result<()> {
         let back = self.back.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        if catch_unwind(AssertUnwindSafe(|| back(packet))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| outputs.packets(delivery).for_each(back))).is_err() {
             self.back = None;
             error!("the callback of a path panicked; the path gets no more packets");
         }

@@ -6,9 +6,12 @@
 pub(crate) mod channel;
 pub(crate) mod tun;
 pub(crate) mod unix;
+mod writer;
 
 use std::io;
 use std::os::fd::AsFd;
+
+use pingferry_proto::{Delivery, Outputs};
 
 /// One path to clients.
 pub(crate) trait Ingress: AsFd + Send {
@@ -18,11 +21,21 @@ pub(crate) trait Ingress: AsFd + Send {
     /// The path is gone.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
 
-    /// Hands one packet to the path.
+    /// Hands one of `outputs`, with all its packets, to the path, which may keep it until the next [flush](Self::flush).
     ///
     /// # Errors
     /// The path did not take it; it may take the next.
-    fn deliver(&mut self, packet: &[u8]) -> io::Result<()>;
+    fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) -> io::Result<()>;
+
+    /// Sees to what was delivered, and returns what the path took and could not pass on, which is known some time later.
+    fn flush(&mut self) -> Vec<Delivery> {
+        Vec::new()
+    }
+
+    /// The same, and waits until it is known of everything.
+    fn finish(&mut self) -> Vec<Delivery> {
+        Vec::new()
+    }
 
     /// What it is, for people.
     fn describe(&self) -> String;

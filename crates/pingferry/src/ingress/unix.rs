@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use pingferry_proto::{Delivery, Outputs};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{
@@ -120,8 +121,10 @@ impl Ingress for UnixConnection {
         }
     }
 
-    fn deliver(&mut self, packet: &[u8]) -> io::Result<()> {
-        send(&self.socket, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+    fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) -> io::Result<()> {
+        for packet in outputs.packets(delivery) {
+            send(&self.socket, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        }
         Ok(())
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Worker {
     endpoint: Endpoint,
     sockets: Sockets,
     paths: HashMap<PathId, Attached>,
+    /// Paths that packets were delivered to in this round.
+    unflushed: Vec<PathId>,
     listeners: Vec<(UnixIngress, PathConfig)>,
     commands: Receiver<Command>,
     wake: Arc<Wake>,
@@ -77,6 +79,7 @@ impl Worker {
             busy_poll: config.busy_poll,
             sockets: Sockets::new(config),
             paths: HashMap::new(),
+            unflushed: Vec::new(),
             listeners: Vec::new(),
             commands,
             wake,
@@ -125,6 +128,7 @@ impl Worker {
             }
             self.endpoint.handle_timeout(now);
             self.settle(now);
+            self.flush();
         }
     }
 
@@ -154,7 +158,8 @@ impl Worker {
         }
     }
 
-    fn totals(&self) -> Totals {
+    fn totals(&mut self) -> Totals {
+        self.finish();
         Totals {
             counters: self.endpoint.counters().clone(),
             flows: self.endpoint.flows(),

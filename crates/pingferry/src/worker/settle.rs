@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pingferry_proto::{Delivery, Output, SendError, SocketId};
+use pingferry_proto::{Delivery, Output, Outputs, SendError, SocketId};
 use tracing::{debug, info};
 
 use super::{Attached, Worker};
@@ -20,7 +20,7 @@ impl Worker {
                 match output {
                     Output::Open(id) => self.open(now, *id),
                     Output::Close(id) => self.sockets.close(*id),
-                    Output::Deliver(delivery) => self.deliver(delivery, outputs.packets(delivery)),
+                    Output::Deliver(delivery) => self.deliver(delivery, &outputs),
                     Output::Transmit(transmit) => {
                         if !self.sockets.enqueue(transmit, number) {
                             let message = outputs.bytes(&transmit.message);
@@ -58,14 +58,37 @@ impl Worker {
         }
     }
 
-    fn deliver<'a>(&mut self, delivery: &Delivery, mut packets: impl Iterator<Item = &'a [u8]>) {
-        let delivered = match self.paths.get_mut(&delivery.path) {
-            Some(Attached { ingress, .. }) => packets.try_for_each(|packet| ingress.deliver(packet)),
+    fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) {
+        let path = delivery.path;
+        let delivered = match self.paths.get_mut(&path) {
+            Some(Attached { ingress, .. }) => ingress.deliver(delivery, outputs),
             None => Err(std::io::ErrorKind::NotConnected.into()),
         };
         if let Err(error) = delivered {
-            debug!(path = delivery.path.0, %error, "packet not delivered");
+            debug!(path = path.0, %error, "packet not delivered");
             let _ = self.endpoint.handle_delivery_error(delivery);
+        }
+        if self.unflushed.last() != Some(&path) {
+            self.unflushed.push(path);
+        }
+    }
+
+    /// Ends a round: what paths have collected goes on.
+    pub(super) fn flush(&mut self) {
+        while let Some(path) = self.unflushed.pop() {
+            let Some(Attached { ingress, .. }) = self.paths.get_mut(&path) else { continue };
+            for undelivered in ingress.flush() {
+                let _ = self.endpoint.handle_delivery_error(&undelivered);
+            }
+        }
+    }
+
+    /// Waits until it is known of every packet whether it was delivered.
+    pub(super) fn finish(&mut self) {
+        for Attached { ingress, .. } in self.paths.values_mut() {
+            for undelivered in ingress.finish() {
+                let _ = self.endpoint.handle_delivery_error(&undelivered);
+            }
         }
     }
 }
