@@ -44,18 +44,31 @@ impl IntMessage {
 }
 
 /// What a message that leaves asks for.
-pub(super) type SendControl = [IntMessage; 2];
+#[derive(Clone, Copy)]
+pub(super) struct SendControl {
+    messages: [IntMessage; 2],
+    count: usize,
+}
 
-pub(super) const fn send_control(family: Family, hop_limit: u8, traffic_class: u8) -> SendControl {
-    match family {
-        Family::V4 => [
-            IntMessage::new(libc::IPPROTO_IP, libc::IP_TTL, hop_limit),
-            IntMessage::new(libc::IPPROTO_IP, libc::IP_TOS, traffic_class),
-        ],
-        Family::V6 => [
-            IntMessage::new(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, hop_limit),
-            IntMessage::new(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, traffic_class),
-        ],
+impl SendControl {
+    /// A traffic class of 0 is what sockets have anyway. To leave it out matters: up to 36 bytes of control messages find
+    /// room on the kernel's stack, more are allocated (`____sys_sendmsg` in net/socket.c).
+    pub(super) const fn new(family: Family, hop_limit: u8, traffic_class: u8) -> Self {
+        let messages = match family {
+            Family::V4 => [
+                IntMessage::new(libc::IPPROTO_IP, libc::IP_TTL, hop_limit),
+                IntMessage::new(libc::IPPROTO_IP, libc::IP_TOS, traffic_class),
+            ],
+            Family::V6 => [
+                IntMessage::new(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, hop_limit),
+                IntMessage::new(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, traffic_class),
+            ],
+        };
+        Self { messages, count: if traffic_class == 0 { 1 } else { 2 } }
+    }
+
+    pub(super) fn messages(&self) -> &[IntMessage] {
+        self.messages.get(..self.count).unwrap_or_default()
     }
 }
 

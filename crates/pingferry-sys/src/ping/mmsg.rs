@@ -77,13 +77,13 @@ impl<Borrow> Header<Borrow> {
 }
 
 impl<'a> SendHeader<'a> {
-    pub(super) fn new(address: &'a SocketAddress, body: &'a IoSlice<'a>, control: &'a control::SendControl) -> Self {
+    pub(super) fn new(address: &'a SocketAddress, body: &'a IoSlice<'a>, control: &'a [control::IntMessage]) -> Self {
         let mut header = Self::EMPTY;
         header.message.name = ptr::from_ref(address.bytes()).cast_mut().cast();
         header.message.name_len = address.bytes().len() as c_int;
         header.message.iov = ptr::from_ref(body).cast_mut().cast();
         header.message.iov_len = 1;
-        header.message.control = ptr::from_ref(control).cast_mut().cast();
+        header.message.control = control.as_ptr().cast_mut().cast();
         header.message.control_len = size_of_val(control);
         header
     }

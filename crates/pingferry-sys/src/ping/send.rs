@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use pingferry_proto::Family;
 
 use super::address::SocketAddress;
-use super::control::{SendControl, send_control};
+use super::control::SendControl;
 use super::mmsg::{CAPACITY, SendHeader, past_pending_errors, send};
 use super::socket::PingSocket;
 
@@ -41,7 +41,7 @@ impl SendBatch {
 
     /// An empty batch.
     pub fn new() -> Self {
-        let empty = Envelope { address: SocketAddress::EMPTY, control: send_control(Family::V4, 0, 0) };
+        let empty = Envelope { address: SocketAddress::EMPTY, control: SendControl::new(Family::V4, 0, 0) };
         Self { envelopes: Box::new([empty; CAPACITY]) }
     }
 
@@ -74,14 +74,14 @@ impl SendBatch {
         for ((envelope, body), message) in self.envelopes.iter_mut().zip(&mut bodies).zip(messages) {
             let Outgoing { destination, scope_id, hop_limit, traffic_class, message } = message;
             envelope.address = SocketAddress::new(destination, scope_id);
-            envelope.control = send_control(Family::of(destination), hop_limit, traffic_class);
+            envelope.control = SendControl::new(Family::of(destination), hop_limit, traffic_class);
             *body = IoSlice::new(message);
             count += 1;
         }
         let mut headers = [SendHeader::EMPTY; CAPACITY];
         let headers = headers.get_mut(..count).unwrap_or_default();
         for ((header, envelope), body) in headers.iter_mut().zip(self.envelopes.iter()).zip(&bodies) {
-            *header = SendHeader::new(&envelope.address, body, &envelope.control);
+            *header = SendHeader::new(&envelope.address, body, envelope.control.messages());
         }
         past_pending_errors(|| send(socket, headers))
     }

@@ -13,6 +13,7 @@ mod command;
 mod errors;
 mod poller;
 mod read;
+mod read_limit;
 mod settle;
 mod sockets;
 pub(crate) mod wake;
@@ -31,6 +32,7 @@ use tracing::{debug, warn};
 
 pub(crate) use self::command::Command;
 use self::poller::{Poller, Ready, Token};
+use self::read_limit::ReadLimit;
 use self::sockets::Sockets;
 use self::wake::Wake;
 use crate::ingress::Ingress;
@@ -58,13 +60,14 @@ pub(crate) struct Worker {
     /// What was asked for each socket, until it was said that the kernel grants less.
     receive_buffer: Option<usize>,
     busy_poll: Duration,
+    /// How often it has looked for something to do.
+    round: u64,
 }
 
 /// A path that is served.
 struct Attached {
     ingress: Box<dyn Ingress>,
-    /// How many packets to read next time at most.
-    batch: usize,
+    limit: ReadLimit,
 }
 
 impl Worker {
@@ -77,6 +80,7 @@ impl Worker {
             endpoint: Endpoint::new(config.core.clone()),
             receive_buffer: Some(config.receive_buffer),
             busy_poll: config.busy_poll,
+            round: 0,
             sockets: Sockets::new(config),
             paths: HashMap::new(),
             unflushed: Vec::new(),
@@ -109,6 +113,7 @@ impl Worker {
             };
             self.poller.wait(timeout, &mut ready)?;
             now = Instant::now();
+            self.round += 1;
             if !ready.is_empty() {
                 busy_until = now + self.busy_poll;
             }
@@ -175,7 +180,7 @@ impl Worker {
             return Err(error);
         }
         debug!(path = id.0, ingress = ingress.describe(), "path attached");
-        self.paths.insert(id, Attached { ingress, batch: 1 });
+        self.paths.insert(id, Attached { ingress, limit: ReadLimit::new() });
         Ok(())
     }
 

@@ -9,20 +9,15 @@ use super::errors::{UNKNOWN_HOP_LIMIT, relay_errors};
 use super::{Attached, Worker};
 use crate::RunError;
 
-/// How many packets are read from one path before the others have their turn.
-const BATCH: usize = 64;
-
 impl Worker {
-    /// Reads twice as much as came last time, at most a batch: as long as packets come one by one this saves the read that
-    /// finds nothing, and when they come in bursts it soon takes whole batches.
     pub(super) fn read_path(&mut self, now: Instant, path: PathId) -> Result<(), RunError> {
-        let Some(limit) = self.paths.get(&path).map(|attached| attached.batch) else { return Ok(()) };
+        let Some(limit) = self.paths.get(&path).map(|attached| attached.limit.packets()) else { return Ok(()) };
         let mut count = 0;
         while count < limit && self.read_packet(now, path)? {
             count += 1;
         }
         if let Some(attached) = self.paths.get_mut(&path) {
-            attached.batch = if count == limit { (2 * limit).min(BATCH) } else { count.max(1) };
+            attached.limit.learn(count, self.round);
         }
         Ok(())
     }
