@@ -60,10 +60,11 @@ pub(crate) struct ProxyArgs {
     /// Take only packets from this source, others are spoofed; repeatable [default: from any]
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_cidr, env = "PINGFERRY_SOURCE")]
     source: Vec<IpNet>,
-    /// After a packet, look for the next one for this long before sleeping: faster answers, more processor time
-    #[arg(long, value_name = "DURATION", default_value = "0s", env = "PINGFERRY_BUSY_POLL")]
+    /// After a packet, look for the next one for this long before sleeping: faster answers, more processor time [default:
+    /// for 50us while that pays]
+    #[arg(long, value_name = "DURATION", env = "PINGFERRY_BUSY_POLL")]
     #[arg(value_parser = humantime::parse_duration)]
-    busy_poll: Duration,
+    busy_poll: Option<Duration>,
     #[command(flatten)]
     pub(crate) policy: PolicyArgs,
 }

@@ -45,8 +45,14 @@ struct Crowd {
 }
 
 impl Destinations {
-    pub(crate) fn new() -> Self {
-        Self { occupants: HashTable::new(), crowds: Vec::new(), vacant_crowds: Vec::new(), hasher: RandomState::new() }
+    /// With room for so many peers that it need not grow.
+    pub(crate) fn with_capacity(peers: usize) -> Self {
+        Self {
+            occupants: HashTable::with_capacity(peers),
+            crowds: Vec::new(),
+            vacant_crowds: Vec::new(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// The flow to `peer` on the socket in `slot`.

@@ -61,15 +61,21 @@ pub struct Endpoint {
     pub(crate) hasher: RandomState,
 }
 
+/// How many flows an endpoint has room for from the start at most; for more it grows.
+const MAX_ROOM: usize = 1 << 20;
+/// How many flows a peer has, for the room that its index gets at the start; with fewer it grows.
+const FLOWS_PER_PEER: usize = 4;
+
 impl Endpoint {
     /// An endpoint without paths or flows.
     pub fn new(config: Config) -> Self {
+        let room = config.max_flows.min(MAX_ROOM);
         Self {
             sockets: SocketPool::new(config.socket_linger, config.max_sockets),
             paths: HashMap::new(),
             next_path: 0,
-            flows: FlowTable::new(),
-            destinations: Destinations::new(),
+            flows: FlowTable::with_capacity(room),
+            destinations: Destinations::with_capacity(room / FLOWS_PER_PEER),
             outputs: Outputs::default(),
             counters: Counters::default(),
             reassembly: Reassembly::default(),

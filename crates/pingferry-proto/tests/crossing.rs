@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use pingferry_proto::wire::{Echo, icmp_checksum};
 use pingferry_proto::{Config, DomainId, DropReason, Family, PathConfig, Received, Verdict};
 use support::*;
@@ -168,4 +170,27 @@ fn answers_for_a_closed_path_are_counted() {
     let reply = bench.reply_to(&sent);
     assert_eq!(bench.answer(sent.transmit.socket, TARGET, &reply), Verdict::Dropped(DropReason::PathClosed));
     assert_eq!(bench.packet(&echo(CLIENT, TARGET, 1, 1)), Verdict::Dropped(DropReason::PathClosed));
+}
+
+/// Callers promise a monotonic clock; what they pass may still stand, jump, or have been read before that of the last call.
+#[test]
+fn a_clock_that_jumps_harms_no_flow_that_is_used() {
+    let mut bench = Bench::new(Config::default());
+    let start = bench.now;
+    let sent = bench.send(&echo(CLIENT, TARGET, 7, 1));
+    bench.now = start - Duration::from_secs(3600);
+    bench.advance(Duration::ZERO);
+    let again = bench.send(&echo(CLIENT, TARGET, 7, 2));
+    assert_eq!(again.transmit.socket, sent.transmit.socket, "the flow is still there");
+    let reply = bench.reply_to(&again);
+    assert_eq!(bench.answer(again.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+    bench.now = start;
+    bench.advance(Duration::from_secs(30));
+    assert_eq!(bench.endpoint.flows(), 1, "idle for half its time");
+
+    bench.advance(Duration::from_secs(100 * 365 * 86_400));
+    assert_eq!(bench.endpoint.flows(), 0);
+    let sent = bench.send(&echo(CLIENT, TARGET, 7, 3));
+    let reply = bench.reply_to(&sent);
+    assert_eq!(bench.answer(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
 }

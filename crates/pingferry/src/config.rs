@@ -22,8 +22,8 @@ pub struct Config {
     /// How many threads serve, each with its own flows and sockets; at least 1. Limits of `core` are those of each.
     pub workers: usize,
     /// How long a worker keeps looking for the next packet before it sleeps. Saves the time of a wake-up, costs a
-    /// processor while there is traffic. Zero sleeps at once.
-    pub busy_poll: Duration,
+    /// processor while there is traffic. Zero sleeps at once; `None` looks for 50 µs where packets come that fast.
+    pub busy_poll: Option<Duration>,
 }
 
 impl Default for Config {
@@ -36,7 +36,7 @@ impl Default for Config {
             interface: None,
             receive_buffer: 4 << 20,
             workers: 1,
-            busy_poll: Duration::ZERO,
+            busy_poll: None,
         }
     }
 }

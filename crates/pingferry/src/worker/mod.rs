@@ -9,6 +9,7 @@
 //!
 //! Only a broken `epoll` or the loss of a path that the proxy cannot go on without ends the loop. All else is counted.
 
+mod busy_poll;
 mod command;
 mod errors;
 mod poller;
@@ -30,6 +31,7 @@ use pingferry_sys::netlink::AddressMonitor;
 use pingferry_sys::ping::{ErrorBatch, ReceiveBatch};
 use tracing::{debug, warn};
 
+use self::busy_poll::BusyPoll;
 pub(crate) use self::command::Command;
 use self::poller::{Poller, Ready, Token};
 use self::read_limit::ReadLimit;
@@ -59,7 +61,7 @@ pub(crate) struct Worker {
     loop_reported: bool,
     /// What was asked for each socket, until it was said that the kernel grants less.
     receive_buffer: Option<usize>,
-    busy_poll: Duration,
+    busy_poll: BusyPoll,
     /// How often it has looked for something to do.
     round: u64,
 }
@@ -79,7 +81,7 @@ impl Worker {
         let mut worker = Self {
             endpoint: Endpoint::new(config.core.clone()),
             receive_buffer: Some(config.receive_buffer),
-            busy_poll: config.busy_poll,
+            busy_poll: BusyPoll::new(config.busy_poll, Instant::now()),
             round: 0,
             sockets: Sockets::new(config),
             paths: HashMap::new(),
@@ -102,21 +104,9 @@ impl Worker {
     /// Serves until it is stopped.
     pub(crate) fn run(mut self) -> Result<Totals, RunError> {
         let mut ready = Vec::new();
-        let mut now = Instant::now();
-        // Until then, look again instead of sleeping.
-        let mut busy_until = now;
         loop {
-            let timeout = if now < busy_until {
-                Some(Duration::ZERO)
-            } else {
-                self.endpoint.next_deadline().map(|at| at.saturating_duration_since(now))
-            };
-            self.poller.wait(timeout, &mut ready)?;
-            now = Instant::now();
+            let now = self.wait(&mut ready)?;
             self.round += 1;
-            if !ready.is_empty() {
-                busy_until = now + self.busy_poll;
-            }
             for &Ready { token, errors } in &ready {
                 match token {
                     Token::Wake => {
@@ -135,6 +125,21 @@ impl Worker {
             self.settle(now);
             self.flush();
         }
+    }
+
+    /// Sleeps, or looks again, until something is `ready` or a flow's time is up, and returns when that is.
+    fn wait(&mut self, ready: &mut Vec<Ready>) -> io::Result<Instant> {
+        let before = Instant::now();
+        let busy = self.busy_poll.is_on(before);
+        let until_deadline = || self.endpoint.next_deadline().map(|at| at.saturating_duration_since(before));
+        let timeout = if busy { Some(Duration::ZERO) } else { until_deadline() };
+        self.poller.wait(timeout, ready)?;
+        let now = Instant::now();
+        match ready.is_empty() {
+            true => self.busy_poll.found_nothing(now),
+            false => self.busy_poll.found(now, (!busy).then(|| now - before)),
+        }
+        Ok(now)
     }
 
     /// Carries out the commands that came; breaks at the one to stop.
