@@ -12,6 +12,7 @@ mod run;
 mod sandbox;
 mod signals;
 mod totals;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::log::{LogArgs, LogFormat};
 use crate::options::{ProxyArgs, parse_cidr};
 use crate::sandbox::SandboxArgs;
+use crate::watch::Watched;
 use crate::{signals, totals};
 
 /// A burst of a few thousand packets waits rather than being lost before it is read.
@@ -58,7 +59,7 @@ struct IngressArgs {
     /// The network namespace of the TUN device [default: this one]
     #[arg(long, value_name = "PATH", requires = "tun", conflicts_with = "pid", env = "PINGFERRY_NETNS")]
     netns: Option<PathBuf>,
-    /// The process whose network namespace is that of the TUN device
+    /// The process whose network namespace is that of the TUN device; pingferry stops when it ends
     #[arg(long, value_name = "PID", requires = "tun", env = "PINGFERRY_PID")]
     pid: Option<u32>,
     /// An address of the TUN device, with the prefix of the network behind it; repeatable
@@ -112,6 +113,8 @@ fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<Fi
     let mut config = Config { workers, ..args.proxy.config(file.as_ref())? };
     config.core.max_sockets = config.core.max_sockets.min(sockets_within_descriptors(args.workers));
     share_limits(&mut config.core, workers);
+    // Before its namespace is looked up, so that no other process can have got its number.
+    let watched = args.ingress.watch()?;
     // Before the proxy starts its thread: entering another user namespace needs a process with one.
     let tun = args.ingress.open_tun(workers)?;
     let listeners = args.ingress.listen()?;
@@ -126,6 +129,10 @@ fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<Fi
     let reload = file.map(|file| Reload { file, rules: args.proxy.policy.clone() });
     signals::watch_signals(proxy.control(), reload)
         .map_err(|error| Failure::runtime(format!("cannot watch for signals: {error}")))?;
+    if let Some(process) = watched {
+        let watches = process.stop_at_its_end(proxy.control());
+        watches.map_err(|error| Failure::runtime(format!("cannot watch for the end of the process: {error}")))?;
+    }
 
     println!("pingferry: ready: {}", served.join(", "));
     let totals = proxy.wait()?;
@@ -198,6 +205,11 @@ impl IngressArgs {
         };
         let (queues, mtu) = opened.map_err(|error| no_tun(name, &error))?;
         Ok(Some((queues, mtu as usize)))
+    }
+
+    fn watch(&self) -> Result<Option<Watched>, Failure> {
+        let watch = |pid| Watched::open(pid).map_err(|error| Failure::runtime(format!("process {pid}: {error}")));
+        self.pid.map(watch).transpose()
     }
 
     fn namespace(&self) -> io::Result<Option<Netns>> {

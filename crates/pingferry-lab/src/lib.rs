@@ -23,4 +23,4 @@ mod require;
 
 pub use host::{Host, eventually, link};
 pub use isolated::isolated;
-pub use require::{has_program, require, require_program, require_tun};
+pub use require::{has_program, require, require_program, require_root, require_tun};

@@ -4,6 +4,8 @@ use std::env;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 
+use pingferry_sys::namespace::Netns;
+
 /// Says whether a test can go on, given what it needs under the name `what` (`netns`, `tun`, `fping`, …).
 ///
 /// When `available` is an error, its reason is printed as `skipped: reason` and the test should return; but if the
@@ -21,6 +23,12 @@ pub fn require(what: &str, available: Result<(), String>) -> bool {
 pub fn require_program(name: &str) -> bool {
     let found = if has_program(name) { Ok(()) } else { Err(format!("no {name} in PATH")) };
     require(name, found)
+}
+
+/// [`require`] for what takes root of the machine, or of a container that has all users and groups, under the name `root`:
+/// network namespaces without a user namespace of their own.
+pub fn require_root() -> bool {
+    require("root", Netns::create().map(drop).map_err(|error| format!("a network namespace as root: {error}")))
 }
 
 /// [`require`] for TUN devices, under the name `tun`.

@@ -5,11 +5,12 @@
 pub mod client;
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 use ipnet::IpNet;
 use pingferry_lab::{Host, link, require_program, require_tun};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
 
 pub const TARGET: &str = "192.0.2.2";
@@ -73,6 +74,11 @@ impl Lab {
     }
 }
 
+/// `pingferry run` in `ferry` with a Unix socket.
+pub fn run_unix(lab: &Lab, socket: &Path, more: &[&str]) -> Running {
+    Running::start(&lab.ferry, pingferry().args(["run", "--unix"]).arg(socket).args(more))
+}
+
 /// A `pingferry run` that is ready.
 pub struct Running {
     child: Child,
@@ -93,6 +99,18 @@ impl Running {
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Stops it as a debugger would, and waits until it stands.
+    pub fn pause(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::STOP).unwrap();
+        waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
     }
 
     /// Stops it with a signal and returns its totals.

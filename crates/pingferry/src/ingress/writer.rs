@@ -155,3 +155,109 @@ impl Batch {
         self.deliveries.clear();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+mod tests {
+    use std::time::Instant;
+
+    use pingferry_lab::{isolated, require_tun};
+    use pingferry_proto::wire::{echo_request, write_checksum};
+    use pingferry_proto::{Config, Endpoint, PathConfig, PathId, Received, Verdict};
+    use pingferry_sys::netlink::Netlink;
+    use pingferry_sys::ping::{RawBatch, RawSocket};
+    use pingferry_sys::tun::TunConfig;
+
+    use super::*;
+
+    const CLIENT: [u8; 4] = [10, 0, 0, 1];
+    const TARGET: [u8; 4] = [192, 0, 2, 1];
+
+    /// What an endpoint delivers when the target has answered the echo `seq`.
+    fn answer(endpoint: &mut Endpoint, path: PathId, seq: u16) -> Outputs {
+        let (now, mut outputs) = (Instant::now(), Outputs::default());
+        let request = echo_request(CLIENT.into(), TARGET.into(), 7, seq, b"");
+        let _ = endpoint.handle_packet(now, path, &request);
+        endpoint.take_outputs(&mut outputs);
+        let mut sockets = outputs.iter().filter_map(|output| match output {
+            Output::Open(id) => Some((true, *id)),
+            Output::Transmit(transmit) => Some((false, transmit.socket)),
+            _ => None,
+        });
+        let (to_open, socket) = sockets.next().unwrap();
+        if to_open {
+            endpoint.socket_opened(now, socket, 9);
+        }
+        let mut message = request[20..].to_vec();
+        (message[0], message[5]) = (0, 9);
+        write_checksum(TARGET.into(), CLIENT.into(), &mut message);
+        let received = Received { from: TARGET.into(), hop_limit: 64, traffic_class: 0, message: &message };
+        assert_eq!(endpoint.handle_answer(now, socket, received), Verdict::Forwarded);
+        endpoint.take_outputs(&mut outputs);
+        outputs
+    }
+
+    /// Delivers the answers to 200 echoes, in rounds of many and of few.
+    fn deliver(writer: &mut Writer) {
+        let mut endpoint = Endpoint::new(Config::default());
+        let path = endpoint.add_path(PathConfig::default());
+        let mut seqs = 0..;
+        for round in [1, 40, 1, 3, 60, 4, 91] {
+            for seq in seqs.by_ref().take(round) {
+                let outputs = answer(&mut endpoint, path, seq);
+                let Some(Output::Deliver(delivery)) = outputs.get(0) else { panic!("{outputs:?}") };
+                writer.deliver(delivery, &outputs);
+            }
+            assert_eq!(writer.flush().len(), 0);
+        }
+        assert_eq!(writer.finish().len(), 0);
+    }
+
+    fn open() -> Arc<Tun> {
+        let addresses = vec!["10.0.0.1/24".parse().unwrap()];
+        let (tun, _, _) = TunConfig { name: "tun0".into(), addresses, ..TunConfig::default() }.open().unwrap();
+        Arc::new(tun)
+    }
+
+    #[test]
+    fn all_packets_are_written_in_order() {
+        isolated(|| {
+            if !require_tun() {
+                return;
+            }
+            let mut writer = Writer::start(open()).unwrap();
+            let (raw, mut batch) = (RawSocket::open(8 << 20).unwrap(), RawBatch::new());
+            let mut seqs = Vec::new();
+            // No more at a time than the smallest receive buffer holds.
+            for _ in 0..20 {
+                deliver(&mut writer);
+                while batch.receive(&raw).unwrap() > 0 {
+                    seqs.extend(batch.iter().map(|packet| u16::from_be_bytes([packet[26], packet[27]])));
+                }
+            }
+            assert!(seqs.iter().copied().eq((0..20).flat_map(|_| 0..200)), "{seqs:?}");
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told() {
+        isolated(|| {
+            if !require_tun() {
+                return;
+            }
+            let tun = open();
+            let mut netlink = Netlink::open().unwrap();
+            let index = netlink.index("tun0").unwrap();
+            netlink.set_down(index).unwrap();
+            let mut writer = Writer::start(tun).unwrap();
+            let mut endpoint = Endpoint::new(Config::default());
+            let path = endpoint.add_path(PathConfig::default());
+            for (count, seq) in [1, 100].into_iter().zip(1..) {
+                let outputs = answer(&mut endpoint, path, seq);
+                let Some(Output::Deliver(delivery)) = outputs.get(0) else { panic!("{outputs:?}") };
+                (0..count).for_each(|_| writer.deliver(delivery, &outputs));
+                assert_eq!(writer.finish().len(), count);
+            }
+        });
+    }
+}
