@@ -8,8 +8,6 @@ use std::path::Path;
 use std::process::Command;
 
 use pingferry_lab::{eventually, isolated};
-use pingferry_proto::wire::write_checksum;
-use pingferry_sys::ping::{Outgoing, RawSocket, SendBatch};
 use support::client::{Client, echo};
 use support::*;
 
@@ -19,12 +17,6 @@ fn run_with_descriptors(lab: &Lab, socket: &Path, limit: u32) -> Running {
     let script = format!(r#"ulimit -n {limit}; exec "$0" run --unix "$1" "$2" "$3""#);
     command.args(["-c", &script, env!("CARGO_BIN_EXE_pingferry")]).arg(socket);
     Running::start(&lab.ferry, &mut command)
-}
-
-/// The line of the only ping socket in the ferry's namespace, as words.
-fn ping_socket(lab: &Lab) -> Vec<String> {
-    let table = lab.ferry.run(|| fs::read_to_string("/proc/thread-self/net/icmp")).unwrap().unwrap();
-    table.lines().nth(1).unwrap().split_whitespace().map(str::to_owned).collect()
 }
 
 /// The design that opens a socket for each flow stops here, and nobody can open a flow until the idle timeout.
@@ -111,15 +103,6 @@ fn connections_beyond_the_descriptors_are_refused_and_harm_nobody() {
     });
 }
 
-/// An echo reply of the target with a sequence number that nobody sent.
-fn unasked_reply(ident: u16) -> Vec<u8> {
-    let mut message = echo(TARGET, FERRY, ident, b"")[20..].to_vec();
-    message[0] = 0;
-    message[6..8].fill(0x77);
-    write_checksum(TARGET.parse().unwrap(), FERRY.parse().unwrap(), &mut message);
-    message
-}
-
 /// What the kernel drops before it can be read is in the totals too.
 #[test]
 fn replies_that_find_no_room_are_counted_and_harm_no_flow() {
@@ -132,21 +115,13 @@ fn replies_that_find_no_room_are_counted_and_harm_no_flow() {
         client.send(&echo(CLIENT, TARGET, 1, b"before"));
         assert!(client.receive().ends_with(b"before"));
 
-        let ident = u16::from_str_radix(ping_socket(&lab)[1].split_once(':').unwrap().1, 16).unwrap();
-        let reply = unasked_reply(ident);
+        let reply = forgery::reply(forgery::ping_ident(&lab), 0x7777);
         running.pause();
-        lab.target
-            .run(|| {
-                let (raw, mut batch) = (RawSocket::open(0).unwrap(), SendBatch::new());
-                let destination = FERRY.parse().unwrap();
-                let outgoing = Outgoing { destination, scope_id: 0, hop_limit: 64, traffic_class: 0, message: &reply };
-                eventually("the receive buffer to overflow", || {
-                    raw.send(&mut batch, [outgoing; SendBatch::CAPACITY])?;
-                    Ok(ping_socket(&lab).last().unwrap() != "0")
-                })
-            })
-            .unwrap()
-            .unwrap();
+        eventually("the receive buffer to overflow", || {
+            forgery::send(&lab, &reply, 64);
+            Ok(forgery::ping_socket(&lab).last().unwrap() != "0")
+        })
+        .unwrap();
         running.resume();
 
         client.send(&echo(CLIENT, TARGET, 1, b"after"));

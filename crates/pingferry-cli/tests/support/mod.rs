@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 pub mod client;
+pub mod forgery;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
