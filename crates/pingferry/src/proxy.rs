@@ -102,6 +102,7 @@ impl Proxy {
     }
 
     /// Attaches a TUN device by its queues, of which each worker gets its share. The proxy ends when the device is deleted.
+    /// Where there are more processors than workers, a thread for each queue writes what clients get.
     ///
     /// # Errors
     /// The proxy has ended, or the kernel cannot watch the device.

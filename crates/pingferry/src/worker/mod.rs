@@ -5,7 +5,8 @@
 //! The worker sleeps in one `epoll_wait` until a path or a socket is readable, a flow's time is up, or a command came.
 //! It reads at most a batch from each that is ready, hands it to the endpoint, and does what the endpoint wants done
 //! before it reads the next: opens sockets, hands answers to paths, and sends what is queued for each socket with one
-//! `sendmmsg`. What was not read to its end is reported again by the next wait, so that nobody starves.
+//! `sendmmsg`. What was not read to its end is reported again by the next wait, so that nobody starves. At the end of such
+//! a round, paths pass on what they have collected.
 //!
 //! Only a broken `epoll` or the loss of a path that the proxy cannot go on without ends the loop. All else is counted.
 
