@@ -12,6 +12,8 @@ use pingferry_sys::namespace::Netns;
 use pingferry_sys::preflight::{descriptor_limit, raise_descriptor_limit};
 use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::TunConfig;
+use rustix::io::Errno;
+use tracing::warn;
 
 use crate::config::{Configuration, File, FileArg, Reload};
 use crate::failure::Failure;
@@ -113,10 +115,9 @@ fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<Fi
     let mut config = Config { workers, ..args.proxy.config(file.as_ref())? };
     config.core.max_sockets = config.core.max_sockets.min(sockets_within_descriptors(args.workers));
     share_limits(&mut config.core, workers);
-    // Before its namespace is looked up, so that no other process can have got its number.
     let watched = args.ingress.watch()?;
     // Before the proxy starts its thread: entering another user namespace needs a process with one.
-    let tun = args.ingress.open_tun(workers)?;
+    let tun = args.ingress.open_tun(workers, watched.as_ref())?;
     let listeners = args.ingress.listen()?;
     args.sandbox.confine(&Sandbox {
         readable: file.as_ref().map_or_else(Vec::new, File::ways),
@@ -190,7 +191,7 @@ impl IngressArgs {
     }
 
     /// The device's queues and its MTU.
-    fn open_tun(&self, queues: usize) -> Result<Option<(Vec<Tun>, usize)>, Failure> {
+    fn open_tun(&self, queues: usize, watched: Option<&Watched>) -> Result<Option<(Vec<Tun>, usize)>, Failure> {
         let Some(name) = &self.tun else { return Ok(None) };
         let config = TunConfig {
             name: name.clone(),
@@ -199,7 +200,12 @@ impl IngressArgs {
             mtu: self.mtu,
             queue_length: Some(QUEUE_LENGTH),
         };
-        let opened = match self.namespace().map_err(|error| Failure::runtime(error.to_string()))? {
+        let namespace = self.namespace().map_err(|error| Failure::runtime(error.to_string()))?;
+        // Asked after its namespace was opened: until then no other process can have had its number.
+        if watched.is_some_and(Watched::has_ended) {
+            return Err(Failure::runtime(format!("process {} has ended", self.pid.unwrap_or_default())));
+        }
+        let opened = match namespace {
             None => config.open_queues(queues).map(|(queues, mtu, _)| (queues, mtu)),
             Some(netns) => open_in(&netns, &config, queues),
         };
@@ -207,9 +213,19 @@ impl IngressArgs {
         Ok(Some((queues, mtu as usize)))
     }
 
+    /// The process of `--pid`, if the kernel lets it be watched.
     fn watch(&self) -> Result<Option<Watched>, Failure> {
-        let watch = |pid| Watched::open(pid).map_err(|error| Failure::runtime(format!("process {pid}: {error}")));
-        self.pid.map(watch).transpose()
+        let Some(pid) = self.pid else { return Ok(None) };
+        match Watched::open(pid) {
+            Ok(watched) => Ok(Some(watched)),
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
+                Err(Failure::runtime(format!("process {pid}: {error}; to list processes, run: ps -e")))
+            }
+            Err(error) => {
+                warn!("this will go on when process {pid} has ended: {error}");
+                Ok(None)
+            }
+        }
     }
 
     fn namespace(&self) -> io::Result<Option<Netns>> {

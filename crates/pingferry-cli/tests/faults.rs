@@ -9,15 +9,6 @@ use pingferry_lab::{eventually, isolated, require_root};
 use support::client::{Client, echo};
 use support::*;
 
-/// Brings the ferry's link to the target up or down.
-fn set_link(lab: &Lab, up: bool) {
-    let set = lab.ferry.with_netlink(|netlink| {
-        let index = netlink.index("to-target")?;
-        if up { netlink.set_up(index) } else { netlink.set_down(index) }
-    });
-    set.unwrap();
-}
-
 #[test]
 fn an_interface_that_was_down_serves_again() {
     isolated(|| {
@@ -31,10 +22,10 @@ fn an_interface_that_was_down_serves_again() {
             client.receive()
         };
         assert!(ping().ends_with(b"hello"));
-        set_link(&lab, false);
+        lab.set_link(false);
         let told = ping();
         assert_eq!((told[20], &told[12..16]), (3, &[10, 0, 0, 1][..]), "unreachable, says the gateway");
-        set_link(&lab, true);
+        lab.set_link(true);
         eventually("the link to carry again", || Ok(ping().ends_with(b"hello") && ping()[20] == 0)).unwrap();
         running.stop();
     });
@@ -55,8 +46,8 @@ fn a_route_that_is_gone_and_comes_back_is_followed() {
             (answer[20], answer[21])
         };
         assert_eq!(ping("198.18.0.1"), (0, 0));
-        set_link(&lab, false);
-        set_link(&lab, true);
+        lab.set_link(false);
+        lab.set_link(true);
         eventually("the link to carry again", || Ok(ping(TARGET) == (0, 0))).unwrap();
         assert_eq!(ping("198.18.0.1"), (3, 0), "net unreachable");
         lab.ferry.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target").unwrap();

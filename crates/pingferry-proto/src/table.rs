@@ -75,8 +75,8 @@ impl FlowId {
 }
 
 impl FlowTable {
-    /// With room for so many flows: a table that grows under load pauses, at a million flows for a third of a second. Room
-    /// that is not used does not become memory, but for a byte a flow.
+    /// With room for so many flows: a table that grows while it fills up pauses, at a million flows for a third of a second.
+    /// Room that is not used does not become memory, but for about two bytes a flow.
     pub(crate) fn with_capacity(flows: usize) -> Self {
         Self {
             places: Vec::with_capacity(flows),

@@ -1,4 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use pingferry_proto::{Class, Family};
@@ -21,6 +23,10 @@ pub struct Config {
     pub receive_buffer: usize,
     /// How many threads serve, each with its own flows and sockets; at least 1. Limits of `core` are those of each.
     pub workers: usize,
+    /// How many processors may be used, by default as many as the process may use now (affinity, and a control group's
+    /// quota, which a confined process can no longer see). With some to spare, TUN devices are written beside the
+    /// workers, and workers without a fixed `busy_poll` look for packets.
+    pub processors: usize,
     /// How long a worker keeps looking for the next packet before it sleeps. Saves the time of a wake-up, costs a
     /// processor while there is traffic. Zero sleeps at once; `None` looks for 50 µs where packets come that fast.
     pub busy_poll: Option<Duration>,
@@ -36,12 +42,18 @@ impl Default for Config {
             interface: None,
             receive_buffer: 4 << 20,
             workers: 1,
+            processors: available_parallelism().map_or(1, NonZeroUsize::get),
             busy_poll: None,
         }
     }
 }
 
 impl Config {
+    /// How many processors are left when each worker has one.
+    pub(crate) fn spare_processors(&self) -> usize {
+        self.processors.saturating_sub(self.workers)
+    }
+
     pub(crate) fn source(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.source_v4.map(IpAddr::V4),

@@ -3,7 +3,7 @@ use std::iter::Sum;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
-use std::thread::{self, Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle};
 
 use pingferry_proto::{Class, Counters, Family, PathConfig, Policy};
 use pingferry_sys::ping::PingSocket;
@@ -24,6 +24,8 @@ use crate::{Closed, Config, OpenError, RunError};
 pub struct Proxy {
     workers: Vec<JoinHandle<Result<Totals, RunError>>>,
     control: Control,
+    /// Whether each worker has a processor beside its own, for a thread that writes.
+    writers: bool,
     gateway_v4: Option<IpAddr>,
     gateway_v6: Option<IpAddr>,
 }
@@ -85,7 +87,8 @@ impl Proxy {
             })
         };
         let workers: io::Result<Vec<_>> = workers.into_iter().enumerate().map(start).collect();
-        Ok(Self { workers: workers?, control, gateway_v4, gateway_v6 })
+        let writers = config.spare_processors() >= config.workers;
+        Ok(Self { workers: workers?, control, writers, gateway_v4, gateway_v6 })
     }
 
     /// Attaches a path of the embedding program. Packets for its clients are handed to `back`, which the worker calls and
@@ -102,16 +105,14 @@ impl Proxy {
     }
 
     /// Attaches a TUN device by its queues, of which each worker gets its share. The proxy ends when the device is deleted.
-    /// Where there are more processors than workers, a thread for each queue writes what clients get.
+    /// Where there is a processor to spare for each worker, a thread for each queue writes what clients get.
     ///
     /// # Errors
     /// The proxy has ended, or the kernel cannot watch the device.
     pub fn attach_tun(&self, config: PathConfig, queues: impl IntoIterator<Item = Tun>) -> io::Result<()> {
         let lines = self.control.0.iter().cycle();
-        // With no processor to spare, threads beside the workers would take turns with them.
-        let spare = thread::available_parallelism().is_ok_and(|processors| processors.get() > self.workers.len());
         queues.into_iter().zip(lines).try_for_each(|(queue, line)| {
-            let ingress = TunIngress::new(queue, spare)?;
+            let ingress = TunIngress::new(queue, self.writers);
             self.attach_ingress(line, config.clone(), Box::new(ingress))
         })
     }

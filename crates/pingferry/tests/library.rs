@@ -157,7 +157,7 @@ fn a_callback_that_panics_harms_its_own_path_only() {
         }
         eventually("all answers to come", || Ok(proxy.totals()?.counters.answers == 4)).unwrap();
         let totals = proxy.close().unwrap();
-        assert_eq!(totals.counters.answer_drops[DropReason::DeliveryFailed], 1);
+        assert_eq!(totals.counters.answer_drops[DropReason::DeliveryFailed], 2);
     });
 }
 

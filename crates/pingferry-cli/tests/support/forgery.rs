@@ -8,10 +8,12 @@ use pingferry_sys::ping::{Outgoing, RawSocket, SendBatch};
 use super::client::echo;
 use super::{FERRY, Lab, TARGET};
 
-/// The line of the oldest ping socket in the ferry's namespace, as words.
+/// The line of the only ping socket in the ferry's namespace, as words.
 pub fn ping_socket(lab: &Lab) -> Vec<String> {
     let table = lab.ferry.run(|| fs::read_to_string("/proc/thread-self/net/icmp")).unwrap().unwrap();
-    table.lines().nth(1).unwrap().split_whitespace().map(str::to_owned).collect()
+    let mut sockets = table.lines().skip(1);
+    let (only, None) = (sockets.next().unwrap(), sockets.next()) else { panic!("several sockets:\n{table}") };
+    only.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The identifier of that socket.

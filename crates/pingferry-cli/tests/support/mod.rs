@@ -68,6 +68,15 @@ impl Lab {
         Running::start(&self.ferry, command.args(more))
     }
 
+    /// Brings the ferry's link to the target up or down.
+    pub fn set_link(&self, up: bool) {
+        let set = self.ferry.with_netlink(|netlink| {
+            let index = netlink.index("to-target")?;
+            if up { netlink.set_up(index) } else { netlink.set_down(index) }
+        });
+        set.unwrap();
+    }
+
     /// A path that stands for the client's namespace as long as the lab lives.
     pub fn netns_path(&self) -> String {
         use std::os::fd::{AsFd, AsRawFd};

@@ -97,6 +97,7 @@ impl<F: FnMut(&[u8]) + Send> Ingress for ChannelIngress<F> {
         if catch_unwind(AssertUnwindSafe(|| outputs.packets(delivery).for_each(back))).is_err() {
             self.back = None;
             error!("the callback of a path panicked; the path gets no more packets");
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pingferry_proto::{Delivery, Outputs};
 use pingferry_sys::tun::Tun;
+use tracing::debug;
 
 use super::Ingress;
 use super::writer::Writer;
@@ -15,11 +16,12 @@ pub(crate) struct TunIngress {
 }
 
 impl TunIngress {
-    /// `beside`: packets are written by a thread of its own, beside the worker.
-    pub(crate) fn new(tun: Tun, beside: bool) -> io::Result<Self> {
+    /// Written by a thread of its own if that is wanted and there may be one.
+    pub(crate) fn new(tun: Tun, with_writer: bool) -> Self {
         let tun = Arc::new(tun);
-        let writer = beside.then(|| Writer::start(Arc::clone(&tun))).transpose()?;
-        Ok(Self { tun, writer })
+        let start = || Writer::start(Arc::clone(&tun)).inspect_err(|error| debug!(%error, "no thread to write beside"));
+        let writer = with_writer.then(start).and_then(Result::ok);
+        Self { tun, writer }
     }
 }
 

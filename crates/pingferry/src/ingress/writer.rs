@@ -19,8 +19,9 @@ use pingferry_proto::{Delivery, Output, Outputs};
 use pingferry_sys::tun::Tun;
 use tracing::debug;
 
-/// How many deliveries make a full batch.
+/// How many deliveries make a full batch, or how many bytes.
 const FULL: usize = 64;
+const FULL_BYTES: usize = 256 << 10;
 /// How many deliveries are not worth a wake-up.
 const FEW: usize = 4;
 /// How many batches are on their way at most.
@@ -76,8 +77,9 @@ impl Writer {
 
     /// Takes a delivery of `outputs`, to be written in its turn.
     pub(super) fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) {
-        self.filling.deliveries.copy(delivery, outputs);
-        if self.filling.deliveries.len() >= FULL {
+        let deliveries = &mut self.filling.deliveries;
+        deliveries.copy_delivery(delivery, outputs);
+        if deliveries.len() >= FULL || deliveries.byte_len() >= FULL_BYTES {
             self.send_off();
         }
     }

@@ -6,18 +6,20 @@
 //! keeps looking has its packet at once, and a busy processor.
 //!
 //! With a fixed length the worker looks for that long after each packet. Otherwise it looks for 50 µs, and only while that
-//! seems to pay: it begins after a sleep that was hardly longer, since then it would have seen the packet coming, and
-//! stops when it has looked in vain. So one echo after the other over a fast network is answered sooner, and a ping
-//! each second, or one over a slow network, costs what it did.
+//! seems to pay: it begins after two sleeps running that were hardly longer, since then it would have seen the packets
+//! coming, and stops when it has looked in vain. So one echo after the other over a fast network is answered sooner, and
+//! a ping now and then, whose answer comes soon and whose next request does not, costs what it did.
 
-use std::num::NonZeroUsize;
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
+
+use crate::Config;
 
 /// How long to look where it pays.
 const SHORT: Duration = Duration::from_micros(50);
 /// What a sleep that ended within [`SHORT`] takes at most, with the time to wake up.
 const SHORT_SLEEP: Duration = Duration::from_micros(100);
+/// How many short sleeps running make it worthwhile to look.
+const ENOUGH: u32 = 2;
 /// What a wait takes that did not come to a sleep, since something was there already. Nothing can be learnt from it.
 const NO_SLEEP: Duration = Duration::from_micros(5);
 
@@ -26,17 +28,18 @@ pub(super) struct BusyPoll {
     length: Duration,
     /// It is looked only while it pays.
     adaptive: bool,
-    pays: bool,
+    /// How many sleeps running were short, without end if the length is fixed.
+    short_sleeps: u32,
     until: Instant,
 }
 
 impl BusyPoll {
-    /// For a worker that begins at `now`. Without a fixed length and without a second processor it never looks: what it
+    /// For a worker that begins at `now`. Without a fixed length and without a processor to spare it never looks: what it
     /// waits for would have to wait for it.
-    pub(super) fn new(fixed: Option<Duration>, now: Instant) -> Self {
-        let alone = available_parallelism().map_or(1, NonZeroUsize::get) == 1;
-        let length = fixed.unwrap_or(if alone { Duration::ZERO } else { SHORT });
-        Self { length, adaptive: fixed.is_none(), pays: fixed.is_some(), until: now }
+    pub(super) fn new(config: &Config, now: Instant) -> Self {
+        let length = config.busy_poll.unwrap_or(if config.spare_processors() > 0 { SHORT } else { Duration::ZERO });
+        let adaptive = config.busy_poll.is_none();
+        Self { length, adaptive, short_sleeps: if adaptive { 0 } else { u32::MAX }, until: now }
     }
 
     /// Whether to look again at once.
@@ -47,9 +50,9 @@ impl BusyPoll {
     /// Something was there at `now`. `slept` is how long it was waited for, unless it was looked for.
     pub(super) fn found(&mut self, now: Instant, slept: Option<Duration>) {
         if let Some(slept) = slept.filter(|slept| self.adaptive && *slept > NO_SLEEP) {
-            self.pays = slept < SHORT_SLEEP;
+            self.short_sleeps = if slept < SHORT_SLEEP { self.short_sleeps.saturating_add(1) } else { 0 };
         }
-        if self.pays {
+        if self.short_sleeps >= ENOUGH {
             self.until = now + self.length;
         }
     }
@@ -57,7 +60,7 @@ impl BusyPoll {
     /// It was looked once more, and nothing was there at `now`.
     pub(super) fn found_nothing(&mut self, now: Instant) {
         if self.adaptive && now >= self.until {
-            self.pays = false;
+            self.short_sleeps = 0;
         }
     }
 }
@@ -70,14 +73,18 @@ mod tests {
         Duration::from_micros(micros)
     }
 
+    fn fixed(length: Duration, start: Instant) -> BusyPoll {
+        BusyPoll::new(&Config { busy_poll: Some(length), processors: 1, ..Config::default() }, start)
+    }
+
     fn adaptive(start: Instant) -> BusyPoll {
-        BusyPoll { length: SHORT, adaptive: true, pays: false, until: start }
+        BusyPoll::new(&Config { processors: 2, ..Config::default() }, start)
     }
 
     #[test]
     fn a_fixed_length_counts_from_each_packet() {
         let start = Instant::now();
-        let mut poll = BusyPoll::new(Some(us(200)), start);
+        let mut poll = fixed(us(200), start);
         assert!(!poll.is_on(start), "not before the first packet");
         poll.found(start, Some(us(1_000_000)));
         assert!(poll.is_on(start + us(199)) && !poll.is_on(start + us(200)));
@@ -89,25 +96,34 @@ mod tests {
     #[test]
     fn never_with_a_length_of_zero() {
         let start = Instant::now();
-        let mut poll = BusyPoll::new(Some(Duration::ZERO), start);
+        let mut poll = fixed(Duration::ZERO, start);
         poll.found(start, Some(us(20)));
         assert!(!poll.is_on(start));
     }
 
     #[test]
-    fn begins_after_a_short_sleep_and_ends_when_it_was_in_vain() {
+    fn begins_after_short_sleeps_and_ends_when_it_was_in_vain() {
         let start = Instant::now();
         let mut poll = adaptive(start);
-        poll.found(start, Some(us(5_000)));
-        assert!(!poll.is_on(start), "a long sleep");
-        poll.found(start, Some(us(2)));
-        assert!(!poll.is_on(start), "no sleep");
+        for slept in [60, 5_000, 60, 2, 5_000, 60, 2] {
+            poll.found(start, Some(us(slept)));
+            assert!(!poll.is_on(start), "one short sleep, and waits that came to none");
+        }
         poll.found(start, Some(us(60)));
         assert!(poll.is_on(start + us(49)));
         poll.found(start + us(40), None);
         assert!(poll.is_on(start + us(89)), "found while looking");
         poll.found_nothing(start + us(90));
-        poll.found(start + us(95), Some(us(3)));
+        poll.found(start + us(95), Some(us(60)));
         assert!(!poll.is_on(start + us(95)), "in vain");
+    }
+
+    #[test]
+    fn never_without_a_processor_to_spare() {
+        let start = Instant::now();
+        let config = Config { processors: 2, workers: 2, ..Config::default() };
+        let mut poll = BusyPoll::new(&config, start);
+        (0..9).for_each(|_| poll.found(start, Some(us(60))));
+        assert!(!poll.is_on(start));
     }
 }

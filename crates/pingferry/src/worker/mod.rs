@@ -63,7 +63,7 @@ pub(crate) struct Worker {
     /// What was asked for each socket, until it was said that the kernel grants less.
     receive_buffer: Option<usize>,
     busy_poll: BusyPoll,
-    /// How often it has looked for something to do.
+    /// How often it has come to everything that was ready.
     round: u64,
 }
 
@@ -82,7 +82,7 @@ impl Worker {
         let mut worker = Self {
             endpoint: Endpoint::new(config.core.clone()),
             receive_buffer: Some(config.receive_buffer),
-            busy_poll: BusyPoll::new(config.busy_poll, Instant::now()),
+            busy_poll: BusyPoll::new(&config, Instant::now()),
             round: 0,
             sockets: Sockets::new(config),
             paths: HashMap::new(),
@@ -107,7 +107,8 @@ impl Worker {
         let mut ready = Vec::new();
         loop {
             let now = self.wait(&mut ready)?;
-            self.round += 1;
+            // A full wait may have left out some of what is ready, which comes next.
+            self.round += u64::from(ready.len() < Poller::EVENTS);
             for &Ready { token, errors } in &ready {
                 match token {
                     Token::Wake => {

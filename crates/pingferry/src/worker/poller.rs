@@ -8,9 +8,6 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
-/// How many events one wait returns at most.
-const EVENTS: usize = 256;
-
 /// What is ready to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
@@ -73,6 +70,9 @@ pub(crate) struct Poller {
 }
 
 impl Poller {
+    /// How many events one wait returns at most.
+    pub(crate) const EVENTS: usize = 256;
+
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)? })
     }
@@ -91,7 +91,7 @@ impl Poller {
     pub(crate) fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS];
+        let mut events = [const { MaybeUninit::<Event>::uninit() }; Self::EVENTS];
         match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
             Ok((events, _)) => ready.extend(events.iter().map(Ready::from)),
             Err(Errno::INTR) => {}

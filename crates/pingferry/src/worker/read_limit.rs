@@ -24,7 +24,7 @@ impl ReadLimit {
 
     /// So many packets were read in this round of the worker.
     pub(super) fn learn(&mut self, read: usize, round: u64) {
-        let again = self.round + 1 == round;
+        let again = round <= self.round + 1;
         self.round = round;
         if read < self.packets {
             self.packets = read.max(1);
