@@ -4,32 +4,19 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use pingferry_lab::{eventually, isolated};
 use support::client::{Client, echo};
 use support::*;
 
-/// Starts it with a hard limit of descriptors.
-fn run_with_descriptors(lab: &Lab, socket: &Path, limit: u32) -> Running {
-    let mut command = Command::new("sh");
-    let script = format!(r#"ulimit -n {limit}; exec "$0" run --unix "$1" "$2" "$3""#);
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_pingferry")]).arg(socket);
-    Running::start(&lab.ferry, &mut command)
-}
-
 /// The design that opens a socket for each flow stops here, and nobody can open a flow until the idle timeout.
 #[test]
 fn a_sweep_of_60000_hosts_with_few_descriptors_disturbs_nobody() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = run_with_descriptors(&lab, &socket, 256);
+        let served = Served::start_with_descriptors(256);
         // Never reads what comes back, which is its own loss only.
-        let sweeper = Client::connect(&socket);
-        let steady = Client::connect(&socket);
+        let sweeper = served.client();
+        let steady = served.client();
         for round in 0..200u32 {
             for host in round * 300..(round + 1) * 300 {
                 let target = format!("198.18.{}.{}", host / 250, 1 + host % 250);
@@ -40,11 +27,11 @@ fn a_sweep_of_60000_hosts_with_few_descriptors_disturbs_nobody() {
             assert!(steady.receive().ends_with(&payload), "round {round}");
         }
         // A connection is closed when all that came in on it was read.
-        let descriptors = || fs::read_dir(format!("/proc/{}/fd", running.id())).map(Iterator::count);
+        let descriptors = || fs::read_dir(format!("/proc/{}/fd", served.running.id())).map(Iterator::count);
         let before = descriptors().unwrap();
         drop(sweeper);
         eventually("all of the sweep to be read", || Ok(descriptors()? < before)).unwrap();
-        let totals = running.stop();
+        let totals = served.running.stop();
         assert_eq!(totals["requests_sent"], 60_200, "{totals}");
         assert_eq!(totals["flows_opened"], 60_003);
         assert!(totals["sockets_open"].as_u64().unwrap() < 10, "{totals}");
@@ -55,11 +42,8 @@ fn a_sweep_of_60000_hosts_with_few_descriptors_disturbs_nobody() {
 #[test]
 fn without_descriptors_clients_are_told_and_those_who_have_a_flow_go_on() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = run_with_descriptors(&lab, &socket, 40);
-        let client = Client::connect(&socket);
+        let served = Served::start_with_descriptors(40);
+        let client = served.client();
         let prohibited = |packet: &[u8]| packet[20] == 3 && packet[21] == 13;
         let mut told = 0;
         for ident in 0..60 {
@@ -74,32 +58,29 @@ fn without_descriptors_clients_are_told_and_those_who_have_a_flow_go_on() {
             client.send(&echo(CLIENT, &format!("198.18.0.{host}"), host, b"shared"));
             assert!(client.receive().ends_with(b"shared"));
         }
-        assert_eq!(running.stop()["request_drops"]["no_socket"], told);
+        assert_eq!(served.running.stop()["request_drops"]["no_socket"], told);
     });
 }
 
 #[test]
 fn connections_beyond_the_descriptors_are_refused_and_harm_nobody() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = run_with_descriptors(&lab, &socket, 40);
-        let first = Client::connect(&socket);
+        let served = Served::start_with_descriptors(40);
+        let first = served.client();
         first.send(&echo(CLIENT, TARGET, 1, b"before"));
         assert!(first.receive().ends_with(b"before"));
-        let clients: Vec<Client> = (0..60).map(|_| Client::connect(&socket)).collect();
+        let clients: Vec<Client> = (0..60).map(|_| served.client()).collect();
         let refused = clients.last().unwrap().receive();
         assert!(refused.is_empty(), "its connection is closed");
         first.send(&echo(CLIENT, TARGET, 1, b"after"));
         assert!(first.receive().ends_with(b"after"));
         drop(clients);
         eventually("room for new connections", || {
-            let client = Client::connect(&socket);
+            let client = served.client();
             Ok(client.try_send(&echo(CLIENT, TARGET, 2, b"new")) && client.receive().ends_with(b"new"))
         })
         .unwrap();
-        running.stop();
+        served.running.stop();
     });
 }
 
@@ -107,26 +88,23 @@ fn connections_beyond_the_descriptors_are_refused_and_harm_nobody() {
 #[test]
 fn replies_that_find_no_room_are_counted_and_harm_no_flow() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = run_unix(&lab, &socket, &[]);
-        let client = Client::connect(&socket);
+        let served = Served::start(&[]);
+        let client = served.client();
         client.send(&echo(CLIENT, TARGET, 1, b"before"));
         assert!(client.receive().ends_with(b"before"));
 
-        let reply = forgery::reply(forgery::ping_ident(&lab), 0x7777);
-        running.pause();
+        let reply = forgery::reply(forgery::ping_ident(&served.lab), 0x7777);
+        served.running.pause();
         eventually("the receive buffer to overflow", || {
-            forgery::send(&lab, &reply, 64);
-            Ok(forgery::ping_socket(&lab).last().unwrap() != "0")
+            forgery::send(&served.lab, &reply, 64);
+            Ok(forgery::ping_socket(&served.lab).last().unwrap() != "0")
         })
         .unwrap();
-        running.resume();
+        served.running.resume();
 
         client.send(&echo(CLIENT, TARGET, 1, b"after"));
         assert!(client.receive().ends_with(b"after"));
-        let totals = running.stop();
+        let totals = served.running.stop();
         assert!(totals["receive_overflows"].as_u64().unwrap() > 0, "{totals}");
         assert!(totals["answer_drops"]["unexpected_seq"].as_u64().unwrap() > 0, "{totals}");
         assert_eq!(totals["answers_returned"], 2);

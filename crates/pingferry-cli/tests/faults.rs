@@ -6,28 +6,25 @@ mod support;
 use std::process::Command;
 
 use pingferry_lab::{eventually, isolated, require_root};
-use support::client::{Client, echo};
+use support::client::echo;
 use support::*;
 
 #[test]
 fn an_interface_that_was_down_serves_again() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = run_unix(&lab, &socket, &["--gateway", "10.0.0.1"]);
-        let client = Client::connect(&socket);
+        let served = Served::start(&["--gateway", "10.0.0.1"]);
+        let client = served.client();
         let ping = || {
             client.send(&echo(CLIENT, TARGET, 1, b"hello"));
             client.receive()
         };
         assert!(ping().ends_with(b"hello"));
-        lab.set_link(false);
+        served.lab.set_link(false);
         let told = ping();
         assert_eq!((told[20], &told[12..16]), (3, &[10, 0, 0, 1][..]), "unreachable, says the gateway");
-        lab.set_link(true);
+        served.lab.set_link(true);
         eventually("the link to carry again", || Ok(ping().ends_with(b"hello") && ping()[20] == 0)).unwrap();
-        running.stop();
+        served.running.stop();
     });
 }
 
@@ -35,24 +32,21 @@ fn an_interface_that_was_down_serves_again() {
 #[test]
 fn a_route_that_is_gone_and_comes_back_is_followed() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = run_unix(&lab, &socket, &[]);
-        let client = Client::connect(&socket);
+        let served = Served::start(&[]);
+        let client = served.client();
         let ping = |host| {
             client.send(&echo(CLIENT, host, 1, b"hello"));
             let answer = client.receive();
             (answer[20], answer[21])
         };
         assert_eq!(ping("198.18.0.1"), (0, 0));
-        lab.set_link(false);
-        lab.set_link(true);
+        served.lab.set_link(false);
+        served.lab.set_link(true);
         eventually("the link to carry again", || Ok(ping(TARGET) == (0, 0))).unwrap();
         assert_eq!(ping("198.18.0.1"), (3, 0), "net unreachable");
-        lab.ferry.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
+        served.lab.ferry.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
         assert_eq!(ping("198.18.0.1"), (0, 0));
-        running.stop();
+        served.running.stop();
     });
 }
 
@@ -63,17 +57,14 @@ fn a_group_range_that_is_closed_and_opened_while_running_harms_no_flow() {
     if !require_root() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("ping.sock");
-    let lab = Lab::new();
-    let running = run_unix(&lab, &socket, &[]);
-    let client = Client::connect(&socket);
+    let served = Served::start(&[]);
+    let client = served.client();
     let ping = |host, ident| {
         client.send(&echo(CLIENT, host, ident, b"hello"));
         let answer = client.receive();
         (answer[20], answer[21])
     };
-    let range = |range| lab.ferry.set_sysctl("net/ipv4/ping_group_range", range).unwrap();
+    let range = |range| served.lab.ferry.set_sysctl("net/ipv4/ping_group_range", range).unwrap();
     assert_eq!(ping(TARGET, 0), (0, 0));
     range("1 0");
     assert_eq!(ping(TARGET, 0), (0, 0), "a flow that has its socket");
@@ -82,30 +73,27 @@ fn a_group_range_that_is_closed_and_opened_while_running_harms_no_flow() {
     assert_eq!(ping("198.18.0.1", 1), (0, 0), "another host, through the socket that there is");
     range("0 0");
     assert_eq!(ping(TARGET, 1), (0, 0));
-    assert_eq!(running.stop()["request_drops"]["no_socket"], 19);
+    assert_eq!(served.running.stop()["request_drops"]["no_socket"], 19);
 }
 
 /// For the process this is a clock that jumps: all its flows are idle for too long when it looks again.
 #[test]
 fn a_process_that_stood_for_longer_than_flows_live_goes_on() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = run_unix(&lab, &socket, &["--idle-timeout", "50ms"]);
-        let client = Client::connect(&socket);
+        let served = Served::start(&["--idle-timeout", "50ms"]);
+        let client = served.client();
         for ident in 0..100 {
             client.send(&echo(CLIENT, TARGET, ident, b"before"));
             assert!(client.receive().ends_with(b"before"));
         }
-        running.pause();
+        served.running.pause();
         client.send(&echo(CLIENT, TARGET, 7, b"meanwhile"));
         std::thread::sleep(std::time::Duration::from_millis(200));
-        running.resume();
+        served.running.resume();
         assert!(client.receive().ends_with(b"meanwhile"));
         client.send(&echo(CLIENT, TARGET, 8, b"after"));
         assert!(client.receive().ends_with(b"after"));
-        let totals = running.stop();
+        let totals = served.running.stop();
         assert_eq!(totals["answers_returned"], 102);
         assert!(totals["flows_expired"].as_u64().unwrap() > 90, "{totals}");
     });

@@ -5,18 +5,15 @@ mod support;
 
 use pingferry_lab::isolated;
 use serde_json::Value;
-use support::client::{Client, echo};
+use support::client::echo;
 use support::*;
 
 const GREEDY: &str = "198.51.100.66";
 
 /// A modest client pings, a greedy one begins twenty flows, the modest one pings again. Returns the totals.
 fn twenty_flows_of_another(options: &[&str]) -> Value {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("ping.sock");
-    let lab = Lab::new();
-    let running = run_unix(&lab, &socket, options);
-    let client = Client::connect(&socket);
+    let served = Served::start(options);
+    let client = served.client();
     let ping = |source, ident: u16| {
         let payload = ident.to_be_bytes();
         client.send(&echo(source, TARGET, ident, &payload));
@@ -25,7 +22,7 @@ fn twenty_flows_of_another(options: &[&str]) -> Value {
     ping(CLIENT, 1);
     (0..20).for_each(|ident| ping(GREEDY, ident));
     ping(CLIENT, 1);
-    running.stop()
+    served.running.stop()
 }
 
 #[test]
@@ -47,17 +44,14 @@ fn at_the_common_cap_who_has_the_most_gives_way() {
 #[test]
 fn who_exceeds_a_rate_loses_packets_and_nobody_else_does() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = run_unix(&lab, &socket, &["--rate-per-source", "20"]);
-        let (greedy, modest) = (Client::connect(&socket), Client::connect(&socket));
+        let served = Served::start(&["--rate-per-source", "20"]);
+        let (greedy, modest) = (served.client(), served.client());
         (0..1000).for_each(|_| greedy.send(&echo(GREEDY, TARGET, 1, b"greedy")));
         for ident in 0..10 {
             modest.send(&echo(CLIENT, TARGET, ident, b"modest"));
             assert!(modest.receive().ends_with(b"modest"));
         }
-        let totals = running.stop();
+        let totals = served.running.stop();
         // The rest is what the bucket is filled up with meanwhile.
         assert!(totals["request_drops"]["rate_exceeded"].as_u64().unwrap() > 500, "{totals}");
         assert!(totals["requests_sent"].as_u64().unwrap() >= 30, "{totals}");

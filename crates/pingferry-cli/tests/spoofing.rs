@@ -10,29 +10,26 @@ use support::*;
 #[test]
 fn answers_that_nobody_asked_for_reach_nobody() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = run_unix(&lab, &socket, &[]);
-        let client = Client::connect(&socket);
+        let served = Served::start(&[]);
+        let client = served.client();
         let ping = |host, payload: &[u8]| {
             client.send(&echo(CLIENT, host, 1, payload));
             assert!(client.receive().ends_with(payload));
         };
         ping("198.18.0.1", b"first");
-        let ident = forgery::ping_ident(&lab);
+        let ident = forgery::ping_ident(&served.lab);
         // The right sequence number, from somebody who was not asked.
-        forgery::send(&lab, &forgery::reply(ident, 1), 1);
+        forgery::send(&served.lab, &forgery::reply(ident, 1), 1);
         ping("198.18.0.1", b"second");
         ping(TARGET, b"third");
         // From somebody who was asked, with a sequence number that was not sent.
-        forgery::send(&lab, &forgery::reply(ident, 0x7777), 2);
+        forgery::send(&served.lab, &forgery::reply(ident, 0x7777), 2);
         // With an identifier that was guessed wrongly: the kernel gives it to nobody.
-        forgery::send(&lab, &forgery::reply(ident ^ 1, 1), 3);
+        forgery::send(&served.lab, &forgery::reply(ident ^ 1, 1), 3);
         // An error about a request to somebody who was not asked.
-        forgery::send(&lab, &forgery::unreachable(ident, "192.0.2.77"), 4);
+        forgery::send(&served.lab, &forgery::unreachable(ident, "192.0.2.77"), 4);
         ping(TARGET, b"fourth");
-        let totals = running.stop();
+        let totals = served.running.stop();
         assert_eq!(totals["answers_returned"], 4, "{totals}");
         let drops = &totals["answer_drops"];
         assert_eq!(drops["unexpected_peer"], 1 + 4, "{totals}");
@@ -44,10 +41,9 @@ fn answers_that_nobody_asked_for_reach_nobody() {
 fn the_same_addresses_and_identifiers_in_two_domains_are_two_flows() {
     isolated(|| {
         let folder = tempfile::tempdir().unwrap();
-        let [one, other] = ["one.sock", "other.sock"].map(|name| folder.path().join(name));
-        let lab = Lab::new();
-        let running = run_unix(&lab, &one, &["--unix", other.to_str().unwrap()]);
-        let clients = [&one, &other].map(|socket| Client::connect(socket));
+        let other = folder.path().join("other.sock");
+        let served = Served::start(&["--unix", other.to_str().unwrap()]);
+        let clients = [served.client(), Client::connect(&other)];
         for round in 0..20u8 {
             let payloads = [[b'a', round], [b'b', round]];
             for (client, payload) in clients.iter().zip(&payloads) {
@@ -57,7 +53,7 @@ fn the_same_addresses_and_identifiers_in_two_domains_are_two_flows() {
                 assert!(client.receive().ends_with(payload), "round {round}");
             }
         }
-        let totals = running.stop();
+        let totals = served.running.stop();
         assert_eq!((&totals["flows_opened"], &totals["answers_returned"]), (&2.into(), &40.into()));
     });
 }
@@ -65,15 +61,12 @@ fn the_same_addresses_and_identifiers_in_two_domains_are_two_flows() {
 #[test]
 fn a_client_bound_to_its_sources_cannot_speak_for_another() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = run_unix(&lab, &socket, &["--source", "198.51.100.0/24"]);
-        let client = Client::connect(&socket);
+        let served = Served::start(&["--source", "198.51.100.0/24"]);
+        let client = served.client();
         client.send(&echo("203.0.113.5", TARGET, 1, b"forged"));
         client.send(&echo(CLIENT, TARGET, 1, b"honest"));
         assert!(client.receive().ends_with(b"honest"));
-        let totals = running.stop();
+        let totals = served.running.stop();
         assert_eq!((&totals["requests_sent"], &totals["request_drops"]["spoofed_source"]), (&1.into(), &1.into()));
     });
 }

@@ -3,22 +3,16 @@
 
 mod support;
 
-use pingferry_lab::{isolated, require_tun};
+use pingferry_lab::isolated;
 use pingferry_proto::wire::{Echo, IpPacket, icmp_checksum};
-use support::client::{Client, echo};
+use support::client::echo;
 use support::*;
 
 #[test]
 fn echoes_cross_and_connections_are_paths_of_one_domain() {
     isolated(|| {
-        if !require_tun() {
-            return;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = Running::start(&lab.ferry, pingferry().args(["run", "--unix"]).arg(&socket));
-        let first = Client::connect(&socket);
+        let served = Served::start(&[]);
+        let first = served.client();
         for (source, target, payload) in [(CLIENT, TARGET, &b"four"[..]), (CLIENT_6, TARGET_6, b"")] {
             first.send(&echo(source, target, 0xabcd, payload));
             let answer = first.receive();
@@ -30,27 +24,24 @@ fn echoes_cross_and_connections_are_paths_of_one_domain() {
             assert_eq!(packet.payload[8..], *payload);
         }
 
-        let second = Client::connect(&socket);
+        let second = served.client();
         second.send(&echo(CLIENT, TARGET, 0xabcd, b"moved"));
         assert!(second.receive().ends_with(b"moved"), "the answer goes to the newest path");
         drop(first);
         second.send(&echo(CLIENT, TARGET, 1, b"still here"));
         assert!(second.receive().ends_with(b"still here"));
 
-        let totals = running.stop();
+        let totals = served.running.stop();
         assert_eq!((&totals["flows_opened"], &totals["answers_returned"]), (&3.into(), &4.into()));
-        assert!(!socket.exists(), "the socket is removed");
+        assert!(!served.socket.exists(), "the socket is removed");
     });
 }
 
 #[test]
 fn bad_records_are_counted_and_harm_nobody() {
     isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = Running::start(&lab.ferry, pingferry().args(["run", "--unix"]).arg(&socket));
-        let client = Client::connect(&socket);
+        let served = Served::start(&[]);
+        let client = served.client();
         client.send(&[0x45; 10]);
         client.send(&[0x15; 100]);
         client.send(&vec![0x45; 66_000]);
@@ -59,7 +50,7 @@ fn bad_records_are_counted_and_harm_nobody() {
         client.send(&damaged);
         client.send(&echo(CLIENT, TARGET, 1, b"fine"));
         assert!(client.receive().ends_with(b"fine"));
-        let totals = running.stop();
+        let totals = served.running.stop();
         let drops = serde_json::json!({"truncated": 1, "bad_version": 1, "oversized": 1, "bad_icmp_checksum": 1});
         assert_eq!(totals["request_drops"], drops);
     });

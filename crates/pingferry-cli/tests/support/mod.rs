@@ -6,13 +6,16 @@ pub mod client;
 pub mod forgery;
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 use ipnet::IpNet;
 use pingferry_lab::{Host, link, require_program, require_tun};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
+use tempfile::TempDir;
+
+use self::client::Client;
 
 pub const TARGET: &str = "192.0.2.2";
 pub const TARGET_6: &str = "2001:db8::2";
@@ -84,9 +87,44 @@ impl Lab {
     }
 }
 
-/// `pingferry run` in `ferry` with a Unix socket.
-pub fn run_unix(lab: &Lab, socket: &Path, more: &[&str]) -> Running {
-    Running::start(&lab.ferry, pingferry().args(["run", "--unix"]).arg(socket).args(more))
+/// `pingferry run` in the ferry of a lab, with a Unix socket in a folder of its own.
+pub struct Served {
+    pub lab: Lab,
+    pub running: Running,
+    pub socket: PathBuf,
+    _folder: TempDir,
+}
+
+impl Served {
+    pub fn start(more: &[&str]) -> Self {
+        Self::start_as(|socket| {
+            let mut command = pingferry();
+            command.args(["run", "--unix"]).arg(socket).args(more);
+            command
+        })
+    }
+
+    /// With a hard limit of descriptors.
+    pub fn start_with_descriptors(limit: u32) -> Self {
+        Self::start_as(|socket| {
+            let mut command = Command::new("sh");
+            let script = format!(r#"ulimit -n {limit}; exec "$0" run --unix "$1" "$2" "$3""#);
+            command.args(["-c", &script, env!("CARGO_BIN_EXE_pingferry")]).arg(socket);
+            command
+        })
+    }
+
+    fn start_as(command: impl FnOnce(&Path) -> Command) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("ping.sock");
+        let lab = Lab::new();
+        let running = Running::start(&lab.ferry, &mut command(&socket));
+        Self { lab, running, socket, _folder: folder }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(&self.socket)
+    }
 }
 
 /// A `pingferry run` that is ready.
