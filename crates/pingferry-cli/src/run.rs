@@ -218,7 +218,7 @@ impl IngressArgs {
         let Some(pid) = self.pid else { return Ok(None) };
         match Watched::open(pid) {
             Ok(watched) => Ok(Some(watched)),
-            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => {
                 Err(Failure::runtime(format!("process {pid}: {error}; to list processes, run: ps -e")))
             }
             Err(error) => {

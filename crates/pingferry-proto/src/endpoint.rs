@@ -20,6 +20,11 @@ use crate::table::FlowTable;
 use crate::wire::{IcmpError, IpHeader, emit_fragmented};
 use crate::{Config, Counters, DropReason, LocalAddresses, PathConfig, Policy, Rate};
 
+/// How many flows an endpoint has room for from the start at most; for more it grows.
+const MAX_ROOM: usize = 1 << 20;
+/// How many flows a peer has, for the room that its index gets at the start; with fewer it grows.
+const FLOWS_PER_PEER: usize = 4;
+
 /// How many flows [`Endpoint::handle_timeout`] closes in one call, so that packets need not wait for a million of them.
 const EXPIRIES_PER_CALL: usize = 1024;
 
@@ -60,11 +65,6 @@ pub struct Endpoint {
     pub(crate) requests: Limiter,
     pub(crate) hasher: RandomState,
 }
-
-/// How many flows an endpoint has room for from the start at most; for more it grows.
-const MAX_ROOM: usize = 1 << 20;
-/// How many flows a peer has, for the room that its index gets at the start; with fewer it grows.
-const FLOWS_PER_PEER: usize = 4;
 
 impl Endpoint {
     /// An endpoint without paths or flows.

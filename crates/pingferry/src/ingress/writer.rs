@@ -94,8 +94,7 @@ impl Writer {
     pub(super) fn finish(&mut self) -> Vec<Delivery> {
         self.send_off();
         while self.away > 0 {
-            let batch = self.written.recv();
-            self.come_back(batch.unwrap_or_default());
+            self.wait_for_one();
         }
         std::mem::take(&mut self.failed)
     }
@@ -118,8 +117,7 @@ impl Writer {
 
     fn hand_over(&mut self) {
         if self.away == BATCHES {
-            let batch = self.written.recv();
-            self.come_back(batch.unwrap_or_default());
+            self.wait_for_one();
         }
         let batch = std::mem::replace(&mut self.filling, self.spare.pop().unwrap_or_default());
         if let Some(to_write) = &self.to_write
@@ -127,6 +125,11 @@ impl Writer {
         {
             self.away += 1;
         }
+    }
+
+    fn wait_for_one(&mut self) {
+        let batch = self.written.recv();
+        self.come_back(batch.unwrap_or_default());
     }
 
     fn come_back(&mut self, mut batch: Batch) {

@@ -26,10 +26,8 @@ const NO_SLEEP: Duration = Duration::from_micros(5);
 #[derive(Debug)]
 pub(super) struct BusyPoll {
     length: Duration,
-    /// It is looked only while it pays.
-    adaptive: bool,
-    /// How many sleeps running were short, without end if the length is fixed.
-    short_sleeps: u32,
+    /// How many sleeps running were short; `None` if the length is fixed, and nothing is to be learnt.
+    short_sleeps: Option<u32>,
     until: Instant,
 }
 
@@ -38,8 +36,8 @@ impl BusyPoll {
     /// waits for would have to wait for it.
     pub(super) fn new(config: &Config, now: Instant) -> Self {
         let length = config.busy_poll.unwrap_or(if config.spare_processors() > 0 { SHORT } else { Duration::ZERO });
-        let adaptive = config.busy_poll.is_none();
-        Self { length, adaptive, short_sleeps: if adaptive { 0 } else { u32::MAX }, until: now }
+        let short_sleeps = if config.busy_poll.is_none() { Some(0) } else { None };
+        Self { length, short_sleeps, until: now }
     }
 
     /// Whether to look again at once.
@@ -49,18 +47,18 @@ impl BusyPoll {
 
     /// Something was there at `now`. `slept` is how long it was waited for, unless it was looked for.
     pub(super) fn found(&mut self, now: Instant, slept: Option<Duration>) {
-        if let Some(slept) = slept.filter(|slept| self.adaptive && *slept > NO_SLEEP) {
-            self.short_sleeps = if slept < SHORT_SLEEP { self.short_sleeps.saturating_add(1) } else { 0 };
+        if let (Some(count), Some(slept)) = (&mut self.short_sleeps, slept.filter(|slept| *slept > NO_SLEEP)) {
+            *count = if slept < SHORT_SLEEP { count.saturating_add(1) } else { 0 };
         }
-        if self.short_sleeps >= ENOUGH {
+        if self.short_sleeps.is_none_or(|count| count >= ENOUGH) {
             self.until = now + self.length;
         }
     }
 
     /// It was looked once more, and nothing was there at `now`.
     pub(super) fn found_nothing(&mut self, now: Instant) {
-        if self.adaptive && now >= self.until {
-            self.short_sleeps = 0;
+        if now >= self.until {
+            self.short_sleeps = self.short_sleeps.map(|_| 0);
         }
     }
 }
