@@ -8,6 +8,7 @@ pub mod netlink;
 mod option;
 pub mod ping;
 pub mod preflight;
+pub mod priority;
 pub mod sandbox;
 pub mod tun;
 

@@ -6,6 +6,9 @@ use std::time::Duration;
 use pingferry_proto::{Class, Family};
 use pingferry_sys::ping::SocketOptions;
 
+/// How long to look where it pays.
+const BUSY_POLL: Duration = Duration::from_micros(50);
+
 /// How a proxy behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -52,6 +55,13 @@ impl Config {
     /// How many processors are left when each worker has one.
     pub(crate) fn spare_processors(&self) -> usize {
         self.processors.saturating_sub(self.workers)
+    }
+
+    /// How long workers look for packets, where they do. Without a fixed length and without a processor to spare they never
+    /// do: what they look for would have to wait for them.
+    pub(crate) fn busy_poll_length(&self) -> Duration {
+        let adaptive = if self.spare_processors() > 0 { BUSY_POLL } else { Duration::ZERO };
+        self.busy_poll.unwrap_or(adaptive)
     }
 
     pub(crate) fn source(&self, family: Family) -> Option<IpAddr> {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use pingferry_proto::{Class, Counters, Family, PathConfig, Policy};
 use pingferry_sys::ping::PingSocket;
@@ -24,8 +25,9 @@ use crate::{Closed, Config, OpenError, RunError};
 pub struct Proxy {
     workers: Vec<JoinHandle<Result<Totals, RunError>>>,
     control: Control,
-    /// Whether each worker has a processor beside its own, for a thread that writes.
+    /// Whether each worker has a processor beside its own, for threads that write.
     writers: bool,
+    busy_poll: Duration,
     gateway_v4: Option<IpAddr>,
     gateway_v6: Option<IpAddr>,
 }
@@ -88,7 +90,7 @@ impl Proxy {
         };
         let workers: io::Result<Vec<_>> = workers.into_iter().enumerate().map(start).collect();
         let writers = config.spare_processors() >= config.workers;
-        Ok(Self { workers: workers?, control, writers, gateway_v4, gateway_v6 })
+        Ok(Self { workers: workers?, control, writers, busy_poll: config.busy_poll_length(), gateway_v4, gateway_v6 })
     }
 
     /// Attaches a path of the embedding program. Packets for its clients are handed to `back`, which the worker calls and
@@ -112,7 +114,10 @@ impl Proxy {
     pub fn attach_tun(&self, config: PathConfig, queues: impl IntoIterator<Item = Tun>) -> io::Result<()> {
         let lines = self.control.0.iter().cycle();
         queues.into_iter().zip(lines).try_for_each(|(queue, line)| {
-            let ingress = TunIngress::new(queue, self.writers);
+            let ingress = match self.writers {
+                true => TunIngress::with_writer(queue, self.busy_poll),
+                false => TunIngress::new(queue),
+            };
             self.attach_ingress(line, config.clone(), Box::new(ingress))
         })
     }

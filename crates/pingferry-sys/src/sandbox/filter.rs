@@ -91,6 +91,8 @@ const CONDITIONAL: &[Conditional] = &[
     (libc::SYS_clone, &[&[Check { argument: 0, mask: THREAD, value: THREAD }]]),
     // The name of a thread.
     (libc::SYS_prctl, &[&[int(0, libc::PR_SET_NAME)]]),
+    // A thread steps back.
+    (libc::SYS_sched_setscheduler, &[&[int(0, 0), int(1, libc::SCHED_IDLE)]]),
     // Limits are looked at, not changed.
     (libc::SYS_prlimit64, &[&[Check { argument: 2, mask: u64::MAX, value: 0 }]]),
     // `abort`, as it is made by either library.

@@ -28,7 +28,8 @@ pub(crate) trait Ingress: AsFd + Send {
     fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) -> io::Result<()>;
 
     /// Sees to what was delivered, and returns what the path took and could not pass on, which is known some time later.
-    fn flush(&mut self) -> Vec<Delivery> {
+    /// When `busy`, the worker is keeping its processor busy for the sake of short ways.
+    fn flush(&mut self, _busy: bool) -> Vec<Delivery> {
         Vec::new()
     }
 

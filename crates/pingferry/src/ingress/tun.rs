@@ -1,6 +1,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pingferry_proto::{Delivery, Outputs};
 use pingferry_sys::tun::Tun;
@@ -16,11 +17,16 @@ pub(crate) struct TunIngress {
 }
 
 impl TunIngress {
-    /// Written by a thread of its own if that is wanted and there may be one.
-    pub(crate) fn new(tun: Tun, with_writer: bool) -> Self {
+    /// Written by the worker.
+    pub(crate) fn new(tun: Tun) -> Self {
+        Self { tun: Arc::new(tun), writer: None }
+    }
+
+    /// Written by threads beside the worker, if there may be any.
+    pub(crate) fn with_writer(tun: Tun, busy_poll: Duration) -> Self {
         let tun = Arc::new(tun);
-        let start = || Writer::start(Arc::clone(&tun)).inspect_err(|error| debug!(%error, "no thread to write beside"));
-        let writer = with_writer.then(start).and_then(Result::ok);
+        let writer = Writer::start(Arc::clone(&tun), busy_poll);
+        let writer = writer.inspect_err(|error| debug!(%error, "no thread to write beside")).ok();
         Self { tun, writer }
     }
 }
@@ -51,8 +57,8 @@ impl Ingress for TunIngress {
         }
     }
 
-    fn flush(&mut self) -> Vec<Delivery> {
-        self.writer.as_mut().map(Writer::flush).unwrap_or_default()
+    fn flush(&mut self, busy: bool) -> Vec<Delivery> {
+        self.writer.as_mut().map(|writer| writer.flush(busy)).unwrap_or_default()
     }
 
     fn finish(&mut self) -> Vec<Delivery> {

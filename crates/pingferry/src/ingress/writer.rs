@@ -8,16 +8,22 @@
 //! worker waits for one, so the memory is bounded and nothing is dropped.
 //!
 //! Waking a thread takes longer than writing a few packets, so few are written at once, unless a batch is still on its
-//! way: packets keep their order.
+//! way: packets keep their order. While the worker is looking for packets, a single delivery is handed to a second thread,
+//! which need not be woken (see [`hand_off`]).
+
+mod hand_off;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, yield_now};
+use std::time::Duration;
 
 use pingferry_proto::{Delivery, Output, Outputs};
 use pingferry_sys::tun::Tun;
 use tracing::debug;
+
+use self::hand_off::HandOff;
 
 /// How many deliveries make a full batch, or how many bytes.
 const FULL: usize = 64;
@@ -39,6 +45,7 @@ pub(super) struct Writer {
     to_write: Option<SyncSender<Batch>>,
     written: Receiver<Batch>,
     thread: Option<JoinHandle<()>>,
+    hand_off: Option<HandOff>,
     /// What could not be written, until it is told.
     failed: Vec<Delivery>,
 }
@@ -50,7 +57,8 @@ struct Batch {
 }
 
 impl Writer {
-    pub(super) fn start(tun: Arc<Tun>) -> io::Result<Self> {
+    /// For a worker that looks for packets for as long as `busy_poll`.
+    pub(super) fn start(tun: Arc<Tun>, busy_poll: Duration) -> io::Result<Self> {
         let (to_write, batches) = sync_channel::<Batch>(BATCHES);
         let (back, written) = sync_channel(BATCHES);
         let device = Arc::clone(&tun);
@@ -63,6 +71,10 @@ impl Writer {
             }
         };
         let thread = Builder::new().name("pingferry-tun".into()).spawn(write)?;
+        let hand_off = match busy_poll {
+            Duration::ZERO => None,
+            length => HandOff::start(Arc::clone(&tun), length).inspect_err(|error| debug!(%error, "no hand-off")).ok(),
+        };
         Ok(Self {
             tun,
             filling: Batch::default(),
@@ -71,6 +83,7 @@ impl Writer {
             to_write: Some(to_write),
             written,
             thread: Some(thread),
+            hand_off,
             failed: Vec::new(),
         })
     }
@@ -80,39 +93,52 @@ impl Writer {
         let deliveries = &mut self.filling.deliveries;
         deliveries.copy_delivery(delivery, outputs);
         if deliveries.len() >= FULL || deliveries.byte_len() >= FULL_BYTES {
-            self.send_off();
+            self.send_off(false);
         }
     }
 
     /// Sees to what was delivered, and returns what could not be written until now.
-    pub(super) fn flush(&mut self) -> Vec<Delivery> {
-        self.send_off();
+    pub(super) fn flush(&mut self, busy: bool) -> Vec<Delivery> {
+        self.send_off(busy);
         std::mem::take(&mut self.failed)
     }
 
     /// The same, and waits until everything is written.
     pub(super) fn finish(&mut self) -> Vec<Delivery> {
-        self.send_off();
+        self.send_off(false);
         while self.away > 0 {
             self.wait_for_one();
+        }
+        while let Some(hand_off) = &mut self.hand_off
+            && !hand_off.settle(&mut self.failed)
+        {
+            yield_now();
         }
         std::mem::take(&mut self.failed)
     }
 
-    fn send_off(&mut self) {
+    fn send_off(&mut self, busy: bool) {
         while self.away > 0
             && let Ok(batch) = self.written.try_recv()
         {
             self.come_back(batch);
         }
+        if let Some(hand_off) = &mut self.hand_off {
+            hand_off.settle(&mut self.failed);
+        }
         match self.filling.deliveries.len() {
             0 => {}
+            1 if busy && self.away == 0 && self.offer() => {}
             1..=FEW if self.away == 0 => {
                 self.filling.write(&self.tun);
                 self.failed.append(&mut self.filling.failed);
             }
             _ => self.hand_over(),
         }
+    }
+
+    fn offer(&mut self) -> bool {
+        self.hand_off.as_mut().is_some_and(|hand_off| hand_off.offer(&mut self.filling))
     }
 
     fn hand_over(&mut self) {
@@ -179,7 +205,7 @@ mod tests {
     const TARGET: [u8; 4] = [192, 0, 2, 1];
 
     /// What an endpoint delivers when the target has answered the echo `seq`.
-    fn answer(endpoint: &mut Endpoint, path: PathId, seq: u16) -> Outputs {
+    pub(super) fn answer(endpoint: &mut Endpoint, path: PathId, seq: u16) -> Outputs {
         let (now, mut outputs) = (Instant::now(), Outputs::default());
         let request = echo_request(CLIENT.into(), TARGET.into(), 7, seq, b"");
         let _ = endpoint.handle_packet(now, path, &request);
@@ -213,12 +239,12 @@ mod tests {
                 let Some(Output::Deliver(delivery)) = outputs.get(0) else { panic!("{outputs:?}") };
                 writer.deliver(delivery, &outputs);
             }
-            assert_eq!(writer.flush().len(), 0);
+            assert_eq!(writer.flush(true).len(), 0);
         }
         assert_eq!(writer.finish().len(), 0);
     }
 
-    fn open() -> Arc<Tun> {
+    pub(super) fn open() -> Arc<Tun> {
         let addresses = vec!["10.0.0.1/24".parse().unwrap()];
         let (tun, _, _) = TunConfig { name: "tun0".into(), addresses, ..TunConfig::default() }.open().unwrap();
         Arc::new(tun)
@@ -230,17 +256,20 @@ mod tests {
             if !require_tun() {
                 return;
             }
-            let mut writer = Writer::start(open()).unwrap();
+            let tun = open();
             let (raw, mut batch) = (RawSocket::open(8 << 20).unwrap(), RawBatch::new());
-            let mut seqs = Vec::new();
-            // No more at a time than the smallest receive buffer holds.
-            for _ in 0..20 {
-                deliver(&mut writer);
-                while batch.receive(&raw).unwrap() > 0 {
-                    seqs.extend(batch.iter().map(|packet| u16::from_be_bytes([packet[26], packet[27]])));
+            for busy_poll in [Duration::ZERO, Duration::from_secs(1)] {
+                let mut writer = Writer::start(Arc::clone(&tun), busy_poll).unwrap();
+                let mut seqs = Vec::new();
+                // No more at a time than the smallest receive buffer holds.
+                for _ in 0..20 {
+                    deliver(&mut writer);
+                    while batch.receive(&raw).unwrap() > 0 {
+                        seqs.extend(batch.iter().map(|packet| u16::from_be_bytes([packet[26], packet[27]])));
+                    }
                 }
+                assert!(seqs.iter().copied().eq((0..20).flat_map(|_| 0..200)), "{seqs:?}");
             }
-            assert!(seqs.iter().copied().eq((0..20).flat_map(|_| 0..200)), "{seqs:?}");
         });
     }
 
@@ -254,7 +283,7 @@ mod tests {
             let mut netlink = Netlink::open().unwrap();
             let index = netlink.index("tun0").unwrap();
             netlink.set_down(index).unwrap();
-            let mut writer = Writer::start(tun).unwrap();
+            let mut writer = Writer::start(tun, Duration::ZERO).unwrap();
             let mut endpoint = Endpoint::new(Config::default());
             let path = endpoint.add_path(PathConfig::default());
             for (count, seq) in [1, 100].into_iter().zip(1..) {

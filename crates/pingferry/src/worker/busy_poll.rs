@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::Config;
 
-/// How long to look where it pays.
-const SHORT: Duration = Duration::from_micros(50);
-/// What a sleep that ended within [`SHORT`] takes at most, with the time to wake up.
+/// What a sleep of 50 µs takes at most, with the time to wake up.
 const SHORT_SLEEP: Duration = Duration::from_micros(100);
 /// How many short sleeps running make it worthwhile to look.
 const ENOUGH: u32 = 2;
@@ -32,12 +30,10 @@ pub(super) struct BusyPoll {
 }
 
 impl BusyPoll {
-    /// For a worker that begins at `now`. Without a fixed length and without a processor to spare it never looks: what it
-    /// waits for would have to wait for it.
+    /// For a worker that begins at `now`.
     pub(super) fn new(config: &Config, now: Instant) -> Self {
-        let length = config.busy_poll.unwrap_or(if config.spare_processors() > 0 { SHORT } else { Duration::ZERO });
         let short_sleeps = if config.busy_poll.is_none() { Some(0) } else { None };
-        Self { length, short_sleeps, until: now }
+        Self { length: config.busy_poll_length(), short_sleeps, until: now }
     }
 
     /// Whether to look again at once.

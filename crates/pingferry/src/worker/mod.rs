@@ -125,7 +125,7 @@ impl Worker {
             }
             self.endpoint.handle_timeout(now);
             self.settle(now);
-            self.flush();
+            self.flush(now);
         }
     }
 

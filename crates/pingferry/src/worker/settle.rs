@@ -74,10 +74,11 @@ impl Worker {
     }
 
     /// Ends a round: what paths have collected goes on.
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, now: Instant) {
+        let busy = self.busy_poll.is_on(now);
         while let Some(path) = self.unflushed.pop() {
             let Some(Attached { ingress, .. }) = self.paths.get_mut(&path) else { continue };
-            for undelivered in ingress.flush() {
+            for undelivered in ingress.flush(busy) {
                 let _ = self.endpoint.handle_delivery_error(&undelivered);
             }
         }

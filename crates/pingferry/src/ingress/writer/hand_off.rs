@@ -1,0 +1,238 @@
+//! Hands a delivery to a thread that is looking for one.
+//!
+//! # Theory of operation
+//!
+//! Who writes to a TUN device wakes the client, and to wake one whose processor sleeps takes longer than all else on an
+//! echo. But who is woken by a thread of idle priority goes on in its place, on the same processor, without an interrupt
+//! (`select_idle_sibling` and `sched_idle_cpu` in kernel/sched/fair.c). So, where processors are to be kept busy anyway,
+//! such a thread looks for what the worker has to deliver. It and the client take turns on a processor that never sleeps.
+//!
+//! A thread of idle priority waits for as long as anybody else wants its processor. So it must take at once what it is
+//! offered; if it does not, the worker takes that back and writes it itself, and offers nothing for a while. Only what is
+//! being written cannot be taken back: if the thread loses its processor just then, the packets of that delivery come late.
+
+use std::hint::spin_loop;
+use std::io;
+use std::mem::swap;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle, park, yield_now};
+use std::time::{Duration, Instant};
+
+use pingferry_proto::Delivery;
+use pingferry_sys::priority::run_when_idle;
+use pingferry_sys::tun::Tun;
+
+use super::Batch;
+
+/// How long the thread may leave an offer. One that is looking takes less than 1 µs.
+const OFFER: Duration = Duration::from_micros(10);
+/// How long it may write. It usually takes 3 µs.
+const WRITE: Duration = Duration::from_micros(50);
+/// How long nothing is offered after it took longer.
+const PAUSE: Duration = Duration::from_millis(10);
+
+// Whose turn it is.
+/// The worker's; the thread sleeps.
+const ASLEEP: u8 = 0;
+/// The worker's; the thread is looking for an offer.
+const LOOKING: u8 = 1;
+/// Of both: the thread may take the offer, and the worker may take it back.
+const OFFERED: u8 = 2;
+/// The thread's, which writes.
+const WRITING: u8 = 3;
+/// The thread's, which ends.
+const OVER: u8 = 4;
+
+/// The worker's end.
+pub(super) struct HandOff {
+    place: Arc<Place>,
+    thread: Option<JoinHandle<()>>,
+    /// Before then nothing is offered.
+    resume: Instant,
+}
+
+/// Where batches change hands.
+struct Place {
+    turn: AtomicU8,
+    /// Only whose turn it is locks it, so that nobody waits for it.
+    batch: Mutex<Batch>,
+}
+
+impl HandOff {
+    /// Starts the thread, which looks for offers for so long after the last one before it sleeps.
+    pub(super) fn start(tun: Arc<Tun>, length: Duration) -> io::Result<Self> {
+        let place = Arc::new(Place { turn: AtomicU8::new(ASLEEP), batch: Mutex::default() });
+        let (started, has_started) = sync_channel(1);
+        let serve = {
+            let place = Arc::clone(&place);
+            move || {
+                let idle = run_when_idle();
+                let serves = idle.is_ok();
+                if started.send(idle).is_ok() && serves {
+                    place.serve(&tun, length);
+                }
+            }
+        };
+        let thread = Builder::new().name("pingferry-near".into()).spawn(serve)?;
+        has_started.recv().map_err(io::Error::other)??;
+        Ok(Self { place, thread: Some(thread), resume: Instant::now() })
+    }
+
+    /// Has the thread write `batch`, which has nothing to write then. False if the thread does not take it at once.
+    pub(super) fn offer(&mut self, batch: &mut Batch) -> bool {
+        let now = Instant::now();
+        match self.place.turn() {
+            LOOKING if now >= self.resume => {}
+            ASLEEP if now >= self.resume => {
+                self.wake(LOOKING);
+                return false;
+            }
+            _ => return false,
+        }
+        swap(&mut *self.place.batch(), batch);
+        let taken = self.place.pass(LOOKING, OFFERED) && self.is_taken(now);
+        if !taken {
+            swap(&mut *self.place.batch(), batch);
+        }
+        taken
+    }
+
+    /// Waits for the thread to take what was offered at `now`, or takes it back.
+    fn is_taken(&mut self, now: Instant) -> bool {
+        while self.place.turn() == OFFERED {
+            if now.elapsed() > OFFER && self.place.pass(OFFERED, LOOKING) {
+                self.resume = now + PAUSE;
+                return false;
+            }
+            spin_loop();
+        }
+        true
+    }
+
+    /// Waits until what the thread took is written, and adds to `failed` what could not be. False if it takes long, since
+    /// the thread has lost its processor.
+    pub(super) fn settle(&mut self, failed: &mut Vec<Delivery>) -> bool {
+        let now = Instant::now();
+        while self.place.turn() == WRITING {
+            if now.elapsed() > WRITE {
+                self.resume = now + PAUSE;
+                return false;
+            }
+            spin_loop();
+        }
+        failed.append(&mut self.place.batch().failed);
+        true
+    }
+
+    fn wake(&self, turn: u8) {
+        self.place.turn.store(turn, Release);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for HandOff {
+    fn drop(&mut self) {
+        while !self.settle(&mut Vec::new()) {
+            yield_now();
+        }
+        self.wake(OVER);
+        // It does not panic, and if it did there is nobody left to tell.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Place {
+    /// What the thread does.
+    fn serve(&self, tun: &Tun, length: Duration) {
+        let mut until = Instant::now();
+        loop {
+            match self.turn() {
+                OVER => return,
+                ASLEEP => {
+                    park();
+                    until = Instant::now() + length;
+                }
+                OFFERED if self.pass(OFFERED, WRITING) => {
+                    self.batch().write(tun);
+                    self.pass(WRITING, LOOKING);
+                    until = Instant::now() + length;
+                }
+                _ if Instant::now() >= until => _ = self.pass(LOOKING, ASLEEP),
+                _ => spin_loop(),
+            }
+        }
+    }
+
+    fn turn(&self) -> u8 {
+        self.turn.load(Acquire)
+    }
+
+    /// Passes the turn on; false if it was another's.
+    fn pass(&self, from: u8, to: u8) -> bool {
+        self.turn.compare_exchange(from, to, AcqRel, Acquire).is_ok()
+    }
+
+    fn batch(&self) -> MutexGuard<'_, Batch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use pingferry_lab::{isolated, require_tun};
+    use pingferry_proto::{Config, Endpoint, PathConfig};
+    use pingferry_sys::netlink::Netlink;
+
+    use super::super::tests::{answer, open};
+    use super::*;
+
+    fn batch() -> Batch {
+        let mut endpoint = Endpoint::new(Config::default());
+        let path = endpoint.add_path(PathConfig::default());
+        Batch { deliveries: answer(&mut endpoint, path, 1), failed: Vec::new() }
+    }
+
+    #[test]
+    fn what_nobody_takes_comes_back_and_nothing_is_offered_for_a_while() {
+        let place = Arc::new(Place { turn: AtomicU8::new(LOOKING), batch: Mutex::default() });
+        let mut hand_off = HandOff { place, thread: None, resume: Instant::now() };
+        let mut batch = batch();
+        let start = Instant::now();
+        for _ in 0..2 {
+            assert!(!hand_off.offer(&mut batch));
+            assert_eq!((batch.deliveries.len(), hand_off.place.turn()), (1, LOOKING));
+        }
+        assert!(hand_off.resume >= start + PAUSE);
+    }
+
+    #[test]
+    fn what_is_taken_is_written_or_told() {
+        isolated(|| {
+            if !require_tun() {
+                return;
+            }
+            let tun = open();
+            let mut netlink = Netlink::open().unwrap();
+            let index = netlink.index("tun0").unwrap();
+            let mut hand_off = HandOff::start(tun, Duration::from_secs(60)).unwrap();
+            for failures in [0, 1] {
+                let mut batch = batch();
+                while !hand_off.offer(&mut batch) {
+                    assert_eq!(batch.deliveries.len(), 1);
+                    yield_now();
+                }
+                assert_eq!(batch.deliveries.len(), 0);
+                let mut failed = Vec::new();
+                while !hand_off.settle(&mut failed) {}
+                assert_eq!(failed.len(), failures);
+                netlink.set_down(index).unwrap();
+            }
+        });
+    }
+}
