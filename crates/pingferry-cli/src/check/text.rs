@@ -56,7 +56,7 @@ fn range(permission: &Permission) -> String {
     let range = match &permission.ping_group_range {
         Ok(range) if range.low > range.high => format!("{} {} (nobody)", range.low, range.high),
         Ok(range) => format!("{} {}", range.low, range.high),
-        Err(error) => error.to_string(),
+        Err(error) => format!("hidden ({error})"),
     };
     format!("{range}; {}", groups(permission))
 }
@@ -207,6 +207,9 @@ To allow user namespaces, as root one of:
             no_ping(&permission, &absent(), &absent()),
             "cannot ping: IPv6: no such family; IPv6: no such family (`pingferry check` shows more)"
         );
+        permission.ping_group_range = Err(error(Errno::NOENT, "no /proc/sys"));
+        let line = no_ping(&permission, &denied(), &absent());
+        assert!(line.starts_with("cannot ping: net.ipv4.ping_group_range is hidden (no /proc/sys); this"), "{line}");
         permission.ping_group_range = Ok(Admission { low: 0, high: 5000, admits: true });
         let line = no_ping(&permission, &denied(), &absent());
         assert!(!line.contains("sysctl") && line.contains("seccomp"), "{line}");
