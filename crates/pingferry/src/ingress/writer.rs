@@ -142,6 +142,7 @@ impl Writer {
     }
 
     fn hand_over(&mut self) {
+        self.hand_off.as_mut().map(HandOff::rest);
         if self.away == BATCHES {
             self.wait_for_one();
         }

@@ -10,6 +10,7 @@
 //! A thread of idle priority waits for as long as anybody else wants its processor. So it must take at once what it is
 //! offered; if it does not, the worker takes that back and writes it itself, and offers nothing for a while. Only what is
 //! being written cannot be taken back: if the thread loses its processor just then, the packets of that delivery come late.
+//! Nor does it look while there is enough to do for all processors: those who are woken would be put where it runs.
 
 use std::hint::spin_loop;
 use std::io;
@@ -27,11 +28,9 @@ use pingferry_sys::tun::Tun;
 
 use super::Batch;
 
-/// How long the thread may leave an offer. One that is looking takes less than 1 µs.
-const OFFER: Duration = Duration::from_micros(10);
-/// How long it may write. It usually takes 3 µs.
-const WRITE: Duration = Duration::from_micros(50);
-/// How long nothing is offered after it took longer.
+/// How long the thread may leave an offer, and how long it may write, which usually takes less than 1 µs and 3.
+const PATIENCE: Duration = Duration::from_micros(10);
+/// How long nothing is offered after it took longer, or after a rest.
 const PAUSE: Duration = Duration::from_millis(10);
 
 // Whose turn it is.
@@ -103,7 +102,7 @@ impl HandOff {
     /// Waits for the thread to take what was offered at `now`, or takes it back.
     fn is_taken(&mut self, now: Instant) -> bool {
         while self.place.turn() == OFFERED {
-            if now.elapsed() > OFFER && self.place.pass(OFFERED, LOOKING) {
+            if now.elapsed() > PATIENCE && self.place.pass(OFFERED, LOOKING) {
                 self.resume = now + PAUSE;
                 return false;
             }
@@ -117,14 +116,22 @@ impl HandOff {
     pub(super) fn settle(&mut self, failed: &mut Vec<Delivery>) -> bool {
         let now = Instant::now();
         while self.place.turn() == WRITING {
-            if now.elapsed() > WRITE {
-                self.resume = now + PAUSE;
+            if now < self.resume {
                 return false;
+            }
+            if now.elapsed() > PATIENCE {
+                self.resume = now + PAUSE;
             }
             spin_loop();
         }
         failed.append(&mut self.place.batch().failed);
         true
+    }
+
+    /// Lets the thread sleep for a while: it would be in the way of others.
+    pub(super) fn rest(&mut self) {
+        self.place.pass(LOOKING, ASLEEP);
+        self.resume = Instant::now() + PAUSE;
     }
 
     fn wake(&self, turn: u8) {
@@ -198,17 +205,43 @@ mod tests {
         Batch { deliveries: answer(&mut endpoint, path, 1), failed: Vec::new() }
     }
 
+    fn without_thread(turn: u8) -> HandOff {
+        let place = Arc::new(Place { turn: AtomicU8::new(turn), batch: Mutex::default() });
+        HandOff { place, thread: None, resume: Instant::now() }
+    }
+
     #[test]
     fn what_nobody_takes_comes_back_and_nothing_is_offered_for_a_while() {
-        let place = Arc::new(Place { turn: AtomicU8::new(LOOKING), batch: Mutex::default() });
-        let mut hand_off = HandOff { place, thread: None, resume: Instant::now() };
-        let mut batch = batch();
+        let (mut hand_off, mut batch) = (without_thread(LOOKING), batch());
         let start = Instant::now();
         for _ in 0..2 {
             assert!(!hand_off.offer(&mut batch));
             assert_eq!((batch.deliveries.len(), hand_off.place.turn()), (1, LOOKING));
         }
         assert!(hand_off.resume >= start + PAUSE);
+    }
+
+    #[test]
+    fn a_thread_that_writes_for_too_long_is_waited_for_once() {
+        let mut hand_off = without_thread(WRITING);
+        for _ in 0..2 {
+            assert!(!hand_off.settle(&mut Vec::new()));
+            assert!(hand_off.resume > Instant::now() && !hand_off.offer(&mut batch()));
+            hand_off.resume += PAUSE;
+        }
+        hand_off.place.pass(WRITING, LOOKING);
+        assert!(hand_off.settle(&mut Vec::new()));
+    }
+
+    #[test]
+    fn a_thread_that_rests_is_not_woken_for_a_while() {
+        let mut hand_off = without_thread(LOOKING);
+        hand_off.rest();
+        assert!(!hand_off.offer(&mut batch()));
+        assert_eq!(hand_off.place.turn(), ASLEEP);
+        hand_off.resume -= PAUSE;
+        assert!(!hand_off.offer(&mut batch()));
+        assert_eq!(hand_off.place.turn(), LOOKING);
     }
 
     #[test]
@@ -229,7 +262,9 @@ mod tests {
                 }
                 assert_eq!(batch.deliveries.len(), 0);
                 let mut failed = Vec::new();
-                while !hand_off.settle(&mut failed) {}
+                while !hand_off.settle(&mut failed) {
+                    yield_now();
+                }
                 assert_eq!(failed.len(), failures);
                 netlink.set_down(index).unwrap();
             }
