@@ -107,7 +107,7 @@ impl Proxy {
     }
 
     /// Attaches a TUN device by its queues, of which each worker gets its share. The proxy ends when the device is deleted.
-    /// Where there is a processor to spare for each worker, a thread for each queue writes what clients get.
+    /// Where there is a processor to spare for each worker, threads for each queue write what clients get.
     ///
     /// # Errors
     /// The proxy has ended, or the kernel cannot watch the device.

@@ -73,7 +73,7 @@ impl Writer {
         let thread = Builder::new().name("pingferry-tun".into()).spawn(write)?;
         let hand_off = match busy_poll {
             Duration::ZERO => None,
-            length => HandOff::start(Arc::clone(&tun), length).inspect_err(|error| debug!(%error, "no hand-off")).ok(),
+            length => HandOff::start(&tun, length).inspect_err(|error| debug!(%error, "no hand-off")).ok(),
         };
         Ok(Self {
             tun,

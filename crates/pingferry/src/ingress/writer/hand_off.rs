@@ -17,14 +17,14 @@ use std::io;
 use std::mem::swap;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle, park, yield_now};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{Builder, Thread, park, yield_now};
 use std::time::{Duration, Instant};
 
 use pingferry_proto::Delivery;
 use pingferry_sys::priority::run_when_idle;
 use pingferry_sys::tun::Tun;
+use tracing::debug;
 
 use super::Batch;
 
@@ -34,21 +34,23 @@ const PATIENCE: Duration = Duration::from_micros(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 // Whose turn it is.
+/// Nobody's: the thread is not there yet, or never will be.
+const ABSENT: u8 = 0;
 /// The worker's; the thread sleeps.
-const ASLEEP: u8 = 0;
+const ASLEEP: u8 = 1;
 /// The worker's; the thread is looking for an offer.
-const LOOKING: u8 = 1;
+const LOOKING: u8 = 2;
 /// Of both: the thread may take the offer, and the worker may take it back.
-const OFFERED: u8 = 2;
+const OFFERED: u8 = 3;
 /// The thread's, which writes.
-const WRITING: u8 = 3;
+const WRITING: u8 = 4;
 /// The thread's, which ends.
-const OVER: u8 = 4;
+const OVER: u8 = 5;
 
 /// The worker's end.
 pub(super) struct HandOff {
     place: Arc<Place>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
     /// Before then nothing is offered.
     resume: Instant,
 }
@@ -58,26 +60,23 @@ struct Place {
     turn: AtomicU8,
     /// Only whose turn it is locks it, so that nobody waits for it.
     batch: Mutex<Batch>,
+    /// Not the thread's, which may have to wait for a processor to end, and must not hold the device until then.
+    tun: Weak<Tun>,
 }
 
 impl HandOff {
     /// Starts the thread, which looks for offers for so long after the last one before it sleeps.
-    pub(super) fn start(tun: Arc<Tun>, length: Duration) -> io::Result<Self> {
-        let place = Arc::new(Place { turn: AtomicU8::new(ASLEEP), batch: Mutex::default() });
-        let (started, has_started) = sync_channel(1);
+    pub(super) fn start(tun: &Arc<Tun>, length: Duration) -> io::Result<Self> {
+        let place = Arc::new(Place::new(ABSENT, tun));
         let serve = {
             let place = Arc::clone(&place);
-            move || {
-                let idle = run_when_idle();
-                let serves = idle.is_ok();
-                if started.send(idle).is_ok() && serves {
-                    place.serve(&tun, length);
-                }
+            move || match run_when_idle() {
+                Ok(()) => place.serve(length),
+                Err(error) => debug!(%error, "no hand-off"),
             }
         };
-        let thread = Builder::new().name("pingferry-near".into()).spawn(serve)?;
-        has_started.recv().map_err(io::Error::other)??;
-        Ok(Self { place, thread: Some(thread), resume: Instant::now() })
+        let thread = Builder::new().name("pingferry-near".into()).spawn(serve)?.thread().clone();
+        Ok(Self { place, thread, resume: Instant::now() })
     }
 
     /// Has the thread write `batch`, which has nothing to write then. False if the thread does not take it at once.
@@ -136,9 +135,7 @@ impl HandOff {
 
     fn wake(&self, turn: u8) {
         self.place.turn.store(turn, Release);
-        if let Some(thread) = &self.thread {
-            thread.thread().unpark();
-        }
+        self.thread.unpark();
     }
 }
 
@@ -148,14 +145,17 @@ impl Drop for HandOff {
             yield_now();
         }
         self.wake(OVER);
-        // It does not panic, and if it did there is nobody left to tell.
-        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
 impl Place {
+    fn new(turn: u8, tun: &Arc<Tun>) -> Self {
+        Self { turn: AtomicU8::new(turn), batch: Mutex::default(), tun: Arc::downgrade(tun) }
+    }
+
     /// What the thread does.
-    fn serve(&self, tun: &Tun, length: Duration) {
+    fn serve(&self, length: Duration) {
+        self.pass(ABSENT, ASLEEP);
         let mut until = Instant::now();
         loop {
             match self.turn() {
@@ -165,7 +165,9 @@ impl Place {
                     until = Instant::now() + length;
                 }
                 OFFERED if self.pass(OFFERED, WRITING) => {
-                    self.batch().write(tun);
+                    if let Some(tun) = self.tun.upgrade() {
+                        self.batch().write(&tun);
+                    }
                     self.pass(WRITING, LOOKING);
                     until = Instant::now() + length;
                 }
@@ -192,12 +194,17 @@ impl Place {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use std::mem::take;
+    use std::thread::{current, spawn};
+
     use pingferry_lab::{isolated, require_tun};
     use pingferry_proto::{Config, Endpoint, PathConfig};
     use pingferry_sys::netlink::Netlink;
 
     use super::super::tests::{answer, open};
     use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
 
     fn batch() -> Batch {
         let mut endpoint = Endpoint::new(Config::default());
@@ -206,8 +213,8 @@ mod tests {
     }
 
     fn without_thread(turn: u8) -> HandOff {
-        let place = Arc::new(Place { turn: AtomicU8::new(turn), batch: Mutex::default() });
-        HandOff { place, thread: None, resume: Instant::now() }
+        let place = Place { turn: AtomicU8::new(turn), batch: Mutex::default(), tun: Weak::new() };
+        HandOff { place: Arc::new(place), thread: current(), resume: Instant::now() }
     }
 
     #[test]
@@ -223,29 +230,32 @@ mod tests {
 
     #[test]
     fn a_thread_that_writes_for_too_long_is_waited_for_once() {
-        let mut hand_off = without_thread(WRITING);
-        for _ in 0..2 {
-            assert!(!hand_off.settle(&mut Vec::new()));
-            assert!(hand_off.resume > Instant::now() && !hand_off.offer(&mut batch()));
-            hand_off.resume += PAUSE;
-        }
+        let (start, mut hand_off) = (Instant::now(), without_thread(WRITING));
+        assert!(!hand_off.settle(&mut Vec::new()));
+        assert!(hand_off.resume >= start + PAUSE);
+        hand_off.resume += HOUR;
+        let resume = hand_off.resume;
+        assert!(!hand_off.settle(&mut Vec::new()) && !hand_off.offer(&mut batch()));
+        assert_eq!(hand_off.resume, resume, "not waited for again");
         hand_off.place.pass(WRITING, LOOKING);
         assert!(hand_off.settle(&mut Vec::new()));
     }
 
     #[test]
     fn a_thread_that_rests_is_not_woken_for_a_while() {
-        let mut hand_off = without_thread(LOOKING);
+        let (start, mut hand_off) = (Instant::now(), without_thread(LOOKING));
         hand_off.rest();
+        assert!(hand_off.resume >= start + PAUSE);
+        hand_off.resume += HOUR;
         assert!(!hand_off.offer(&mut batch()));
         assert_eq!(hand_off.place.turn(), ASLEEP);
-        hand_off.resume -= PAUSE;
+        hand_off.resume = start;
         assert!(!hand_off.offer(&mut batch()));
         assert_eq!(hand_off.place.turn(), LOOKING);
     }
 
     #[test]
-    fn what_is_taken_is_written_or_told() {
+    fn what_is_offered_is_written_or_told() {
         isolated(|| {
             if !require_tun() {
                 return;
@@ -253,21 +263,25 @@ mod tests {
             let tun = open();
             let mut netlink = Netlink::open().unwrap();
             let index = netlink.index("tun0").unwrap();
-            let mut hand_off = HandOff::start(tun, Duration::from_secs(60)).unwrap();
+            let place = Arc::new(Place::new(ASLEEP, &tun));
+            // Not joined: if an assertion fails it never ends.
+            let thread = spawn({
+                let place = Arc::clone(&place);
+                move || place.serve(HOUR)
+            });
             for failures in [0, 1] {
-                let mut batch = batch();
-                while !hand_off.offer(&mut batch) {
-                    assert_eq!(batch.deliveries.len(), 1);
+                // Not by `offer`, which would take back what is not taken at once.
+                *place.batch() = batch();
+                place.turn.store(OFFERED, Release);
+                thread.thread().unpark();
+                while place.turn() != LOOKING {
                     yield_now();
                 }
-                assert_eq!(batch.deliveries.len(), 0);
-                let mut failed = Vec::new();
-                while !hand_off.settle(&mut failed) {
-                    yield_now();
-                }
-                assert_eq!(failed.len(), failures);
+                let Batch { deliveries, failed } = take(&mut *place.batch());
+                assert_eq!((deliveries.len(), failed.len()), (0, failures));
                 netlink.set_down(index).unwrap();
             }
+            place.turn.store(OVER, Release);
         });
     }
 }
