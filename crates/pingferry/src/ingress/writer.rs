@@ -251,6 +251,12 @@ mod tests {
         Arc::new(tun)
     }
 
+    pub(super) fn set_down() {
+        let mut netlink = Netlink::open().unwrap();
+        let index = netlink.index("tun0").unwrap();
+        netlink.set_down(index).unwrap();
+    }
+
     #[test]
     fn all_packets_are_written_in_order() {
         isolated(|| {
@@ -281,9 +287,7 @@ mod tests {
                 return;
             }
             let tun = open();
-            let mut netlink = Netlink::open().unwrap();
-            let index = netlink.index("tun0").unwrap();
-            netlink.set_down(index).unwrap();
+            set_down();
             let mut writer = Writer::start(tun, Duration::ZERO).unwrap();
             let mut endpoint = Endpoint::new(Config::default());
             let path = endpoint.add_path(PathConfig::default());

@@ -199,9 +199,8 @@ mod tests {
 
     use pingferry_lab::{isolated, require_tun};
     use pingferry_proto::{Config, Endpoint, PathConfig};
-    use pingferry_sys::netlink::Netlink;
 
-    use super::super::tests::{answer, open};
+    use super::super::tests::{answer, open, set_down};
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -261,8 +260,6 @@ mod tests {
                 return;
             }
             let tun = open();
-            let mut netlink = Netlink::open().unwrap();
-            let index = netlink.index("tun0").unwrap();
             let place = Arc::new(Place::new(ASLEEP, &tun));
             // Not joined: if an assertion fails it never ends.
             let thread = spawn({
@@ -279,7 +276,7 @@ mod tests {
                 }
                 let Batch { deliveries, failed } = take(&mut *place.batch());
                 assert_eq!((deliveries.len(), failed.len()), (0, failures));
-                netlink.set_down(index).unwrap();
+                set_down();
             }
             place.turn.store(OVER, Release);
         });
