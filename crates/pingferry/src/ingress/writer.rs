@@ -16,7 +16,7 @@ mod hand_off;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Builder, JoinHandle, yield_now};
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use pingferry_proto::{Delivery, Output, Outputs};
@@ -109,10 +109,8 @@ impl Writer {
         while self.away > 0 {
             self.wait_for_one();
         }
-        while let Some(hand_off) = &mut self.hand_off
-            && !hand_off.settle(&mut self.failed)
-        {
-            yield_now();
+        if let Some(hand_off) = &mut self.hand_off {
+            hand_off.finish(&mut self.failed);
         }
         std::mem::take(&mut self.failed)
     }

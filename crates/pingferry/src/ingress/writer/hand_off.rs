@@ -81,55 +81,58 @@ impl HandOff {
 
     /// Has the thread write `batch`, which has nothing to write then. False if the thread does not take it at once.
     pub(super) fn offer(&mut self, batch: &mut Batch) -> bool {
-        let now = Instant::now();
+        if Instant::now() < self.resume {
+            return false;
+        }
         match self.place.turn() {
-            LOOKING if now >= self.resume => {}
-            ASLEEP if now >= self.resume => {
+            LOOKING => {}
+            ASLEEP => {
                 self.wake(LOOKING);
                 return false;
             }
             _ => return false,
         }
         swap(&mut *self.place.batch(), batch);
-        let taken = self.place.pass(LOOKING, OFFERED) && self.is_taken(now);
-        if !taken {
-            swap(&mut *self.place.batch(), batch);
-        }
-        taken
-    }
-
-    /// Waits for the thread to take what was offered at `now`, or takes it back.
-    fn is_taken(&mut self, now: Instant) -> bool {
-        while self.place.turn() == OFFERED {
-            if now.elapsed() > PATIENCE && self.place.pass(OFFERED, LOOKING) {
-                self.resume = now + PAUSE;
-                return false;
+        if self.place.pass(LOOKING, OFFERED) {
+            if self.place.leaves(OFFERED) || !self.place.pass(OFFERED, LOOKING) {
+                return true;
             }
-            spin_loop();
+            self.pause();
         }
-        true
+        swap(&mut *self.place.batch(), batch);
+        false
     }
 
     /// Waits until what the thread took is written, and adds to `failed` what could not be. False if it takes long, since
     /// the thread has lost its processor.
     pub(super) fn settle(&mut self, failed: &mut Vec<Delivery>) -> bool {
-        let now = Instant::now();
-        while self.place.turn() == WRITING {
-            if now < self.resume {
+        if self.place.turn() == WRITING {
+            if Instant::now() < self.resume {
                 return false;
             }
-            if now.elapsed() > PATIENCE {
-                self.resume = now + PAUSE;
+            if !self.place.leaves(WRITING) {
+                self.pause();
+                return false;
             }
-            spin_loop();
         }
         failed.append(&mut self.place.batch().failed);
         true
     }
 
+    /// The same, however long it takes.
+    pub(super) fn finish(&mut self, failed: &mut Vec<Delivery>) {
+        while !self.settle(failed) {
+            yield_now();
+        }
+    }
+
     /// Lets the thread sleep for a while: it would be in the way of others.
     pub(super) fn rest(&mut self) {
         self.place.pass(LOOKING, ASLEEP);
+        self.pause();
+    }
+
+    fn pause(&mut self) {
         self.resume = Instant::now() + PAUSE;
     }
 
@@ -141,9 +144,7 @@ impl HandOff {
 
 impl Drop for HandOff {
     fn drop(&mut self) {
-        while !self.settle(&mut Vec::new()) {
-            yield_now();
-        }
+        self.finish(&mut Vec::new());
         self.wake(OVER);
     }
 }
@@ -184,6 +185,18 @@ impl Place {
     /// Passes the turn on; false if it was another's.
     fn pass(&self, from: u8, to: u8) -> bool {
         self.turn.compare_exchange(from, to, AcqRel, Acquire).is_ok()
+    }
+
+    /// Waits until the turn is no longer `turn`; false if that takes too long.
+    fn leaves(&self, turn: u8) -> bool {
+        let start = Instant::now();
+        while self.turn() == turn {
+            if start.elapsed() > PATIENCE {
+                return false;
+            }
+            spin_loop();
+        }
+        true
     }
 
     fn batch(&self) -> MutexGuard<'_, Batch> {
