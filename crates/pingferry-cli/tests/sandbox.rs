@@ -22,7 +22,8 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
 
 fn assert_confined(pid: u32, workers: usize) {
     let threads = threads(pid);
-    assert_eq!(threads.len(), workers + 2, "those that wait for the workers and for signals");
+    // And those that wait for the workers and for signals. Where processors are to spare, workers have more than one.
+    assert!(threads.len() >= workers + 2, "{threads:?}");
     for status in &threads {
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
             assert_eq!(field(status, set), "0000000000000000", "{set}: {status}");

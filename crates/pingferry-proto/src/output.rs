@@ -86,19 +86,6 @@ impl Outputs {
         self.queue.len()
     }
 
-    /// How many bytes they refer to.
-    pub fn byte_len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Appends a copy of a delivery that is one of `from`, for a driver that delivers later.
-    pub fn copy_delivery(&mut self, delivery: &Delivery, from: &Outputs) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(from.bytes(&delivery.bytes));
-        let bytes = start..self.bytes.len();
-        self.queue.push(Output::Deliver(Delivery { bytes, ..delivery.clone() }));
-    }
-
     /// Removes all outputs; their memory is kept.
     pub fn clear(&mut self) {
         self.queue.clear();

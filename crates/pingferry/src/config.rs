@@ -57,6 +57,11 @@ impl Config {
         self.processors.saturating_sub(self.workers)
     }
 
+    /// How many threads each worker has.
+    pub(crate) fn hands(&self) -> usize {
+        if self.spare_processors() >= self.workers { 2 } else { 1 }
+    }
+
     /// How long workers look for packets, where they do. Without a fixed length and without a processor to spare they never
     /// do: what they look for would have to wait for them.
     pub(crate) fn busy_poll_length(&self) -> Duration {

@@ -25,9 +25,8 @@ use crate::{Closed, Config, OpenError, RunError};
 pub struct Proxy {
     workers: Vec<JoinHandle<Result<Totals, RunError>>>,
     control: Control,
-    /// Whether each worker has a processor beside its own, for threads that write.
-    writers: bool,
-    busy_poll: Duration,
+    /// For how long a thread is near that writes for a worker that looks for packets.
+    near: Duration,
     gateway_v4: Option<IpAddr>,
     gateway_v6: Option<IpAddr>,
 }
@@ -89,8 +88,8 @@ impl Proxy {
             })
         };
         let workers: io::Result<Vec<_>> = workers.into_iter().enumerate().map(start).collect();
-        let writers = config.spare_processors() >= config.workers;
-        Ok(Self { workers: workers?, control, writers, busy_poll: config.busy_poll_length(), gateway_v4, gateway_v6 })
+        let near = if config.hands() > 1 { config.busy_poll_length() } else { Duration::ZERO };
+        Ok(Self { workers: workers?, control, near, gateway_v4, gateway_v6 })
     }
 
     /// Attaches a path of the embedding program. Packets for its clients are handed to `back`, which the worker calls and
@@ -114,10 +113,7 @@ impl Proxy {
     pub fn attach_tun(&self, config: PathConfig, queues: impl IntoIterator<Item = Tun>) -> io::Result<()> {
         let lines = self.control.0.iter().cycle();
         queues.into_iter().zip(lines).try_for_each(|(queue, line)| {
-            let ingress = match self.writers {
-                true => TunIngress::with_writer(queue, self.busy_poll),
-                false => TunIngress::new(queue),
-            };
+            let ingress = TunIngress::new(queue, self.near);
             self.attach_ingress(line, config.clone(), Box::new(ingress))
         })
     }

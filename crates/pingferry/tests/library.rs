@@ -52,6 +52,35 @@ fn echoes_cross_in_both_families() {
 }
 
 #[test]
+fn packets_of_a_flow_keep_their_order_whoever_serves_them() {
+    const FLOWS: u16 = 5;
+    isolated(|| {
+        for processors in [1, 2] {
+            let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap()] };
+            let core = CoreConfig { policy, ..CoreConfig::default() };
+            let proxy = Proxy::open(Config { core, processors, ..Config::default() }).unwrap();
+            let (path, answers) = attach(&proxy);
+            let mut seqs = vec![Vec::new(); usize::from(FLOWS)];
+            for seq in 1..=4000 {
+                for ident in 0..FLOWS {
+                    path.send(&echo_request([10, 0, 0, 2].into(), [127, 0, 0, 1].into(), ident, seq, b"")).unwrap();
+                }
+                // So many outstanding that there is always something to do, and none is lost.
+                let outstanding = if seq < 4000 { 100 } else { 0 };
+                let count = |seqs: &[Vec<u16>]| seqs.iter().map(Vec::len).sum::<usize>();
+                while count(&seqs) + outstanding < usize::from(seq) * usize::from(FLOWS) {
+                    let answer = answers.recv_timeout(PATIENCE).unwrap();
+                    let packet = IpPacket::parse(&answer).unwrap();
+                    let echo = Echo::parse_reply(packet.header.family(), packet.payload).unwrap();
+                    seqs[usize::from(echo.ident)].push(echo.seq);
+                }
+            }
+            assert!(seqs.iter().all(|seqs| seqs.iter().copied().eq(1..=4000)), "{processors} processors");
+        }
+    });
+}
+
+#[test]
 fn a_full_batch_crosses_without_loss() {
     isolated(|| {
         let proxy = open();

@@ -3,13 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use pingferry_proto::{Delivery, Outputs};
 use tracing::error;
 
-use super::Ingress;
+use super::{Ingress, Outlet};
 use crate::SendError;
 use crate::worker::wake::Wake;
 
@@ -53,16 +52,18 @@ impl Drop for Path {
 pub(crate) struct ChannelIngress<F> {
     queue: Receiver<Box<[u8]>>,
     wake: Arc<Wake>,
-    /// `None` after it panicked: what it left behind is not to be trusted.
-    back: Option<F>,
+    back: Arc<Callback<F>>,
 }
 
+/// What packets go back by; `None` after it panicked: what it left behind is not to be trusted.
+struct Callback<F>(Mutex<Option<F>>);
+
 /// Both ends of a path whose packets go back to `back`.
-pub(crate) fn channel<F: FnMut(&[u8]) + Send>(back: F) -> io::Result<(Path, ChannelIngress<F>)> {
+pub(crate) fn channel<F: FnMut(&[u8]) + Send + 'static>(back: F) -> io::Result<(Path, ChannelIngress<F>)> {
     let (sender, receiver) = sync_channel(QUEUE);
     let wake = Arc::new(Wake::new()?);
     let path = Path { queue: Some(sender), wake: Arc::clone(&wake) };
-    Ok((path, ChannelIngress { queue: receiver, wake, back: Some(back) }))
+    Ok((path, ChannelIngress { queue: receiver, wake, back: Arc::new(Callback(Mutex::new(Some(back)))) }))
 }
 
 impl<F> AsFd for ChannelIngress<F> {
@@ -71,7 +72,7 @@ impl<F> AsFd for ChannelIngress<F> {
     }
 }
 
-impl<F: FnMut(&[u8]) + Send> Ingress for ChannelIngress<F> {
+impl<F: FnMut(&[u8]) + Send + 'static> Ingress for ChannelIngress<F> {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let next = self.queue.try_recv().or_else(|error| match error {
             TryRecvError::Empty => {
@@ -92,14 +93,8 @@ impl<F: FnMut(&[u8]) + Send> Ingress for ChannelIngress<F> {
         }
     }
 
-    fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) -> io::Result<()> {
-        let back = self.back.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        if catch_unwind(AssertUnwindSafe(|| outputs.packets(delivery).for_each(back))).is_err() {
-            self.back = None;
-            error!("the callback of a path panicked; the path gets no more packets");
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        Ok(())
+    fn outlet(&self) -> Arc<dyn Outlet> {
+        Arc::clone(&self.back) as _
     }
 
     fn describe(&self) -> String {
@@ -108,5 +103,18 @@ impl<F: FnMut(&[u8]) + Send> Ingress for ChannelIngress<F> {
 
     fn is_essential(&self) -> bool {
         false
+    }
+}
+
+impl<F: FnMut(&[u8]) + Send> Outlet for Callback<F> {
+    fn send(&self, packet: &[u8]) -> io::Result<()> {
+        let mut callback = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = callback.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        if catch_unwind(AssertUnwindSafe(|| back(packet))).is_err() {
+            *callback = None;
+            error!("the callback of a path panicked; the path gets no more packets");
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
     }
 }

@@ -6,12 +6,14 @@
 pub(crate) mod channel;
 pub(crate) mod tun;
 pub(crate) mod unix;
-mod writer;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use pingferry_proto::{Delivery, Outputs};
+use pingferry_proto::Output;
+
+use crate::worker::outbox::Item;
 
 /// One path to clients.
 pub(crate) trait Ingress: AsFd + Send {
@@ -21,26 +23,38 @@ pub(crate) trait Ingress: AsFd + Send {
     /// The path is gone.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
 
-    /// Hands one of `outputs`, with all its packets, to the path, which may keep it until the next [flush](Self::flush).
-    ///
-    /// # Errors
-    /// The path did not take it; it may take the next.
-    fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) -> io::Result<()>;
-
-    /// Sees to what was delivered, and returns what the path took and could not pass on, which is known some time later.
-    /// When `busy`, the worker is keeping its processor busy for the sake of short ways.
-    fn flush(&mut self, _busy: bool) -> Vec<Delivery> {
-        Vec::new()
-    }
-
-    /// The same, and waits until it is known of everything.
-    fn finish(&mut self) -> Vec<Delivery> {
-        Vec::new()
-    }
+    /// The way back.
+    fn outlet(&self) -> Arc<dyn Outlet>;
 
     /// What it is, for people.
     fn describe(&self) -> String;
 
     /// Whether the proxy has to end when the path is gone.
     fn is_essential(&self) -> bool;
+}
+
+/// The way back of a path. One hand has it at a time.
+pub(crate) trait Outlet: Send + Sync {
+    /// Passes a packet on.
+    ///
+    /// # Errors
+    /// It was not taken; the next may be.
+    fn send(&self, packet: &[u8]) -> io::Result<()>;
+
+    /// Passes deliveries on, each with all its packets, and leaves in `items` what could not be. When `busy`, the worker is
+    /// keeping its processor busy for the sake of short ways.
+    fn deliver(&self, items: &mut Vec<Item>, _busy: bool) {
+        keep_undelivered(items, |packet| self.send(packet));
+    }
+
+    /// Waits until it is known of all deliveries whether they could be passed on, and adds those that could not.
+    fn finish(&self, _failed: &mut Vec<Item>) {}
+}
+
+/// Delivers items, and keeps those that could not be.
+fn keep_undelivered(items: &mut Vec<Item>, send: impl Fn(&[u8]) -> io::Result<()>) {
+    items.retain(|item| match item.output() {
+        Some(Output::Deliver(delivery)) => item.outputs.packets(delivery).try_for_each(&send).is_err(),
+        _ => false,
+    });
 }

@@ -4,15 +4,15 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use pingferry_proto::{Delivery, Outputs};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{
     self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recv, send, socket_with,
 };
 
-use super::Ingress;
+use super::{Ingress, Outlet};
 
 const BACKLOG: i32 = 128;
 
@@ -51,7 +51,7 @@ impl UnixIngress {
     /// It could not be accepted, or was closed at once because there are no more descriptors.
     pub(crate) fn accept(&mut self) -> io::Result<Option<UnixConnection>> {
         match self.next() {
-            Ok(socket) => Ok(Some(UnixConnection { socket, path: self.path.clone() })),
+            Ok(socket) => Ok(Some(UnixConnection { socket: Arc::new(UnixOutlet(socket)), path: self.path.clone() })),
             Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
             Err(error @ (Errno::MFILE | Errno::NFILE)) => {
                 self.spare = None;
@@ -98,20 +98,20 @@ fn is_abandoned(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
 
 /// One connection.
 pub(crate) struct UnixConnection {
-    socket: OwnedFd,
+    socket: Arc<UnixOutlet>,
     path: PathBuf,
 }
 
 impl AsFd for UnixConnection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.0.as_fd()
     }
 }
 
 impl Ingress for UnixConnection {
     /// An empty record, which no packet is, ends the connection as its close does.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match recv(&self.socket, buffer, RecvFlags::empty()) {
+        match recv(&self.socket.0, buffer, RecvFlags::empty()) {
             Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok((len, _)) => Ok(Some(len)),
             // A client that closes without having read everything resets the connection, which is said once and before what
@@ -121,11 +121,8 @@ impl Ingress for UnixConnection {
         }
     }
 
-    fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) -> io::Result<()> {
-        for packet in outputs.packets(delivery) {
-            send(&self.socket, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
-        }
-        Ok(())
+    fn outlet(&self) -> Arc<dyn Outlet> {
+        Arc::clone(&self.socket) as _
     }
 
     fn describe(&self) -> String {
@@ -134,5 +131,14 @@ impl Ingress for UnixConnection {
 
     fn is_essential(&self) -> bool {
         false
+    }
+}
+
+struct UnixOutlet(OwnedFd);
+
+impl Outlet for UnixOutlet {
+    fn send(&self, packet: &[u8]) -> io::Result<()> {
+        send(&self.0, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        Ok(())
     }
 }

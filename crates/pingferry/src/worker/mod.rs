@@ -1,39 +1,41 @@
-//! The driver: one thread, one endpoint, its sockets and its paths.
+//! The driver: one endpoint, its sockets and its paths, and the threads that serve them.
 //!
 //! # Theory of operation
 //!
-//! The worker sleeps in one `epoll_wait` until a path or a socket is readable, a flow's time is up, or a command came.
-//! It reads at most a batch from each that is ready, hands it to the endpoint, and does what the endpoint wants done
-//! before it reads the next: opens sockets, hands answers to paths, and sends what is queued for each socket with one
-//! `sendmmsg`. What was not read to its end is reported again by the next wait, so that nobody starves. At the end of such
-//! a round, paths pass on what they have collected.
+//! A worker is what its [hands](hand) share. A hand reads at most a batch from each path and socket that is ready, hands it
+//! to the endpoint, and sees to what the endpoint wants done: opens sockets, and posts what is to be sent and delivered, which
+//! is done when the lock is released. What was not read to its end is reported again by the next wait, so that nobody starves.
 //!
-//! Only a broken `epoll` or the loss of a path that the proxy cannot go on without ends the loop. All else is counted.
+//! Only a broken `epoll` or the loss of a path that the proxy cannot go on without ends the work. All else is counted.
 
 mod busy_poll;
 mod command;
 mod errors;
+mod hand;
+pub(crate) mod outbox;
 mod poller;
+mod porter;
 mod read;
 mod read_limit;
 mod settle;
 mod sockets;
 pub(crate) mod wake;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
 
 use pingferry_proto::{Endpoint, Outputs, PathConfig, PathId, wire};
 use pingferry_sys::netlink::AddressMonitor;
 use pingferry_sys::ping::{ErrorBatch, ReceiveBatch};
 use tracing::{debug, warn};
 
-use self::busy_poll::BusyPoll;
 pub(crate) use self::command::Command;
+use self::hand::{Second, Shared};
+use self::outbox::{Exit, ExitId, Item, Outboxes};
 use self::poller::{Poller, Ready, Token};
 use self::read_limit::ReadLimit;
 use self::sockets::Sockets;
@@ -42,17 +44,30 @@ use crate::ingress::Ingress;
 use crate::ingress::unix::UnixIngress;
 use crate::{Config, RunError, Totals};
 
+/// After how many packets that the endpoint decided on it is seen to what it wants done.
+const UNSETTLED: usize = 64;
+
 pub(crate) struct Worker {
+    config: Config,
     endpoint: Endpoint,
     sockets: Sockets,
     paths: HashMap<PathId, Attached>,
-    /// Paths that packets were delivered to in this round.
-    unflushed: Vec<PathId>,
+    outboxes: Arc<Outboxes>,
+    /// What is to be posted together.
+    posts: Vec<(ExitId, Item)>,
+    /// How much waited to leave when something was posted last.
+    waiting: usize,
+    /// To be exchanged for those of the endpoint.
+    outputs: Outputs,
+    /// What was posted, whose memory is used again when all of it has left.
+    spent: VecDeque<Arc<Outputs>>,
+    /// How many packets the endpoint has decided on since.
+    unsettled: usize,
+    second: Second,
     listeners: Vec<(UnixIngress, PathConfig)>,
     commands: Receiver<Command>,
     wake: Arc<Wake>,
-    poller: Poller,
-    outputs: Outputs,
+    poller: Arc<Poller>,
     /// One byte larger than a packet can be, so that a longer one shows.
     buffer: Vec<u8>,
     replies: ReceiveBatch,
@@ -62,15 +77,17 @@ pub(crate) struct Worker {
     loop_reported: bool,
     /// What was asked for each socket, until it was said that the kernel grants less.
     receive_buffer: Option<usize>,
-    busy_poll: BusyPoll,
-    /// How often it has come to everything that was ready.
+    /// How often everything that was ready has had its turn.
     round: u64,
+    /// When the first hand will have slept enough.
+    deadline: Option<Instant>,
 }
 
 /// A path that is served.
 struct Attached {
     ingress: Box<dyn Ingress>,
     limit: ReadLimit,
+    exit: ExitId,
 }
 
 impl Worker {
@@ -79,73 +96,96 @@ impl Worker {
         poller.add(&*wake, Token::Wake)?;
         let addresses = AddressMonitor::open()?;
         poller.add(&addresses, Token::Addresses)?;
+        let outboxes = Arc::new(Outboxes::default());
         let mut worker = Self {
             endpoint: Endpoint::new(config.core.clone()),
             receive_buffer: Some(config.receive_buffer),
-            busy_poll: BusyPoll::new(&config, Instant::now()),
             round: 0,
-            sockets: Sockets::new(config),
+            sockets: Sockets::new(config.clone(), Arc::clone(&outboxes)),
+            config,
             paths: HashMap::new(),
-            unflushed: Vec::new(),
+            outboxes,
+            posts: Vec::new(),
+            waiting: 0,
+            outputs: Outputs::default(),
+            spent: VecDeque::new(),
+            unsettled: 0,
+            second: Second::Rests,
             listeners: Vec::new(),
             commands,
             wake,
-            poller,
-            outputs: Outputs::default(),
+            poller: Arc::new(poller),
             buffer: vec![0; wire::MAX_PACKET + 1],
             replies: ReceiveBatch::new(),
             errors: ErrorBatch::new(),
             addresses,
             loop_reported: false,
+            deadline: None,
         };
         worker.learn_addresses();
         Ok(worker)
     }
 
     /// Serves until it is stopped.
-    pub(crate) fn run(mut self) -> Result<Totals, RunError> {
-        let mut ready = Vec::new();
-        loop {
-            let now = self.wait(&mut ready)?;
-            // A full wait may have left out some of what is ready, which comes next.
-            self.round += u64::from(ready.len() < Poller::EVENTS);
-            for &Ready { token, errors } in &ready {
-                match token {
-                    Token::Wake => {
-                        if self.obey().is_break() {
-                            return Ok(self.totals());
-                        }
-                    }
-                    Token::Socket(index) => self.read_socket(now, index, errors),
-                    Token::Path(path) => self.read_path(now, path)?,
-                    Token::Listener(index) => self.accept(index),
-                    Token::Addresses => self.learn_addresses(),
-                }
-                self.settle(now);
-            }
-            self.endpoint.handle_timeout(now);
-            self.settle(now);
-            self.flush(now);
-        }
+    pub(crate) fn run(self) -> Result<Totals, RunError> {
+        let config = self.config.clone();
+        let (outboxes, poller) = (Arc::clone(&self.outboxes), Arc::clone(&self.poller));
+        Shared { worker: Mutex::new(self), outboxes, poller, call: Condvar::new() }.serve(&config)
     }
 
-    /// Sleeps, or looks again, until something is `ready` or a flow's time is up, and returns when that is.
-    fn wait(&mut self, ready: &mut Vec<Ready>) -> io::Result<Instant> {
-        let before = Instant::now();
-        let busy = self.busy_poll.is_on(before);
-        let until_deadline = || self.endpoint.next_deadline().map(|at| at.saturating_duration_since(before));
-        let timeout = if busy { Some(Duration::ZERO) } else { until_deadline() };
-        self.poller.wait(timeout, ready)?;
-        let now = Instant::now();
-        match ready.is_empty() {
-            true => self.busy_poll.found_nothing(now),
-            false => self.busy_poll.found(now, (!busy).then(|| now - before)),
+    /// Reads from the paths and sockets that are ready and sees to what the endpoint makes of it. Says whether there are any.
+    fn read_packets(&mut self, now: Instant, ready: &[Ready]) -> Result<bool, RunError> {
+        let failed = self.outboxes.take_failed();
+        self.settle_failures(now, failed);
+        // A full wait may have left out some of what is ready, which comes next.
+        self.round += u64::from(ready.len() < Poller::EVENTS);
+        let mut found = false;
+        for &Ready { token, errors } in ready {
+            match token {
+                Token::Socket(index) => self.read_socket(now, index, errors),
+                Token::Path(path) => self.read_path(now, path)?,
+                Token::Wake | Token::Listener(_) | Token::Addresses => continue,
+            }
+            found = true;
+            if self.unsettled >= UNSETTLED {
+                self.settle(now);
+            }
         }
-        Ok(now)
+        self.endpoint.handle_timeout(now);
+        self.settle(now);
+        Ok(found)
+    }
+
+    /// Sees to all that is no packet; breaks when it is to stop.
+    fn obey(&mut self, ready: &[Ready]) -> ControlFlow<()> {
+        for ready in ready {
+            match ready.token {
+                Token::Wake => self.carry_out_commands()?,
+                Token::Listener(index) => self.accept(index),
+                Token::Addresses => self.learn_addresses(),
+                Token::Socket(_) | Token::Path(_) => {}
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// When the first hand has something to do, if nothing comes.
+    fn next_deadline(&mut self) -> Option<Instant> {
+        self.deadline = self.endpoint.next_deadline();
+        self.deadline
+    }
+
+    /// Wakes the first hand if it sleeps for too long.
+    fn see_to_deadlines(&self) {
+        if let Some(next) = self.endpoint.next_deadline()
+            && self.deadline.is_none_or(|deadline| next < deadline)
+        {
+            self.wake.wake();
+        }
     }
 
     /// Carries out the commands that came; breaks at the one to stop.
-    fn obey(&mut self) -> ControlFlow<()> {
+    fn carry_out_commands(&mut self) -> ControlFlow<()> {
         self.wake.rest();
         while let Ok(command) = self.commands.try_recv() {
             // Who no longer waits for the answer does not need it.
@@ -170,6 +210,7 @@ impl Worker {
         }
     }
 
+    /// What happened so far. Waits until it is known of every packet whether it has left.
     fn totals(&mut self) -> Totals {
         self.finish();
         Totals {
@@ -187,7 +228,8 @@ impl Worker {
             return Err(error);
         }
         debug!(path = id.0, ingress = ingress.describe(), "path attached");
-        self.paths.insert(id, Attached { ingress, limit: ReadLimit::new() });
+        let exit = self.outboxes.open(Exit::Path(ingress.outlet()));
+        self.paths.insert(id, Attached { ingress, limit: ReadLimit::new(), exit });
         Ok(())
     }
 

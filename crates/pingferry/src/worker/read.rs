@@ -16,6 +16,7 @@ impl Worker {
         while count < limit && self.read_packet(now, path)? {
             count += 1;
         }
+        self.unsettled += count;
         if let Some(attached) = self.paths.get_mut(&path) {
             attached.limit.learn(count, self.round);
         }
@@ -41,7 +42,10 @@ impl Worker {
             Err(error) => {
                 debug!(path = path.0, %error, "path closed");
                 self.poller.remove(&ingress);
-                self.paths.remove(&path);
+                if let Some(Attached { exit, .. }) = self.paths.remove(&path) {
+                    self.post();
+                    self.outboxes.close(exit);
+                }
                 self.endpoint.remove_path(path);
                 Ok(false)
             }
@@ -58,6 +62,7 @@ impl Worker {
             debug!(index, %error, "replies not read");
         }
         for incoming in self.replies.iter() {
+            self.unsettled += 1;
             let received = Received {
                 from: incoming.from,
                 hop_limit: incoming.hop_limit.unwrap_or(UNKNOWN_HOP_LIMIT),

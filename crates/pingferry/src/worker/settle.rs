@@ -1,37 +1,72 @@
-//! Writing: what the endpoint wants done.
+//! What the endpoint wants done.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use pingferry_proto::{Delivery, Output, Outputs, SendError, SocketId};
+use pingferry_proto::{Output, Outputs, SendError, SocketId};
 use tracing::{debug, info};
 
-use super::{Attached, Worker};
+use super::Worker;
+use super::outbox::Item;
+
+/// How many batches of outputs are kept for their memory.
+const SPENT: usize = 8;
 
 impl Worker {
-    /// Does what the endpoint wants done.
+    /// Does what the endpoint wants done, but for sending and delivering, which waits for a hand.
     pub(super) fn settle(&mut self, now: Instant) {
+        self.unsettled = 0;
         let mut outputs = std::mem::take(&mut self.outputs);
         loop {
             self.endpoint.take_outputs(&mut outputs);
             if outputs.is_empty() {
                 break;
             }
-            for (number, output) in outputs.iter().enumerate() {
-                match output {
-                    Output::Open(id) => self.open(now, *id),
-                    Output::Close(id) => self.sockets.close(*id),
-                    Output::Deliver(delivery) => self.deliver(delivery, &outputs),
-                    Output::Transmit(transmit) => {
-                        if !self.sockets.enqueue(transmit, number) {
-                            let message = outputs.bytes(&transmit.message);
-                            let _ = self.endpoint.handle_send_error(now, transmit, message, SendError::NoSocket);
-                        }
-                    }
-                }
-            }
-            self.sockets.send(now, &outputs, &mut self.endpoint, &mut self.errors);
+            let full = Arc::new(outputs);
+            self.carry_out(now, &full);
+            outputs = self.reclaim();
+            self.spent.push_back(full);
         }
         self.outputs = outputs;
+    }
+
+    fn carry_out(&mut self, now: Instant, outputs: &Arc<Outputs>) {
+        for (number, output) in outputs.iter().enumerate() {
+            let item = || Item { outputs: Arc::clone(outputs), number };
+            match output {
+                Output::Open(id) => self.open(now, *id),
+                Output::Close(id) => {
+                    self.post();
+                    self.sockets.close(*id, &self.poller);
+                }
+                Output::Deliver(delivery) => match self.paths.get(&delivery.path) {
+                    Some(path) => self.posts.push((path.exit, item())),
+                    None => _ = self.endpoint.handle_delivery_error(delivery),
+                },
+                Output::Transmit(transmit) => match self.sockets.exit(transmit.socket) {
+                    Some(exit) => self.posts.push((exit, item())),
+                    None => {
+                        let message = outputs.bytes(&transmit.message);
+                        let _ = self.endpoint.handle_send_error(now, transmit, message, SendError::NoSocket);
+                    }
+                },
+            }
+        }
+        self.post();
+    }
+
+    pub(super) fn post(&mut self) {
+        self.waiting = self.outboxes.post(self.posts.drain(..));
+    }
+
+    /// Outputs of an earlier batch, if all of it has left, so that their memory is used again.
+    fn reclaim(&mut self) -> Outputs {
+        self.spent.truncate(SPENT);
+        let Some(spent) = self.spent.pop_front() else { return Outputs::default() };
+        Arc::try_unwrap(spent).unwrap_or_else(|in_use| {
+            self.spent.push_back(in_use);
+            Outputs::default()
+        })
     }
 
     fn open(&mut self, now: Instant, id: SocketId) {
@@ -58,37 +93,33 @@ impl Worker {
         }
     }
 
-    fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) {
-        let path = delivery.path;
-        let delivered = match self.paths.get_mut(&path) {
-            Some(Attached { ingress, .. }) => ingress.deliver(delivery, outputs),
-            None => Err(std::io::ErrorKind::NotConnected.into()),
-        };
-        if let Err(error) = delivered {
-            debug!(path = path.0, %error, "packet not delivered");
-            let _ = self.endpoint.handle_delivery_error(delivery);
-        }
-        if self.unflushed.last() != Some(&path) {
-            self.unflushed.push(path);
-        }
-    }
-
-    /// Ends a round: what paths have collected goes on.
-    pub(super) fn flush(&mut self, now: Instant) {
-        let busy = self.busy_poll.is_on(now);
-        while let Some(path) = self.unflushed.pop() {
-            let Some(Attached { ingress, .. }) = self.paths.get_mut(&path) else { continue };
-            for undelivered in ingress.flush(busy) {
-                let _ = self.endpoint.handle_delivery_error(&undelivered);
-            }
-        }
-    }
-
-    /// Waits until it is known of every packet whether it was delivered.
+    /// Waits until all that was posted has left, or is known not to.
     pub(super) fn finish(&mut self) {
-        for Attached { ingress, .. } in self.paths.values_mut() {
-            for undelivered in ingress.finish() {
-                let _ = self.endpoint.handle_delivery_error(&undelivered);
+        let now = Instant::now();
+        loop {
+            self.settle(now);
+            self.sockets.clear_out();
+            let mut failed = self.outboxes.take_failed();
+            self.paths.values().for_each(|path| path.ingress.outlet().finish(&mut failed));
+            if failed.is_empty() {
+                return;
+            }
+            self.settle_failures(now, failed);
+        }
+    }
+
+    /// Tells the endpoint what could not leave.
+    pub(super) fn settle_failures(&mut self, now: Instant, failed: Vec<Item>) {
+        for item in failed {
+            match item.output() {
+                Some(Output::Transmit(transmit)) => {
+                    self.sockets.send_again(now, &item, transmit, &mut self.endpoint, &mut self.errors);
+                }
+                Some(Output::Deliver(delivery)) => {
+                    debug!(path = delivery.path.0, "packet not delivered");
+                    let _ = self.endpoint.handle_delivery_error(delivery);
+                }
+                _ => {}
             }
         }
     }

@@ -1,16 +1,18 @@
-//! The ping sockets that are open, and what waits to be sent from each.
+//! The ping sockets that are open.
 
 use std::io;
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-use pingferry_proto::{Endpoint, Output, Outputs, SendError, SocketId, Transmit, Verdict};
-use pingferry_sys::ping::{ErrorBatch, Outgoing, PingSocket, SendBatch};
+use pingferry_proto::{Endpoint, SendError, SocketId, Transmit, Verdict};
+use pingferry_sys::ping::{ErrorBatch, PingSocket};
 use rustix::io::Errno;
 use tracing::debug;
 
 use super::errors::mtu_of_refusal;
+use super::outbox::{Exit, ExitId, Item, Outboxes};
 use super::poller::{Poller, Token};
+use super::porter::Porter;
 use crate::Config;
 
 /// All ping sockets of a worker.
@@ -18,23 +20,22 @@ pub(crate) struct Sockets {
     config: Config,
     /// By [`SocketId::index`].
     open: Vec<Option<OpenSocket>>,
-    /// The sockets with something queued.
-    queued: Vec<SocketId>,
-    batch: SendBatch,
+    outboxes: Arc<Outboxes>,
+    porter: Porter,
     /// What sockets lost that are closed now.
     overflows_before: u64,
 }
 
 struct OpenSocket {
     id: SocketId,
-    socket: PingSocket,
-    /// Indices of the outputs to transmit, in order.
-    queue: Vec<usize>,
+    socket: Arc<PingSocket>,
+    exit: ExitId,
 }
 
 impl Sockets {
-    pub(crate) fn new(config: Config) -> Self {
-        Self { config, open: Vec::new(), queued: Vec::new(), batch: SendBatch::new(), overflows_before: 0 }
+    pub(crate) fn new(config: Config, outboxes: Arc<Outboxes>) -> Self {
+        let porter = Porter::new(config.scope_id);
+        Self { config, open: Vec::new(), outboxes, porter, overflows_before: 0 }
     }
 
     /// Opens the socket an endpoint asked for, and returns its identifier.
@@ -48,14 +49,19 @@ impl Sockets {
             self.open.resize_with(index + 1, || None);
         }
         if let Some(place) = self.open.get_mut(index) {
-            *place = Some(OpenSocket { id, socket, queue: Vec::new() });
+            let socket = Arc::new(socket);
+            let exit = self.outboxes.open(Exit::Socket(Arc::clone(&socket)));
+            *place = Some(OpenSocket { id, socket, exit });
         }
         Ok(ident)
     }
 
-    pub(crate) fn close(&mut self, id: SocketId) {
+    pub(crate) fn close(&mut self, id: SocketId, poller: &Poller) {
         debug!(index = id.index(), "ping socket closed");
         if let Some(closed) = self.open.get_mut(id.index()).and_then(Option::take) {
+            // A hand may still have it.
+            poller.remove(&closed.socket);
+            self.outboxes.close(closed.exit);
             self.overflows_before += closed.overflows();
         }
     }
@@ -71,33 +77,44 @@ impl Sockets {
         Some((open.id, &open.socket))
     }
 
-    /// Queues the output number `output`. False if its socket is not open.
-    pub(crate) fn enqueue(&mut self, transmit: &Transmit, output: usize) -> bool {
-        let Some(Some(open)) = self.open.get_mut(transmit.socket.index()) else { return false };
-        if open.queue.is_empty() {
-            self.queued.push(open.id);
-        }
-        open.queue.push(output);
-        true
+    /// Where what is for this socket waits, if it is open.
+    pub(crate) fn exit(&self, id: SocketId) -> Option<ExitId> {
+        Some(self.open.get(id.index())?.as_ref()?.exit)
     }
 
-    /// Sends all that is queued, which refers to `outputs`, and tells `endpoint` what could not be sent.
-    pub(crate) fn send(&mut self, now: Instant, outputs: &Outputs, endpoint: &mut Endpoint, errors: &mut ErrorBatch) {
-        while let Some(id) = self.queued.pop() {
-            let Some(Some(open)) = self.open.get_mut(id.index()) else { continue };
-            open.send(&mut self.batch, self.config.scope_id, outputs, |socket, transmit, error| {
-                let error = match Errno::from_io_error(error) {
+    /// Sends and delivers all that waits, and waits for what hands have.
+    pub(crate) fn clear_out(&mut self) {
+        self.porter.clear_out(&self.outboxes, false);
+        self.outboxes.wait_for_all();
+    }
+
+    /// Sends what the kernel has refused once more, and tells `endpoint` if it is refused again. This time no other hand can
+    /// take the error that tells why from the error queue.
+    pub(crate) fn send_again(
+        &mut self,
+        now: Instant,
+        item: &Item,
+        transmit: &Transmit,
+        endpoint: &mut Endpoint,
+        errors: &mut ErrorBatch,
+    ) {
+        let sent = match self.open.get(transmit.socket.index()) {
+            Some(Some(OpenSocket { id, socket, .. })) => {
+                self.porter.send_one(socket, item).map_err(|error| match Errno::from_io_error(&error) {
                     Some(Errno::MSGSIZE) => {
                         let destination = transmit.header.destination;
-                        SendError::TooBig(mtu_of_refusal(destination, id, socket, errors, endpoint))
+                        SendError::TooBig(mtu_of_refusal(destination, *id, socket, errors, endpoint))
                     }
                     errno => classify(errno),
-                };
-                let message = outputs.bytes(&transmit.message);
-                if let Verdict::Dropped(reason) = endpoint.handle_send_error(now, transmit, message, error) {
-                    debug!(header = ?transmit.header, %reason, "not sent");
-                }
-            });
+                })
+            }
+            _ => Err(SendError::NoSocket),
+        };
+        if let Err(error) = sent
+            && let Verdict::Dropped(reason) =
+                endpoint.handle_send_error(now, transmit, item.outputs.bytes(&transmit.message), error)
+        {
+            debug!(header = ?transmit.header, %reason, "not sent");
         }
     }
 }
@@ -105,57 +122,6 @@ impl Sockets {
 impl OpenSocket {
     fn overflows(&self) -> u64 {
         self.socket.dropped().map_or(0, u64::from)
-    }
-
-    /// Sends what is queued, in order; what the kernel refuses goes to `refused`.
-    fn send(
-        &mut self,
-        batch: &mut SendBatch,
-        scope_id: u32,
-        outputs: &Outputs,
-        mut refused: impl FnMut(&PingSocket, &Transmit, &io::Error),
-    ) {
-        let transmit = |output: &usize| match outputs.get(*output) {
-            Some(Output::Transmit(transmit)) => Some(transmit),
-            _ => None,
-        };
-        let mut unsent = &*self.queue;
-        while let Some((first, after)) = unsent.split_first() {
-            let messages = unsent.iter().filter_map(transmit).map(|transmit| outgoing(outputs, transmit, scope_id));
-            match batch.send(&self.socket, messages) {
-                // The error that stopped it comes with the next call.
-                Ok(sent) => unsent = unsent.get(sent.max(1)..).unwrap_or_default(),
-                Err(error) => {
-                    if let Some(transmit) = transmit(first) {
-                        refused(&self.socket, transmit, &error);
-                    }
-                    unsent = after;
-                }
-            }
-        }
-        self.queue.clear();
-    }
-}
-
-fn outgoing<'a>(outputs: &'a Outputs, transmit: &Transmit, scope_id: u32) -> Outgoing<'a> {
-    let destination = transmit.header.destination;
-    Outgoing {
-        destination,
-        scope_id: if is_on_link(destination) { scope_id } else { 0 },
-        hop_limit: transmit.hop_limit,
-        traffic_class: transmit.header.traffic_class,
-        message: outputs.bytes(&transmit.message),
-    }
-}
-
-/// Whether an address means something on one link only (RFC 4007 §4).
-fn is_on_link(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(address) => {
-            let [first, second, ..] = address.octets();
-            address.is_unicast_link_local() || (first == 0xff && second & 0x0f <= 2)
-        }
     }
 }
 

@@ -21,12 +21,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, Thread, park, yield_now};
 use std::time::{Duration, Instant};
 
-use pingferry_proto::Delivery;
 use pingferry_sys::priority::run_when_idle;
 use pingferry_sys::tun::Tun;
 use tracing::debug;
 
-use super::Batch;
+use super::keep_undelivered;
+use crate::worker::outbox::Item;
 
 /// How long the thread may leave an offer, and how long it may write, which usually takes less than 1 µs and 3.
 const PATIENCE: Duration = Duration::from_micros(10);
@@ -58,8 +58,8 @@ pub(super) struct HandOff {
 /// Where batches change hands.
 struct Place {
     turn: AtomicU8,
-    /// Only whose turn it is locks it, so that nobody waits for it.
-    batch: Mutex<Batch>,
+    /// What is offered, then what of it could not be written. Only whose turn it is locks it, so that nobody waits for it.
+    items: Mutex<Vec<Item>>,
     /// Not the thread's, which may have to wait for a processor to end, and must not hold the device until then.
     tun: Weak<Tun>,
 }
@@ -79,8 +79,8 @@ impl HandOff {
         Ok(Self { place, thread, resume: Instant::now() })
     }
 
-    /// Has the thread write `batch`, which has nothing to write then. False if the thread does not take it at once.
-    pub(super) fn offer(&mut self, batch: &mut Batch) -> bool {
+    /// Has the thread write `items`, which are none then. False if the thread does not take them at once.
+    pub(super) fn offer(&mut self, items: &mut Vec<Item>) -> bool {
         if Instant::now() < self.resume {
             return false;
         }
@@ -92,20 +92,20 @@ impl HandOff {
             }
             _ => return false,
         }
-        swap(&mut *self.place.batch(), batch);
+        swap(&mut *self.place.items(), items);
         if self.place.pass(LOOKING, OFFERED) {
             if self.place.leaves(OFFERED) || !self.place.pass(OFFERED, LOOKING) {
                 return true;
             }
             self.pause();
         }
-        swap(&mut *self.place.batch(), batch);
+        swap(&mut *self.place.items(), items);
         false
     }
 
     /// Waits until what the thread took is written, and adds to `failed` what could not be. False if it takes long, since
     /// the thread has lost its processor.
-    pub(super) fn settle(&mut self, failed: &mut Vec<Delivery>) -> bool {
+    pub(super) fn settle(&mut self, failed: &mut Vec<Item>) -> bool {
         if self.place.turn() == WRITING {
             if Instant::now() < self.resume {
                 return false;
@@ -115,12 +115,12 @@ impl HandOff {
                 return false;
             }
         }
-        failed.append(&mut self.place.batch().failed);
+        failed.append(&mut self.place.items());
         true
     }
 
     /// The same, however long it takes.
-    pub(super) fn finish(&mut self, failed: &mut Vec<Delivery>) {
+    pub(super) fn finish(&mut self, failed: &mut Vec<Item>) {
         while !self.settle(failed) {
             yield_now();
         }
@@ -151,7 +151,7 @@ impl Drop for HandOff {
 
 impl Place {
     fn new(turn: u8, tun: &Arc<Tun>) -> Self {
-        Self { turn: AtomicU8::new(turn), batch: Mutex::default(), tun: Arc::downgrade(tun) }
+        Self { turn: AtomicU8::new(turn), items: Mutex::default(), tun: Arc::downgrade(tun) }
     }
 
     /// What the thread does.
@@ -167,7 +167,7 @@ impl Place {
                 }
                 OFFERED if self.pass(OFFERED, WRITING) => {
                     if let Some(tun) = self.tun.upgrade() {
-                        self.batch().write(&tun);
+                        keep_undelivered(&mut self.items(), |packet| tun.send(packet));
                     }
                     self.pass(WRITING, LOOKING);
                     until = Instant::now() + length;
@@ -199,8 +199,8 @@ impl Place {
         true
     }
 
-    fn batch(&self) -> MutexGuard<'_, Batch> {
-        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn items(&self) -> MutexGuard<'_, Vec<Item>> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -218,24 +218,24 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn batch() -> Batch {
+    fn items() -> Vec<Item> {
         let mut endpoint = Endpoint::new(Config::default());
         let path = endpoint.add_path(PathConfig::default());
-        Batch { deliveries: answer(&mut endpoint, path, 1), failed: Vec::new() }
+        vec![answer(&mut endpoint, path, 1)]
     }
 
     fn without_thread(turn: u8) -> HandOff {
-        let place = Place { turn: AtomicU8::new(turn), batch: Mutex::default(), tun: Weak::new() };
+        let place = Place { turn: AtomicU8::new(turn), items: Mutex::default(), tun: Weak::new() };
         HandOff { place: Arc::new(place), thread: current(), resume: Instant::now() }
     }
 
     #[test]
     fn what_nobody_takes_comes_back_and_nothing_is_offered_for_a_while() {
-        let (mut hand_off, mut batch) = (without_thread(LOOKING), batch());
+        let (mut hand_off, mut items) = (without_thread(LOOKING), items());
         let start = Instant::now();
         for _ in 0..2 {
-            assert!(!hand_off.offer(&mut batch));
-            assert_eq!((batch.deliveries.len(), hand_off.place.turn()), (1, LOOKING));
+            assert!(!hand_off.offer(&mut items));
+            assert_eq!((items.len(), hand_off.place.turn()), (1, LOOKING));
         }
         assert!(hand_off.resume >= start + PAUSE);
     }
@@ -247,7 +247,7 @@ mod tests {
         assert!(hand_off.resume >= start + PAUSE);
         hand_off.resume += HOUR;
         let resume = hand_off.resume;
-        assert!(!hand_off.settle(&mut Vec::new()) && !hand_off.offer(&mut batch()));
+        assert!(!hand_off.settle(&mut Vec::new()) && !hand_off.offer(&mut items()));
         assert_eq!(hand_off.resume, resume, "not waited for again");
         hand_off.place.pass(WRITING, LOOKING);
         assert!(hand_off.settle(&mut Vec::new()));
@@ -259,10 +259,10 @@ mod tests {
         hand_off.rest();
         assert!(hand_off.resume >= start + PAUSE);
         hand_off.resume += HOUR;
-        assert!(!hand_off.offer(&mut batch()));
+        assert!(!hand_off.offer(&mut items()));
         assert_eq!(hand_off.place.turn(), ASLEEP);
         hand_off.resume = start;
-        assert!(!hand_off.offer(&mut batch()));
+        assert!(!hand_off.offer(&mut items()));
         assert_eq!(hand_off.place.turn(), LOOKING);
     }
 
@@ -272,7 +272,7 @@ mod tests {
             if !require_tun() {
                 return;
             }
-            let tun = open();
+            let tun = Arc::new(open());
             let place = Arc::new(Place::new(ASLEEP, &tun));
             // Not joined: if an assertion fails it never ends.
             let thread = spawn({
@@ -281,14 +281,13 @@ mod tests {
             });
             for failures in [0, 1] {
                 // Not by `offer`, which would take back what is not taken at once.
-                *place.batch() = batch();
+                *place.items() = items();
                 place.turn.store(OFFERED, Release);
                 thread.thread().unpark();
                 while place.turn() != LOOKING {
                     yield_now();
                 }
-                let Batch { deliveries, failed } = take(&mut *place.batch());
-                assert_eq!((deliveries.len(), failed.len()), (0, failures));
+                assert_eq!(take(&mut *place.items()).len(), failures);
                 set_down();
             }
             place.turn.store(OVER, Release);

@@ -1,0 +1,274 @@
+//! A hand: a thread that does a worker's work.
+//!
+//! # Theory of operation
+//!
+//! A worker has one hand, or two where there is a processor to spare. With the worker's lock a hand reads what has arrived
+//! and lets the endpoint decide; without it, it sends and delivers what waits (see [`outbox`](super::outbox)). The lock is
+//! held for a quarter of the time that an echo takes, so two hands hardly wait for each other, and whoever has time does
+//! what there is to do: no packet goes from thread to thread on principle.
+//!
+//! Only the first hand sleeps until something arrives. It calls the second when more waits to leave than is sooner done
+//! than said; the second goes on until it finds nothing, and rests. So one echo at a time wakes no second thread. While
+//! both are at work, a hand looks for what has arrived with the lock held; otherwise both would find the same.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Builder};
+use std::time::{Duration, Instant};
+
+use tracing::debug;
+
+use super::Worker;
+use super::busy_poll::BusyPoll;
+use super::outbox::Outboxes;
+use super::poller::{Poller, Ready};
+use super::porter::{Cleared, Porter};
+use crate::{Config, RunError, Totals};
+
+/// How much has to wait to leave for the second hand to be called.
+const MANY: usize = 16;
+
+/// What the second hand does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Second {
+    /// It waits to be called, or there is none.
+    Rests,
+    Works,
+    Dismissed,
+    /// It panicked.
+    Lost,
+}
+
+/// What the hands of a worker share.
+pub(super) struct Shared {
+    pub(super) worker: Mutex<Worker>,
+    pub(super) outboxes: Arc<Outboxes>,
+    pub(super) poller: Arc<Poller>,
+    /// The second hand is called, or dismissed.
+    pub(super) call: Condvar,
+}
+
+impl Shared {
+    /// Serves until it is stopped.
+    pub(super) fn serve(&self, config: &Config) -> Result<Totals, RunError> {
+        thread::scope(|scope| {
+            let _dismissal = Dismissal(self);
+            if config.hands() > 1 {
+                let assist = || {
+                    let _alarm = Alarm(self);
+                    Hand::new(self, config).assist();
+                };
+                if let Err(error) = Builder::new().name("pingferry-2nd".into()).spawn_scoped(scope, assist) {
+                    debug!(%error, "no second hand");
+                }
+            }
+            First::new(self, config).run()
+        })?;
+        Ok(self.lock().totals())
+    }
+
+    /// Who panicked with the lock has ended the worker; the others only have to end too.
+    fn lock(&self) -> MutexGuard<'_, Worker> {
+        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the second hand when the first has ended, in whatever way.
+struct Dismissal<'a>(&'a Shared);
+
+impl Drop for Dismissal<'_> {
+    fn drop(&mut self) {
+        self.0.lock().second = Second::Dismissed;
+        self.0.call.notify_one();
+    }
+}
+
+/// Ends the first hand when the second has panicked, which the scope of both passes on.
+struct Alarm<'a>(&'a Shared);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.outboxes.abandon();
+            let mut worker = self.0.lock();
+            worker.second = Second::Lost;
+            worker.wake.wake();
+        }
+    }
+}
+
+/// What a hand has for itself.
+struct Hand<'a> {
+    shared: &'a Shared,
+    ready: Vec<Ready>,
+    porter: Porter,
+}
+
+impl<'a> Hand<'a> {
+    fn new(shared: &'a Shared, config: &Config) -> Self {
+        Self { shared, ready: Vec::new(), porter: Porter::new(config.scope_id) }
+    }
+
+    fn clear_out(&mut self, busy: bool) -> Cleared {
+        let cleared = self.porter.clear_out(&self.shared.outboxes, busy);
+        self.shared.outboxes.wait_for_room();
+        cleared
+    }
+
+    /// Looks for what has arrived, now that no other hand can.
+    fn look(&mut self) -> io::Result<()> {
+        self.shared.poller.wait(Some(Duration::ZERO), &mut self.ready)
+    }
+
+    /// What the second hand does until it is dismissed.
+    fn assist(mut self) {
+        let shared = self.shared;
+        loop {
+            let worker = shared.call.wait_while(shared.lock(), |worker| worker.second == Second::Rests);
+            if worker.unwrap_or_else(PoisonError::into_inner).second == Second::Dismissed {
+                return;
+            }
+            while self.lend_a_hand() {}
+        }
+    }
+
+    /// One round of the second hand. False when it rests now, or is to end.
+    fn lend_a_hand(&mut self) -> bool {
+        let shared = self.shared;
+        let cleared = self.clear_out(false);
+        let mut worker = shared.lock();
+        if worker.second == Second::Dismissed {
+            return false;
+        }
+        // What ends the worker is for the first hand to find.
+        let found = self.look().is_ok() && worker.read_packets(Instant::now(), &self.ready).unwrap_or(false);
+        if !found && !cleared.any {
+            worker.second = Second::Rests;
+            worker.see_to_deadlines();
+        }
+        worker.second == Second::Works
+    }
+}
+
+/// The first hand, which also obeys commands, and sleeps.
+struct First<'a> {
+    hand: Hand<'a>,
+    busy_poll: BusyPoll,
+    deadline: Option<Instant>,
+    /// The second hand is at work too, and the last look found something.
+    beside: bool,
+    /// Something is to be done at once.
+    at_once: bool,
+}
+
+impl<'a> First<'a> {
+    fn new(shared: &'a Shared, config: &Config) -> Self {
+        let busy_poll = BusyPoll::new(config, Instant::now());
+        Self { hand: Hand::new(shared, config), busy_poll, deadline: None, beside: false, at_once: false }
+    }
+
+    fn run(&mut self) -> Result<(), RunError> {
+        while !self.round()? {}
+        Ok(())
+    }
+
+    /// Says whether to stop.
+    fn round(&mut self) -> Result<bool, RunError> {
+        let shared = self.hand.shared;
+        if !self.beside {
+            self.wait()?;
+        }
+        let mut worker = shared.lock();
+        if worker.second == Second::Lost {
+            return Err(RunError::Panicked);
+        }
+        if self.beside {
+            self.hand.look()?;
+        }
+        let now = Instant::now();
+        let found = worker.read_packets(now, &self.hand.ready)?;
+        if worker.obey(&self.hand.ready).is_break() {
+            return Ok(true);
+        }
+        self.deadline = worker.next_deadline();
+        let call = worker.waiting >= MANY && worker.second == Second::Rests;
+        if call {
+            worker.second = Second::Works;
+        }
+        self.beside = found && worker.second == Second::Works;
+        drop(worker);
+        if call {
+            shared.call.notify_one();
+        }
+        self.at_once = self.hand.clear_out(self.busy_poll.is_on(now)).failed;
+        Ok(false)
+    }
+
+    /// Sleeps, or looks again, until something is ready or a flow's time is up.
+    fn wait(&mut self) -> io::Result<()> {
+        let before = Instant::now();
+        let busy = self.busy_poll.is_on(before);
+        let until_deadline = || self.deadline.map(|at| at.saturating_duration_since(before));
+        let timeout = if busy || self.at_once { Some(Duration::ZERO) } else { until_deadline() };
+        self.hand.shared.poller.wait(timeout, &mut self.hand.ready)?;
+        let now = Instant::now();
+        match self.hand.ready.is_empty() {
+            true => self.busy_poll.found_nothing(now),
+            false => self.busy_poll.found(now, (!busy).then(|| now - before)),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::mpsc::channel;
+
+    use pingferry_lab::isolated;
+
+    use super::super::outbox::{Exit, Item};
+    use super::super::{Command, Wake};
+    use super::*;
+    use crate::ingress::Outlet;
+
+    struct Panics;
+
+    impl Outlet for Panics {
+        fn send(&self, _packet: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn deliver(&self, _items: &mut Vec<Item>, _busy: bool) {
+            panic!("in a hand");
+        }
+    }
+
+    /// A worker with something to do whose second hand is called.
+    fn at_work(config: &Config, commands: std::sync::mpsc::Receiver<Command>, wake: Arc<Wake>) -> Shared {
+        let mut worker = Worker::new(config.clone(), commands, wake).unwrap();
+        worker.second = Second::Works;
+        let (outboxes, poller) = (Arc::clone(&worker.outboxes), Arc::clone(&worker.poller));
+        let id = outboxes.open(Exit::Path(Arc::new(Panics)));
+        outboxes.post([(id, Item { outputs: Arc::default(), number: 0 })]);
+        Shared { worker: Mutex::new(worker), outboxes, poller, call: Condvar::new() }
+    }
+
+    #[test]
+    fn a_hand_that_panics_ends_the_worker() {
+        isolated(|| {
+            // With one hand it is woken, with two the first sleeps while the second has what there is to do.
+            for (processors, is_woken) in [(1, true), (2, false)] {
+                let config = Config { processors, ..Config::default() };
+                let (_commands, receiver) = channel();
+                let wake = Arc::new(Wake::new().unwrap());
+                let shared = at_work(&config, receiver, Arc::clone(&wake));
+                if is_woken {
+                    wake.wake();
+                }
+                assert!(catch_unwind(AssertUnwindSafe(|| shared.serve(&config))).is_err());
+            }
+        });
+    }
+}
