@@ -106,7 +106,7 @@ impl ErrorBatch {
     ///
     /// A broken socket or a lack of memory. The batch is then empty.
     pub fn receive(&mut self, socket: &PingSocket) -> io::Result<usize> {
-        self.0.receive(socket.as_fd(), libc::MSG_ERRQUEUE)
+        self.0.receive::<CAPACITY>(socket.as_fd(), libc::MSG_ERRQUEUE)
     }
 
     /// The errors of the last [`receive`](Self::receive), oldest first.

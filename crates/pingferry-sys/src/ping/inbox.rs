@@ -54,14 +54,13 @@ impl Inbox {
         }
     }
 
-    /// Replaces what is in the inbox by what waits at the socket, and returns how many messages that are. After an
-    /// error the inbox is empty.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, flags: c_int) -> io::Result<usize> {
+    /// Replaces what is in the inbox by the first `N` messages that wait at the socket, and returns how many there are. After
+    /// an error the inbox is empty.
+    pub(super) fn receive<const N: usize>(&mut self, socket: BorrowedFd<'_>, flags: c_int) -> io::Result<usize> {
         self.count = 0;
         let mut buffers = self.buffers.chunks_exact_mut(self.buffer_size);
-        let mut bodies: [IoSliceMut<'_>; CAPACITY] =
-            array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
-        let mut headers = [const { ReceiveHeader::EMPTY }; CAPACITY];
+        let mut bodies: [IoSliceMut<'_>; N] = array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
+        let mut headers = [const { ReceiveHeader::EMPTY }; N];
         for ((header, body), envelope) in headers.iter_mut().zip(&mut bodies).zip(self.envelopes.iter_mut()) {
             *header = ReceiveHeader::new(&mut envelope.address, body, &mut envelope.control);
         }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::inbox::Inbox;
+use super::mmsg::CAPACITY;
 use super::send::{Outgoing, SendBatch};
 use crate::asked::asked;
 use crate::option;
@@ -95,7 +96,7 @@ impl RawBatch {
     ///
     /// A broken socket, or a lack of memory.
     pub fn receive(&mut self, socket: &RawSocket) -> io::Result<usize> {
-        self.0.receive(socket.as_fd(), 0)
+        self.0.receive::<CAPACITY>(socket.as_fd(), 0)
     }
 
     /// The packets of the last [`receive`](Self::receive), each from its IPv4 header on, in order of arrival.

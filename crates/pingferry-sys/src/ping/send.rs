@@ -69,7 +69,20 @@ impl SendBatch {
         socket: BorrowedFd<'_>,
         messages: impl IntoIterator<Item = Outgoing<'a>>,
     ) -> io::Result<usize> {
-        let mut bodies = [IoSlice::new(&[]); CAPACITY];
+        let messages = messages.into_iter();
+        // Room for many takes longer to prepare than one message to send.
+        match messages.size_hint() {
+            (_, Some(0 | 1)) => self.send_up_to::<1>(socket, messages),
+            _ => self.send_up_to::<CAPACITY>(socket, messages),
+        }
+    }
+
+    fn send_up_to<'a, const N: usize>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        messages: impl Iterator<Item = Outgoing<'a>>,
+    ) -> io::Result<usize> {
+        let mut bodies = [IoSlice::new(&[]); N];
         let mut count = 0;
         for ((envelope, body), message) in self.envelopes.iter_mut().zip(&mut bodies).zip(messages) {
             let Outgoing { destination, scope_id, hop_limit, traffic_class, message } = message;
@@ -78,7 +91,7 @@ impl SendBatch {
             *body = IoSlice::new(message);
             count += 1;
         }
-        let mut headers = [SendHeader::EMPTY; CAPACITY];
+        let mut headers = [SendHeader::EMPTY; N];
         let headers = headers.get_mut(..count).unwrap_or_default();
         for ((header, envelope), body) in headers.iter_mut().zip(self.envelopes.iter()).zip(&bodies) {
             *header = SendHeader::new(&envelope.address, body, envelope.control.messages());

@@ -71,6 +71,8 @@ struct State {
     away: usize,
     /// How much waits, or is with a hand.
     waiting: usize,
+    /// Empty lists, whose memory is used again.
+    spare: Vec<Vec<Item>>,
     /// What could not leave, until it is told.
     failed: Vec<Item>,
     /// Hands may not come back.
@@ -166,6 +168,9 @@ impl State {
             self.failed.push(item);
             return;
         };
+        if outbox.items.capacity() == 0 {
+            outbox.items = self.spare.pop().unwrap_or_default();
+        }
         outbox.items.push(item);
         self.waiting += 1;
         if outbox.exit.is_some() && outbox.items.len() == 1 {
@@ -185,14 +190,12 @@ impl State {
         let Load { id, exit, mut items } = load;
         self.away -= 1;
         self.failed.append(&mut items);
+        self.spare.push(items);
         let Some(outbox) = self.boxes.get_mut(id.0) else { return };
         outbox.exit = Some(exit);
         if outbox.closed {
             self.forget(id);
-        } else if outbox.items.is_empty() {
-            // Its memory is used again.
-            outbox.items = items;
-        } else {
+        } else if !outbox.items.is_empty() {
             self.ready.push_back(id);
         }
     }
