@@ -22,6 +22,7 @@ mod endpoint;
 mod error;
 mod family;
 mod flow;
+mod index;
 mod limit;
 mod local;
 mod originate;

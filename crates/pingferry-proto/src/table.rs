@@ -1,7 +1,7 @@
 //! The flows that are alive, found by key and ordered by age.
 //!
-//! Flows lie in one growing array and keep their places. A hash table finds them by key; it holds places only, so that a
-//! million flows cost five bytes of index each. All flows have the same idle timeout, so their deadlines are in the order
+//! Flows lie in one growing array and keep their places. An [index](crate::index) finds them by key; it holds places only,
+//! so that a flow costs twelve bytes of it. All flows have the same idle timeout, so their deadlines are in the order
 //! of their last activity: a doubly linked list through the array is the deadline queue, and touching a flow moves it to
 //! the end, in constant time. A second list orders the flows of each source in the same way, for when one of them has to
 //! give way.
@@ -10,9 +10,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashTable;
-
 use crate::flow::{Flow, FlowId, FlowKey};
+use crate::index::Index;
 use crate::sources::{SourceId, Sources};
 
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub(crate) struct FlowTable {
     places: Vec<Place>,
     /// The first vacant place, and through them the others.
     vacant: Option<FlowId>,
-    by_key: HashTable<FlowId>,
+    by_key: Index,
     hasher: RandomState,
     all: List,
     sources: Sources,
@@ -65,23 +64,23 @@ enum Order {
 }
 
 impl FlowId {
-    fn of_place(place: usize) -> Option<Self> {
+    pub(crate) fn of_place(place: usize) -> Option<Self> {
         u32::try_from(place + 1).ok().and_then(NonZeroU32::new).map(Self)
     }
 
-    fn place(self) -> usize {
+    pub(crate) fn place(self) -> usize {
         self.0.get() as usize - 1
     }
 }
 
 impl FlowTable {
     /// With room for so many flows: a table that grows while it fills up pauses, at a million flows for a third of a second.
-    /// Room that is not used does not become memory, but for about two bytes a flow.
+    /// Room that is not used does not become memory.
     pub(crate) fn with_capacity(flows: usize) -> Self {
         Self {
             places: Vec::with_capacity(flows),
             vacant: None,
-            by_key: HashTable::with_capacity(flows),
+            by_key: Index::with_capacity(flows),
             hasher: RandomState::new(),
             all: List::default(),
             sources: Sources::default(),
@@ -94,8 +93,7 @@ impl FlowTable {
     }
 
     pub(crate) fn find(&self, key: &FlowKey) -> Option<FlowId> {
-        let same = |id: &FlowId| self.get(*id).is_some_and(|flow| flow.key == *key);
-        self.by_key.find(self.hasher.hash_one(key), same).copied()
+        self.by_key.find(self.hasher.hash_one(key), |id| self.get(id).is_some_and(|flow| flow.key == *key))
     }
 
     pub(crate) fn get(&self, id: FlowId) -> Option<&Flow> {
@@ -143,7 +141,7 @@ impl FlowTable {
         self.append(id, Order::All);
         self.append(id, Order::OfSource(source));
         let Self { by_key, places, hasher, .. } = self;
-        by_key.insert_unique(hash, id, |id| taken(places, *id).map_or(0, |flow| hasher.hash_one(flow.key)));
+        by_key.insert(hash, id, |id| taken(places, id).map_or(0, |flow| hasher.hash_one(flow.key)));
         Some(id)
     }
 
@@ -153,9 +151,7 @@ impl FlowTable {
         self.unlink(id, Order::All);
         self.unlink(id, Order::OfSource(source));
         self.sources.remove(source);
-        if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == id) {
-            entry.remove();
-        }
+        self.by_key.remove(hash, id);
         let place = self.places.get_mut(id.place())?;
         match std::mem::replace(place, Place::Vacant { next: self.vacant }) {
             Place::Taken { flow, .. } => {
@@ -285,10 +281,9 @@ mod tests {
     #[test]
     fn what_it_has_room_for_does_not_make_it_grow() {
         let mut table = FlowTable::with_capacity(1000);
-        let room = |table: &FlowTable| (table.places.capacity(), table.by_key.capacity());
-        let before = room(&table);
+        let before = table.places.capacity();
         (0..1000).for_each(|ident| _ = table.insert(flow(ident), Instant::now()));
-        assert_eq!((room(&table), table.len()), (before, 1000));
+        assert_eq!((table.places.capacity(), table.len()), (before, 1000));
     }
 
     proptest! {

@@ -21,7 +21,7 @@ use slab::Slab;
 use crate::ingress::Outlet;
 
 /// How much a hand takes at once, if no single exit has more.
-const PORTION: usize = 16;
+const PORTION: usize = 32;
 /// How much may wait before no more is read.
 const FULL: usize = 512;
 
