@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
 use crate::Family;
+use crate::destinations::BASE_SLOTS;
 use crate::seqset::SeqSet;
 use crate::wire::EchoKind;
 
@@ -54,6 +55,12 @@ impl SocketId {
     /// A number that no other socket has at the same time; about as small as there are sockets, for use as an index.
     pub fn index(self) -> usize {
         usize::from(self.slot) * Class::COUNT + self.class.index()
+    }
+
+    /// Whether it is one of the few that flows are spread over. Others have the flows to peers that have many, in general one
+    /// each, so that one answer waits there at a time.
+    pub fn is_base(self) -> bool {
+        self.slot < BASE_SLOTS && !self.class.exclusive
     }
 }
 

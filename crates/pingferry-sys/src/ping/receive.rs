@@ -24,15 +24,8 @@ pub struct Incoming<'a> {
     pub message: &'a [u8],
 }
 
-/// How many replies to look for after fewer were found: room for more takes longer to prepare than a second look.
-const FEW: usize = 4;
-
 /// Receives up to [`CAPACITY`](Self::CAPACITY) replies per system call.
-pub struct ReceiveBatch {
-    inbox: Inbox,
-    /// The last look found few.
-    few: bool,
-}
+pub struct ReceiveBatch(Inbox);
 
 impl ReceiveBatch {
     /// How many messages one call receives at most.
@@ -40,28 +33,31 @@ impl ReceiveBatch {
 
     /// An empty batch. Its buffers are 4 MiB of address space, of which only what messages fill becomes memory.
     pub fn new() -> Self {
-        Self { inbox: Inbox::new(BUFFER_SIZE), few: false }
+        Self(Inbox::new(BUFFER_SIZE))
     }
 
-    /// Replaces the batch by what waits at the socket, or the first of it, and returns how many messages that are, 0 when
-    /// nothing waits.
+    /// Replaces the batch by what waits at the socket and returns how many messages that are, 0 when nothing waits.
     ///
     /// # Errors
     ///
     /// A pending error is passed over, so an error is a broken socket or a lack of memory. The batch is then empty.
     pub fn receive(&mut self, socket: &PingSocket) -> io::Result<usize> {
-        let Self { inbox, few } = self;
-        let count = past_pending_errors(|| match few {
-            true => inbox.receive::<FEW>(socket.as_fd(), 0),
-            false => inbox.receive::<CAPACITY>(socket.as_fd(), 0),
-        })?;
-        *few = count < FEW;
-        Ok(count)
+        past_pending_errors(|| self.0.receive::<CAPACITY>(socket.as_fd(), 0))
+    }
+
+    /// The same with one message at most, for where more are not to be expected: to prepare for them, and to look in vain
+    /// for a second, takes a third as long again.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive`](Self::receive).
+    pub fn receive_one(&mut self, socket: &PingSocket) -> io::Result<usize> {
+        past_pending_errors(|| self.0.receive::<1>(socket.as_fd(), 0))
     }
 
     /// The messages of the last [`receive`](Self::receive), in order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = Incoming<'_>> {
-        self.inbox.iter().filter_map(|letter| {
+        self.0.iter().filter_map(|letter| {
             Some(Incoming {
                 from: letter.address?,
                 hop_limit: letter.control.hop_limit,

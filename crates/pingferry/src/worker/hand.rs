@@ -19,22 +19,20 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 
 use super::Worker;
-use super::busy_poll::BusyPoll;
+use super::first::First;
 use super::outbox::Outboxes;
 use super::poller::{Poller, Ready};
 use super::porter::{Cleared, Porter};
 use crate::{Config, RunError, Totals};
 
-/// How much has to wait to leave for the second hand to be called.
-const MANY: usize = 16;
-
 /// What the second hand does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Second {
-    /// It waits to be called, or there is none.
+    /// There is none, or it is to end.
+    Absent,
+    /// It waits to be called.
     Rests,
     Works,
-    Dismissed,
     /// It panicked.
     Lost,
 }
@@ -44,7 +42,7 @@ pub(super) struct Shared {
     pub(super) worker: Mutex<Worker>,
     pub(super) outboxes: Arc<Outboxes>,
     pub(super) poller: Arc<Poller>,
-    /// The second hand is called, or dismissed.
+    /// The second hand is called, or is to end.
     pub(super) call: Condvar,
 }
 
@@ -60,6 +58,7 @@ impl Shared {
                 };
                 if let Err(error) = Builder::new().name("pingferry-2nd".into()).spawn_scoped(scope, assist) {
                     debug!(%error, "no second hand");
+                    self.lock().second = Second::Absent;
                 }
             }
             First::new(self, config).run()
@@ -68,7 +67,7 @@ impl Shared {
     }
 
     /// Who panicked with the lock has ended the worker; the others only have to end too.
-    fn lock(&self) -> MutexGuard<'_, Worker> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Worker> {
         self.worker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,7 +77,7 @@ struct Dismissal<'a>(&'a Shared);
 
 impl Drop for Dismissal<'_> {
     fn drop(&mut self) {
-        self.0.lock().second = Second::Dismissed;
+        self.0.lock().second = Second::Absent;
         self.0.call.notify_one();
     }
 }
@@ -98,34 +97,36 @@ impl Drop for Alarm<'_> {
 }
 
 /// What a hand has for itself.
-struct Hand<'a> {
-    shared: &'a Shared,
-    ready: Vec<Ready>,
+pub(super) struct Hand<'a> {
+    pub(super) shared: &'a Shared,
+    /// What the last look found.
+    pub(super) ready: Vec<Ready>,
     porter: Porter,
 }
 
 impl<'a> Hand<'a> {
-    fn new(shared: &'a Shared, config: &Config) -> Self {
+    pub(super) fn new(shared: &'a Shared, config: &Config) -> Self {
         Self { shared, ready: Vec::new(), porter: Porter::new(config.scope_id) }
     }
 
-    fn clear_out(&mut self, busy: bool) -> Cleared {
+    /// Sends and delivers what waits.
+    pub(super) fn clear_out(&mut self, busy: bool) -> Cleared {
         let cleared = self.porter.clear_out(&self.shared.outboxes, busy);
         self.shared.outboxes.wait_for_room();
         cleared
     }
 
     /// Looks for what has arrived, now that no other hand can.
-    fn look(&mut self) -> io::Result<()> {
+    pub(super) fn look(&mut self) -> io::Result<()> {
         self.shared.poller.wait(Some(Duration::ZERO), &mut self.ready)
     }
 
-    /// What the second hand does until it is dismissed.
+    /// What the second hand does until it is to end.
     fn assist(mut self) {
         let shared = self.shared;
         loop {
             let worker = shared.call.wait_while(shared.lock(), |worker| worker.second == Second::Rests);
-            if worker.unwrap_or_else(PoisonError::into_inner).second == Second::Dismissed {
+            if worker.unwrap_or_else(PoisonError::into_inner).second == Second::Absent {
                 return;
             }
             while self.lend_a_hand() {}
@@ -137,7 +138,7 @@ impl<'a> Hand<'a> {
         let shared = self.shared;
         let cleared = self.clear_out(false);
         let mut worker = shared.lock();
-        if worker.second == Second::Dismissed {
+        if worker.second == Second::Absent {
             return false;
         }
         // What ends the worker is for the first hand to find.
@@ -150,83 +151,15 @@ impl<'a> Hand<'a> {
     }
 }
 
-/// The first hand, which also obeys commands, and sleeps.
-struct First<'a> {
-    hand: Hand<'a>,
-    busy_poll: BusyPoll,
-    deadline: Option<Instant>,
-    /// The second hand is at work too, and the last look found something.
-    beside: bool,
-    /// Something is to be done at once.
-    at_once: bool,
-}
-
-impl<'a> First<'a> {
-    fn new(shared: &'a Shared, config: &Config) -> Self {
-        let busy_poll = BusyPoll::new(config, Instant::now());
-        Self { hand: Hand::new(shared, config), busy_poll, deadline: None, beside: false, at_once: false }
-    }
-
-    fn run(&mut self) -> Result<(), RunError> {
-        while !self.round()? {}
-        Ok(())
-    }
-
-    /// Says whether to stop.
-    fn round(&mut self) -> Result<bool, RunError> {
-        let shared = self.hand.shared;
-        if !self.beside {
-            self.wait()?;
-        }
-        let mut worker = shared.lock();
-        if worker.second == Second::Lost {
-            return Err(RunError::Panicked);
-        }
-        if self.beside {
-            self.hand.look()?;
-        }
-        let now = Instant::now();
-        let found = worker.read_packets(now, &self.hand.ready)?;
-        if worker.obey(&self.hand.ready).is_break() {
-            return Ok(true);
-        }
-        self.deadline = worker.next_deadline();
-        let call = worker.waiting >= MANY && worker.second == Second::Rests;
-        if call {
-            worker.second = Second::Works;
-        }
-        self.beside = found && worker.second == Second::Works;
-        drop(worker);
-        if call {
-            shared.call.notify_one();
-        }
-        self.at_once = self.hand.clear_out(self.busy_poll.is_on(now)).failed;
-        Ok(false)
-    }
-
-    /// Sleeps, or looks again, until something is ready or a flow's time is up.
-    fn wait(&mut self) -> io::Result<()> {
-        let before = Instant::now();
-        let busy = self.busy_poll.is_on(before);
-        let until_deadline = || self.deadline.map(|at| at.saturating_duration_since(before));
-        let timeout = if busy || self.at_once { Some(Duration::ZERO) } else { until_deadline() };
-        self.hand.shared.poller.wait(timeout, &mut self.hand.ready)?;
-        let now = Instant::now();
-        match self.hand.ready.is_empty() {
-            true => self.busy_poll.found_nothing(now),
-            false => self.busy_poll.found(now, (!busy).then(|| now - before)),
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Receiver, channel};
 
     use pingferry_lab::isolated;
+    use pingferry_proto::PathConfig;
+    use pingferry_proto::wire::echo_request;
 
     use super::super::outbox::{Exit, Item};
     use super::super::{Command, Wake};
@@ -246,9 +179,11 @@ mod tests {
     }
 
     /// A worker with something to do whose second hand is called.
-    fn at_work(config: &Config, commands: std::sync::mpsc::Receiver<Command>, wake: Arc<Wake>) -> Shared {
+    fn at_work(config: &Config, commands: Receiver<Command>, wake: Arc<Wake>) -> Shared {
         let mut worker = Worker::new(config.clone(), commands, wake).unwrap();
-        worker.second = Second::Works;
+        if worker.second == Second::Rests {
+            worker.second = Second::Works;
+        }
         let (outboxes, poller) = (Arc::clone(&worker.outboxes), Arc::clone(&worker.poller));
         let id = outboxes.open(Exit::Path(Arc::new(Panics)));
         outboxes.post([(id, Item { outputs: Arc::default(), number: 0 })]);
@@ -269,6 +204,26 @@ mod tests {
                 }
                 assert!(catch_unwind(AssertUnwindSafe(|| shared.serve(&config))).is_err());
             }
+        });
+    }
+
+    #[test]
+    fn who_rests_wakes_a_first_hand_that_would_sleep_for_too_long() {
+        isolated(|| {
+            let (_commands, receiver) = channel();
+            let mut worker = Worker::new(Config::default(), receiver, Arc::new(Wake::new().unwrap())).unwrap();
+            let (now, path) = (Instant::now(), worker.endpoint.add_path(PathConfig::default()));
+            let request = echo_request([10, 0, 0, 1].into(), [192, 0, 2, 1].into(), 7, 1, b"");
+            let _ = worker.endpoint.handle_packet(now, path, &request);
+            let mut is_woken = |deadline| {
+                worker.deadline = deadline;
+                worker.see_to_deadlines();
+                let mut ready = Vec::new();
+                worker.poller.wait(Some(Duration::ZERO), &mut ready).unwrap();
+                !ready.is_empty()
+            };
+            assert!(!is_woken(Some(now)));
+            assert!(is_woken(None));
         });
     }
 }

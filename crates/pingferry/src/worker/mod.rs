@@ -11,6 +11,7 @@
 mod busy_poll;
 mod command;
 mod errors;
+mod first;
 mod hand;
 pub(crate) mod outbox;
 mod poller;
@@ -55,7 +56,7 @@ pub(crate) struct Worker {
     outboxes: Arc<Outboxes>,
     /// What is to be posted together.
     posts: Vec<(ExitId, Item)>,
-    /// How much waited to leave when something was posted last.
+    /// How much waited to leave when something was posted in this round, or 0.
     waiting: usize,
     /// To be exchanged for those of the endpoint.
     outputs: Outputs,
@@ -97,6 +98,7 @@ impl Worker {
         let addresses = AddressMonitor::open()?;
         poller.add(&addresses, Token::Addresses)?;
         let outboxes = Arc::new(Outboxes::default());
+        let second = if config.hands() > 1 { Second::Rests } else { Second::Absent };
         let mut worker = Self {
             endpoint: Endpoint::new(config.core.clone()),
             receive_buffer: Some(config.receive_buffer),
@@ -110,7 +112,7 @@ impl Worker {
             outputs: Outputs::default(),
             spent: VecDeque::new(),
             unsettled: 0,
-            second: Second::Rests,
+            second,
             listeners: Vec::new(),
             commands,
             wake,
@@ -133,8 +135,10 @@ impl Worker {
         Shared { worker: Mutex::new(self), outboxes, poller, call: Condvar::new() }.serve(&config)
     }
 
-    /// Reads from the paths and sockets that are ready and sees to what the endpoint makes of it. Says whether there are any.
+    /// A round: reads from the paths and sockets that are ready and sees to what the endpoint makes of it. Says whether there
+    /// was something to do.
     fn read_packets(&mut self, now: Instant, ready: &[Ready]) -> Result<bool, RunError> {
+        self.waiting = 0;
         let failed = self.outboxes.take_failed();
         self.settle_failures(now, failed);
         // A full wait may have left out some of what is ready, which comes next.
@@ -153,7 +157,7 @@ impl Worker {
         }
         self.endpoint.handle_timeout(now);
         self.settle(now);
-        Ok(found)
+        Ok(found || self.waiting > 0)
     }
 
     /// Sees to all that is no packet; breaks when it is to stop.

@@ -58,7 +58,8 @@ impl Worker {
         if errors {
             relay_errors(id, socket, &mut self.errors, &mut self.endpoint);
         }
-        if let Err(error) = self.replies.receive(socket) {
+        let received = if id.is_base() { self.replies.receive(socket) } else { self.replies.receive_one(socket) };
+        if let Err(error) = received {
             debug!(index, %error, "replies not read");
         }
         for incoming in self.replies.iter() {

@@ -56,7 +56,9 @@ impl Worker {
     }
 
     pub(super) fn post(&mut self) {
-        self.waiting = self.outboxes.post(self.posts.drain(..));
+        if !self.posts.is_empty() {
+            self.waiting = self.outboxes.post(self.posts.drain(..));
+        }
     }
 
     /// Outputs of an earlier batch, if all of it has left, so that their memory is used again.
