@@ -45,7 +45,7 @@ pub(crate) struct RunArgs {
     proxy: ProxyArgs,
     #[command(flatten)]
     sandbox: SandboxArgs,
-    /// Serve with so many threads, each with its own queue of the TUN device, flows and sockets
+    /// Serve with so many workers, each with its own queue of the TUN device, flows and sockets
     #[arg(long, value_name = "N", default_value = "1", env = "PINGFERRY_WORKERS", help_heading = "Proxy")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,

@@ -24,11 +24,11 @@ pub struct Config {
     pub interface: Option<String>,
     /// Room for answers that wait at one socket, in bytes; at most `net.core.rmem_max` is granted.
     pub receive_buffer: usize,
-    /// How many threads serve, each with its own flows and sockets; at least 1. Limits of `core` are those of each.
+    /// How many workers serve, each with its own flows and sockets; at least 1. Limits of `core` are those of each.
     pub workers: usize,
     /// How many processors may be used, by default as many as the process may use now (affinity, and a control group's
-    /// quota, which a confined process can no longer see). With some to spare, TUN devices are written beside the
-    /// workers, and workers without a fixed `busy_poll` look for packets.
+    /// quota, which a confined process can no longer see). Where there is another one for each worker, it has a second
+    /// thread for when there is much to do; with some to spare, workers without a fixed `busy_poll` look for packets.
     pub processors: usize,
     /// How long a worker keeps looking for the next packet before it sleeps. Saves the time of a wake-up, costs a
     /// processor while there is traffic. Zero sleeps at once; `None` looks for 50 µs where packets come that fast.

@@ -16,7 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The proxy runs on a thread of its own, in the network namespace of the thread that opened it. TUN devices and Unix
+//! The proxy runs on threads of its own, in the network namespace of the thread that opened it. TUN devices and Unix
 //! sockets can be attached to the same proxy. To drive the core with an event loop of one's own, use `pingferry-proto`.
 #![forbid(unsafe_code)]
 

@@ -25,7 +25,7 @@ use crate::{Closed, Config, OpenError, RunError};
 pub struct Proxy {
     workers: Vec<JoinHandle<Result<Totals, RunError>>>,
     control: Control,
-    /// For how long a thread is near that writes for a worker that looks for packets.
+    /// For how long after each packet a thread for each TUN queue is near.
     near: Duration,
     gateway_v4: Option<IpAddr>,
     gateway_v6: Option<IpAddr>,
@@ -81,10 +81,10 @@ impl Proxy {
         let (lines, workers): (Vec<Line>, Vec<Worker>) = made?.into_iter().unzip();
         let control = Control(lines.into());
         let start = |(number, worker): (usize, Worker)| {
-            let stop_all = StopAll(control.clone());
+            let (stop_all, config) = (StopAll(control.clone()), config.clone());
             Builder::new().name(format!("pingferry-{number}")).spawn(move || {
                 let _stop_all = stop_all;
-                worker.run()
+                worker.run(&config)
             })
         };
         let workers: io::Result<Vec<_>> = workers.into_iter().enumerate().map(start).collect();
@@ -92,8 +92,8 @@ impl Proxy {
         Ok(Self { workers: workers?, control, near, gateway_v4, gateway_v6 })
     }
 
-    /// Attaches a path of the embedding program. Packets for its clients are handed to `back`, which the worker calls and
-    /// which must not block. If it panics it is not called again, and what is for its clients is dropped and counted.
+    /// Attaches a path of the embedding program. Packets for its clients are handed to `back`, which the proxy's threads call,
+    /// one at a time, and which must not block. If it panics it is not called again, and what is for its clients is dropped and counted.
     ///
     /// Without a gateway address in `config`, pingferry's own ICMP errors come from the address it would ping from.
     ///
@@ -106,7 +106,8 @@ impl Proxy {
     }
 
     /// Attaches a TUN device by its queues, of which each worker gets its share. The proxy ends when the device is deleted.
-    /// Where there is a processor to spare for each worker, threads for each queue write what clients get.
+    /// Where a processor is to spare for each worker, a thread is near that wakes clients sooner while the worker looks for
+    /// packets.
     ///
     /// # Errors
     /// The proxy has ended, or the kernel cannot watch the device.

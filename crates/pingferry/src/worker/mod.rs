@@ -48,8 +48,8 @@ use crate::{Config, RunError, Totals};
 /// After how many packets that the endpoint decided on it is seen to what it wants done.
 const UNSETTLED: usize = 64;
 
+/// What the hands of a worker share, under its lock.
 pub(crate) struct Worker {
-    config: Config,
     endpoint: Endpoint,
     sockets: Sockets,
     paths: HashMap<PathId, Attached>,
@@ -103,8 +103,7 @@ impl Worker {
             endpoint: Endpoint::new(config.core.clone()),
             receive_buffer: Some(config.receive_buffer),
             round: 0,
-            sockets: Sockets::new(config.clone(), Arc::clone(&outboxes)),
-            config,
+            sockets: Sockets::new(config, Arc::clone(&outboxes)),
             paths: HashMap::new(),
             outboxes,
             posts: Vec::new(),
@@ -128,11 +127,10 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Serves until it is stopped.
-    pub(crate) fn run(self) -> Result<Totals, RunError> {
-        let config = self.config.clone();
+    /// Serves until it is stopped. The configuration is the one it was made with.
+    pub(crate) fn run(self, config: &Config) -> Result<Totals, RunError> {
         let (outboxes, poller) = (Arc::clone(&self.outboxes), Arc::clone(&self.poller));
-        Shared { worker: Mutex::new(self), outboxes, poller, call: Condvar::new() }.serve(&config)
+        Shared { worker: Mutex::new(self), outboxes, poller, call: Condvar::new() }.serve(config)
     }
 
     /// A round: reads from the paths and sockets that are ready and sees to what the endpoint makes of it. Says whether there

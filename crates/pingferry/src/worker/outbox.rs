@@ -51,6 +51,8 @@ pub(crate) struct ExitId(usize);
 /// An exit that a hand has, and what is to leave there.
 pub(crate) struct Load {
     id: ExitId,
+    /// How many items there were.
+    taken: usize,
     pub(crate) exit: Exit,
     pub(crate) items: Vec<Item>,
 }
@@ -124,10 +126,9 @@ impl Outboxes {
         count > 0
     }
 
-    /// Puts back what was taken; the items left in it could not leave. Says whether there are some.
-    pub(crate) fn put_back(&self, loads: &mut Vec<Load>, served: usize) -> bool {
+    /// Puts back what was taken; the items left in it could not leave. Says whether such items are to be told.
+    pub(crate) fn put_back(&self, loads: &mut Vec<Load>) -> bool {
         let mut state = self.state();
-        state.waiting -= served;
         loads.drain(..).for_each(|load| state.put_back(load));
         self.progress.notify_all();
         !state.failed.is_empty()
@@ -183,12 +184,14 @@ impl State {
         let outbox = self.boxes.get_mut(id.0)?;
         let exit = outbox.exit.take()?;
         self.away += 1;
-        Some(Load { id, exit, items: take(&mut outbox.items) })
+        let items = take(&mut outbox.items);
+        Some(Load { id, taken: items.len(), exit, items })
     }
 
     fn put_back(&mut self, load: Load) {
-        let Load { id, exit, mut items } = load;
+        let Load { id, taken, exit, mut items } = load;
         self.away -= 1;
+        self.waiting -= taken;
         self.failed.append(&mut items);
         self.spare.push(items);
         let Some(outbox) = self.boxes.get_mut(id.0) else { return };
@@ -239,7 +242,7 @@ mod tests {
     /// Puts back what left.
     fn serve(outboxes: &Outboxes, mut loads: Vec<Load>) -> Vec<usize> {
         let served: Vec<_> = loads.iter_mut().flat_map(|load| take(&mut load.items)).collect();
-        outboxes.put_back(&mut loads, served.len());
+        outboxes.put_back(&mut loads);
         numbers(&served)
     }
 
@@ -283,7 +286,7 @@ mod tests {
         outboxes.post((0..3).map(|number| (id, item(number))));
         let mut loads = taken(&outboxes);
         loads[0].items.remove(1);
-        assert!(outboxes.put_back(&mut loads, 3));
+        assert!(outboxes.put_back(&mut loads));
         assert_eq!(numbers(&outboxes.take_failed()), [0, 2]);
         assert!(outboxes.take_failed().is_empty() && taken(&outboxes).is_empty());
     }

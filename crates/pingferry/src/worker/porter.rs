@@ -38,14 +38,13 @@ impl Porter {
         let mut loads = std::mem::take(&mut self.loads);
         while outboxes.take(&mut loads) {
             cleared.any = true;
-            let count = loads.iter().map(|load| load.items.len()).sum();
             for Load { exit, items, .. } in &mut loads {
                 match exit {
                     Exit::Socket(socket) => self.send(socket, items),
                     Exit::Path(outlet) => outlet.deliver(items, busy),
                 }
             }
-            cleared.failed = outboxes.put_back(&mut loads, count);
+            cleared.failed = outboxes.put_back(&mut loads);
         }
         self.loads = loads;
         cleared
