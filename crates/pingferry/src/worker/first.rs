@@ -35,7 +35,7 @@ impl<'a> First<'a> {
     /// Says whether to stop.
     fn round(&mut self) -> Result<bool, RunError> {
         let shared = self.hand.shared;
-        if !self.beside {
+        if !self.beside && self.hand.ready.is_empty() {
             self.wait()?;
         }
         let mut worker = shared.lock();
@@ -46,10 +46,10 @@ impl<'a> First<'a> {
             self.hand.look()?;
         }
         let now = Instant::now();
-        let found = worker.read_packets(now, &self.hand.ready)?;
-        if worker.obey(&self.hand.ready).is_break() {
+        if worker.obey(&mut self.hand.ready).is_break() {
             return Ok(true);
         }
+        let found = worker.read_packets(now, &mut self.hand.ready)?;
         self.deadline = worker.next_deadline();
         let call = worker.waiting >= MANY && worker.second == Second::Rests;
         if call {

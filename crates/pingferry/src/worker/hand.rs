@@ -99,7 +99,7 @@ impl Drop for Alarm<'_> {
 /// What a hand has for itself.
 pub(super) struct Hand<'a> {
     pub(super) shared: &'a Shared,
-    /// What the last look found.
+    /// What is left of the last look.
     pub(super) ready: Vec<Ready>,
     porter: Porter,
 }
@@ -116,9 +116,9 @@ impl<'a> Hand<'a> {
         cleared
     }
 
-    /// Looks for what has arrived, now that no other hand can.
+    /// Looks for what has arrived, now that no other hand can, unless something is left of the last look.
     pub(super) fn look(&mut self) -> io::Result<()> {
-        self.shared.poller.wait(Some(Duration::ZERO), &mut self.ready)
+        if self.ready.is_empty() { self.shared.poller.wait(Some(Duration::ZERO), &mut self.ready) } else { Ok(()) }
     }
 
     /// What the second hand does until it is to end.
@@ -141,8 +141,10 @@ impl<'a> Hand<'a> {
         if worker.second == Second::Absent {
             return false;
         }
-        // What ends the worker is for the first hand to find.
-        let found = self.look().is_ok() && worker.read_packets(Instant::now(), &self.ready).unwrap_or(false);
+        // What ends the worker is for the first hand to find, and all that is no packet.
+        let looked = self.look();
+        self.ready.retain(|ready| ready.token.is_packets());
+        let found = looked.is_ok() && worker.read_packets(Instant::now(), &mut self.ready).unwrap_or(false);
         if !found && !cleared.any {
             worker.second = Second::Rests;
             worker.see_to_deadlines();
@@ -152,19 +154,19 @@ impl<'a> Hand<'a> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc;
 
     use pingferry_lab::isolated;
     use pingferry_proto::PathConfig;
     use pingferry_proto::wire::echo_request;
 
-    use super::super::outbox::{Exit, Item};
+    use super::super::outbox::{Exit, FULL, Item};
     use super::super::{Command, Wake};
     use super::*;
-    use crate::ingress::Outlet;
+    use crate::ingress::{Outlet, channel};
 
     struct Panics;
 
@@ -179,7 +181,7 @@ mod tests {
     }
 
     /// A worker with something to do whose second hand is called.
-    fn at_work(config: &Config, commands: Receiver<Command>, wake: Arc<Wake>) -> Shared {
+    fn at_work(config: &Config, commands: mpsc::Receiver<Command>, wake: Arc<Wake>) -> Shared {
         let mut worker = Worker::new(config.clone(), commands, wake).unwrap();
         if worker.second == Second::Rests {
             worker.second = Second::Works;
@@ -196,7 +198,7 @@ mod tests {
             // With one hand it is woken, with two the first sleeps while the second has what there is to do.
             for (processors, is_woken) in [(1, true), (2, false)] {
                 let config = Config { processors, ..Config::default() };
-                let (_commands, receiver) = channel();
+                let (_commands, receiver) = mpsc::channel();
                 let wake = Arc::new(Wake::new().unwrap());
                 let shared = at_work(&config, receiver, Arc::clone(&wake));
                 if is_woken {
@@ -210,7 +212,7 @@ mod tests {
     #[test]
     fn who_rests_wakes_a_first_hand_that_would_sleep_for_too_long() {
         isolated(|| {
-            let (_commands, receiver) = channel();
+            let (_commands, receiver) = mpsc::channel();
             let mut worker = Worker::new(Config::default(), receiver, Arc::new(Wake::new().unwrap())).unwrap();
             let (now, path) = (Instant::now(), worker.endpoint.add_path(PathConfig::default()));
             let request = echo_request([10, 0, 0, 1].into(), [192, 0, 2, 1].into(), 7, 1, b"");
@@ -224,6 +226,36 @@ mod tests {
             };
             assert!(!is_woken(Some(now)));
             assert!(is_woken(None));
+        });
+    }
+
+    #[test]
+    fn a_round_ends_when_enough_waits_and_goes_on_when_it_has_left() {
+        const PACKETS: usize = 2 * FULL;
+        isolated(|| {
+            let mut config = Config::default();
+            config.core.policy.rules = vec!["allow 127.0.0.0/8".parse().unwrap()];
+            let (_commands, receiver) = mpsc::channel();
+            let mut worker = Worker::new(config, receiver, Arc::new(Wake::new().unwrap())).unwrap();
+            let (path, ingress) = channel::channel(|_| {}).unwrap();
+            worker.attach(PathConfig::default(), Box::new(ingress)).unwrap();
+            for seq in 0..PACKETS as u16 {
+                path.send(&echo_request([10, 0, 0, 1].into(), [127, 0, 0, 1].into(), 7, seq, b"")).unwrap();
+            }
+            let (mut ready, mut porter) = (Vec::new(), Porter::new(0));
+            worker.poller.wait(None, &mut ready).unwrap();
+            // As if as many paths were ready.
+            let mut ready = vec![ready[0]; PACKETS];
+            while !ready.is_empty() {
+                worker.read_packets(Instant::now(), &mut ready).unwrap();
+                assert!(
+                    worker.waiting < FULL + 64 && (worker.waiting >= FULL || ready.is_empty()),
+                    "{}",
+                    worker.waiting
+                );
+                porter.clear_out(&worker.outboxes, false);
+            }
+            assert_eq!(worker.endpoint.counters().requests_sent, PACKETS as u64);
         });
     }
 }

@@ -36,7 +36,7 @@ use tracing::{debug, warn};
 
 pub(crate) use self::command::Command;
 use self::hand::{Second, Shared};
-use self::outbox::{Exit, ExitId, Item, Outboxes};
+use self::outbox::{Exit, ExitId, FULL, Item, Outboxes};
 use self::poller::{Poller, Ready, Token};
 use self::read_limit::ReadLimit;
 use self::sockets::Sockets;
@@ -133,34 +133,38 @@ impl Worker {
         Shared { worker: Mutex::new(self), outboxes, poller, call: Condvar::new() }.serve(config)
     }
 
-    /// A round: reads from the paths and sockets that are ready and sees to what the endpoint makes of it. Says whether there
-    /// was something to do.
-    fn read_packets(&mut self, now: Instant, ready: &[Ready]) -> Result<bool, RunError> {
+    /// A round: reads from the paths and sockets that are `ready` and sees to what the endpoint makes of it. What there is no
+    /// more room for stays in `ready`. Says whether there was something to do.
+    fn read_packets(&mut self, now: Instant, ready: &mut Vec<Ready>) -> Result<bool, RunError> {
         self.waiting = 0;
         let failed = self.outboxes.take_failed();
         self.settle_failures(now, failed);
         // A full wait may have left out some of what is ready, which comes next.
         self.round += u64::from(ready.len() < Poller::EVENTS);
-        let mut found = false;
-        for &Ready { token, errors } in ready {
+        let mut count = 0;
+        for &Ready { token, errors } in ready.iter() {
+            if self.waiting >= FULL {
+                break;
+            }
             match token {
                 Token::Socket(index) => self.read_socket(now, index, errors),
                 Token::Path(path) => self.read_path(now, path)?,
-                Token::Wake | Token::Listener(_) | Token::Addresses => continue,
+                Token::Wake | Token::Listener(_) | Token::Addresses => {}
             }
-            found = true;
+            count += 1;
             if self.unsettled >= UNSETTLED {
                 self.settle(now);
             }
         }
+        ready.drain(..count);
         self.endpoint.handle_timeout(now);
         self.settle(now);
-        Ok(found || self.waiting > 0)
+        Ok(count > 0 || self.waiting > 0)
     }
 
-    /// Sees to all that is no packet; breaks when it is to stop.
-    fn obey(&mut self, ready: &[Ready]) -> ControlFlow<()> {
-        for ready in ready {
+    /// Sees to all of what is `ready` that is no packet, and takes it out; breaks when it is to stop.
+    fn obey(&mut self, ready: &mut Vec<Ready>) -> ControlFlow<()> {
+        for ready in ready.extract_if(.., |ready| !ready.token.is_packets()) {
             match ready.token {
                 Token::Wake => self.carry_out_commands()?,
                 Token::Listener(index) => self.accept(index),

@@ -22,8 +22,8 @@ use crate::ingress::Outlet;
 
 /// How much a hand takes at once, if no single exit has more.
 const PORTION: usize = 32;
-/// How much may wait before no more is read.
-const FULL: usize = 512;
+/// How much may wait before no more is read, give or take a batch.
+pub(super) const FULL: usize = 512;
 
 /// One of the outputs of a batch, on its way out.
 #[derive(Clone, Debug)]

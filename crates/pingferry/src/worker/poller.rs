@@ -40,6 +40,11 @@ impl From<&Event> for Ready {
 }
 
 impl Token {
+    /// Whether packets are to be read there.
+    pub(super) fn is_packets(self) -> bool {
+        matches!(self, Token::Socket(_) | Token::Path(_))
+    }
+
     fn to_data(self) -> EventData {
         let (kind, number) = match self {
             Token::Wake => (0, 0),
