@@ -81,13 +81,8 @@ impl Outputs {
         self.bytes(&delivery.bytes).chunks(delivery.piece_len.max(1))
     }
 
-    /// How many outputs there are.
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Removes all outputs; their memory is kept.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.bytes.clear();
     }
