@@ -77,6 +77,8 @@ struct State {
     spare: Vec<Vec<Item>>,
     /// What could not leave, until it is told.
     failed: Vec<Item>,
+    /// How many hands wait for others.
+    waiters: usize,
     /// Hands may not come back.
     abandoned: bool,
 }
@@ -130,7 +132,10 @@ impl Outboxes {
     pub(crate) fn put_back(&self, loads: &mut Vec<Load>) -> bool {
         let mut state = self.state();
         loads.drain(..).for_each(|load| state.put_back(load));
-        self.progress.notify_all();
+        // To say it takes a system call, whether or not somebody listens.
+        if state.waiters > 0 {
+            self.progress.notify_all();
+        }
         !state.failed.is_empty()
     }
 
@@ -141,15 +146,19 @@ impl Outboxes {
 
     /// Waits until hands have put back enough for more to be read.
     pub(crate) fn wait_for_room(&self) {
-        let state = self.state();
-        let full = |state: &mut State| state.waiting > FULL && state.ready.is_empty();
-        let _state = self.progress.wait_while(state, |state| full(state) && !state.abandoned);
+        self.wait_while(|state| state.waiting > FULL && state.ready.is_empty());
     }
 
     /// Waits until nothing is away.
     pub(crate) fn wait_for_all(&self) {
-        let state = self.state();
-        let _state = self.progress.wait_while(state, |state| state.away > 0 && !state.abandoned);
+        self.wait_while(|state| state.away > 0);
+    }
+
+    fn wait_while(&self, goes_on: impl Fn(&State) -> bool) {
+        let mut state = self.state();
+        state.waiters += 1;
+        let waited = self.progress.wait_while(state, |state| goes_on(state) && !state.abandoned);
+        waited.unwrap_or_else(PoisonError::into_inner).waiters -= 1;
     }
 
     /// Nobody need wait for what is away: a hand is lost.
