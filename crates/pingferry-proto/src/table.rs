@@ -74,8 +74,7 @@ impl FlowId {
 }
 
 impl FlowTable {
-    /// With room for so many flows: a table that grows while it fills up pauses, at a million flows for a third of a second.
-    /// Room that is not used does not become memory.
+    /// With room for so many flows: arrays that grow have to be moved. Room that is not used does not become memory.
     pub(crate) fn with_capacity(flows: usize) -> Self {
         Self {
             places: Vec::with_capacity(flows),

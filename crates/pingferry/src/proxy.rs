@@ -93,7 +93,8 @@ impl Proxy {
     }
 
     /// Attaches a path of the embedding program. Packets for its clients are handed to `back`, which the proxy's threads call,
-    /// one at a time, and which must not block. If it panics it is not called again, and what is for its clients is dropped and counted.
+    /// one at a time, and which must not block. If it panics it is not called again, and what is for its clients is dropped
+    /// and counted.
     ///
     /// Without a gateway address in `config`, pingferry's own ICMP errors come from the address it would ping from.
     ///
