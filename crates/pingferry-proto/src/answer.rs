@@ -73,7 +73,7 @@ impl Endpoint {
         message.clear();
         message.extend_from_slice(received.message);
         restore_ident(header.source, header.destination, ident, &mut message);
-        self.deliver(path, header, &message, false);
+        self.deliver(path, Some(id), header, &message);
         self.message = message;
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::hash::RandomState;
 use std::time::Instant;
 
 use crate::destinations::Destinations;
-use crate::flow::{PathId, SocketId};
+use crate::flow::{FlowId, PathId, SocketId};
 use crate::limit::Limiter;
 use crate::output::{Delivery, Output, Outputs};
 use crate::pool::SocketPool;
@@ -167,8 +167,9 @@ impl Endpoint {
         self.sockets.open_sockets()
     }
 
-    /// Sends a packet to a path, in fragments if it is larger than the path's MTU.
-    pub(crate) fn deliver(&mut self, path: PathId, header: IpHeader, message: &[u8], originated: bool) {
+    /// Sends a packet to a path, in fragments if it is larger than the path's MTU. Without a flow that it answers it is
+    /// pingferry's own.
+    pub(crate) fn deliver(&mut self, path: PathId, flow: Option<FlowId>, header: IpHeader, message: &[u8]) {
         let Some(config) = self.paths.get(&path) else { return };
         // Packets that may be fragmented need different identifications (RFC 6864 §4.3).
         self.identification = self.identification.wrapping_add(1);
@@ -176,7 +177,8 @@ impl Endpoint {
         let start = self.outputs.bytes.len();
         let piece_len = emit_fragmented(&header, message, config.mtu, &mut self.outputs.bytes);
         let bytes = start..self.outputs.bytes.len();
-        self.outputs.queue.push(Output::Deliver(Delivery { path, bytes, piece_len, originated }));
+        let (originated, flow) = (flow.is_none(), flow.map_or(0, |FlowId(number)| number.get()));
+        self.outputs.queue.push(Output::Deliver(Delivery { path, flow, bytes, piece_len, originated }));
     }
 
     /// Drops datagrams whose fragments did not come in time, or that newer ones need the room of.

@@ -61,7 +61,7 @@ impl Endpoint {
         let traffic_class = report.traffic_class;
         let header = IpHeader { hop_limit, traffic_class, ..IpHeader::icmp(offender, client) };
         let message = error_message(&header, flow, report);
-        self.deliver(path, header, &message, false);
+        self.deliver(path, Some(id), header, &message);
         Ok(())
     }
 

@@ -44,7 +44,7 @@ impl Endpoint {
         if self.errors.take(now, (domain, packet.header.source)) {
             self.counters.errors_originated += 1;
             let (header, message) = error_about(&packet, original, error(family), gateway);
-            self.deliver(path, header, &message, true);
+            self.deliver(path, None, header, &message);
         }
     }
 

@@ -40,6 +40,9 @@ pub struct Transmit {
 pub struct Delivery {
     /// The path to hand it to.
     pub path: PathId,
+    /// The number of the flow that it answers, from 1 on, or 0 if it answers none. Only deliveries with the same number have to
+    /// keep their order.
+    pub flow: u32,
     /// Where the packet, or its fragments one behind the other, lie in its [`Outputs`].
     pub(crate) bytes: Range<usize>,
     /// The length of each fragment but the last.

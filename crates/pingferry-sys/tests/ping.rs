@@ -43,14 +43,13 @@ fn replies_have_seq_payload_and_ident() {
             send(&socket, outgoing(loopback(family), &sent));
             wait(&socket);
             let mut batch = ReceiveBatch::new();
-            assert_eq!(batch.receive(&socket).unwrap(), 1);
+            assert_eq!(batch.receive(&socket).unwrap(), 0..1);
             let reply = batch.iter().next().unwrap();
             assert_eq!((reply.from, reply.truncated), (loopback(family), false));
             assert_eq!(reply.message[0], if family == Family::V4 { 0 } else { 129 });
             assert_eq!(reply.message[4..6], socket.ident().to_be_bytes());
             assert_eq!(reply.message[6..], sent[6..]);
-            assert_eq!(batch.receive(&socket).unwrap(), 0);
-            assert_eq!(batch.iter().count(), 0);
+            assert_eq!(batch.receive(&socket).unwrap(), 1..1);
         }
     });
 }
@@ -61,6 +60,30 @@ fn marks(packet: &[u8]) -> (u8, u8) {
         4 => (packet[8], packet[1]),
         _ => (packet[7], packet[0] << 4 | packet[1] >> 4),
     }
+}
+
+#[test]
+fn a_batch_takes_the_replies_of_several_sockets_until_it_is_full() {
+    isolated(|| {
+        let family = Family::V4;
+        let (few, many) = (open(family), open(family));
+        for (socket, count) in [(&few, 2), (&many, ReceiveBatch::CAPACITY as u16)] {
+            for seq in 0..count {
+                send(socket, outgoing(loopback(family), &request(family, seq, 8)));
+            }
+        }
+        let mut batch = ReceiveBatch::new();
+        assert_eq!(batch.receive_one(&few).unwrap(), 0..1);
+        assert_eq!(batch.receive(&many).unwrap(), 1..ReceiveBatch::CAPACITY);
+        assert!(batch.is_full());
+        assert_eq!(batch.receive(&few).unwrap().len(), 0);
+        let idents = |part| batch.get(part).map(|reply| [reply.message[4], reply.message[5]]).collect::<Vec<_>>();
+        assert_eq!(idents(0..2), [few.ident().to_be_bytes(), many.ident().to_be_bytes()]);
+        assert!(batch.iter().skip(1).map(|reply| reply.message[7]).eq(0..63));
+        batch.clear();
+        assert_eq!(batch.receive(&few).unwrap(), 0..1);
+        assert_eq!(batch.receive(&many).unwrap(), 1..2, "none was lost");
+    });
 }
 
 #[test]
@@ -94,7 +117,7 @@ fn replies_tell_hop_limit_and_traffic_class() {
             send(&socket, Outgoing { traffic_class: 0xb8, ..outgoing(loopback(family), &sent) });
             wait(&socket);
             let mut batch = ReceiveBatch::new();
-            assert_eq!(batch.receive(&socket).unwrap(), 1);
+            assert_eq!(batch.receive(&socket).unwrap(), 0..1);
             let reply = batch.iter().next().unwrap();
             assert_eq!(reply.hop_limit, Some(64), "{family}");
             // Linux answers an echo in the class it came in.
@@ -238,7 +261,7 @@ fn a_reply_is_only_for_its_ident() {
         assert_eq!(read(&one, 0, 2).1, [1, 3]);
         let mut batch = ReceiveBatch::new();
         wait(&other);
-        assert_eq!(batch.receive(&other).unwrap(), 1);
+        assert_eq!(batch.receive(&other).unwrap(), 0..1);
         assert_eq!(batch.iter().map(|reply| seq(reply.message)).collect::<Vec<_>>(), [2]);
     });
 }

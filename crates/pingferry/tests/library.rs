@@ -1,15 +1,21 @@
 //! The library with real sockets, in a network namespace of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use pingferry::{Config, CoreConfig, DomainId, DropReason, OpenError, Path, PathConfig, Policy, Proxy, SendError};
-use pingferry_lab::{Host, eventually, isolated};
+use pingferry::{
+    Config, CoreConfig, DomainId, DropReason, Family, OpenError, Path, PathConfig, Policy, Proxy, SendError,
+};
+use pingferry_lab::{Host, eventually, isolated, require_tun};
 use pingferry_proto::wire::{Echo, IpPacket, echo_request};
 use pingferry_sys::namespace::Netns;
+use pingferry_sys::ping::{Outgoing, RawBatch, RawSocket, SendBatch};
+use pingferry_sys::tun::TunConfig;
+use rustix::event::{PollFd, PollFlags, poll};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -77,6 +83,56 @@ fn packets_of_a_flow_keep_their_order_whoever_serves_them() {
             }
             assert!(seqs.iter().all(|seqs| seqs.iter().copied().eq(1..=4000)), "{processors} processors");
         }
+    });
+}
+
+#[test]
+fn packets_of_a_flow_keep_their_order_through_a_tun_device() {
+    const FLOWS: u16 = 7;
+    const SEQS: u16 = 3000;
+    isolated(|| {
+        if !require_tun() {
+            return;
+        }
+        let (client, ferry) = (Host::new("client").unwrap(), Host::new("ferry").unwrap());
+        let host: IpAddr = "198.18.0.1".parse().unwrap();
+        ferry.add_address("lo", host.into()).unwrap();
+        let policy = Policy { rules: vec!["allow 198.18.0.0/15".parse().unwrap()] };
+        let core = CoreConfig { policy, ..CoreConfig::default() };
+        let proxy = ferry.run(|| Proxy::open(Config { core, processors: 2, ..Config::default() })).unwrap().unwrap();
+        let addresses = vec!["10.0.0.2/24".parse().unwrap()];
+        let device = TunConfig { name: "tun0".into(), addresses, ..TunConfig::default() };
+        let (tun, ..) = client.run(|| device.open()).unwrap().unwrap();
+        client.add_route(host.into(), None, "tun0").unwrap();
+        proxy.attach_tun(PathConfig::default(), [tun]).unwrap();
+
+        let raw = client.run(|| RawSocket::open(8 << 20)).unwrap().unwrap();
+        let (mut sender, mut receiver) = (SendBatch::new(), RawBatch::new());
+        let mut seqs = vec![Vec::new(); usize::from(FLOWS)];
+        for seq in 1..=SEQS {
+            let requests = (0..FLOWS).map(|ident| echo_request(host, host, ident, seq, b"")[20..].to_vec());
+            let requests: Vec<_> = requests.collect();
+            let messages = requests.iter().map(|message| Outgoing {
+                destination: host,
+                scope_id: 0,
+                hop_limit: 64,
+                traffic_class: 0,
+                message,
+            });
+            assert_eq!(raw.send(&mut sender, messages).unwrap(), requests.len());
+            // So many outstanding that there is always something to do, and none is lost.
+            let outstanding = if seq < SEQS { 100 } else { 0 };
+            while seqs.iter().map(Vec::len).sum::<usize>() + outstanding < usize::from(seq * FLOWS) {
+                let readable = poll(&mut [PollFd::new(&raw, PollFlags::IN)], Some(&PATIENCE.try_into().unwrap()));
+                assert_eq!(readable.unwrap(), 1, "no answer");
+                receiver.receive(&raw).unwrap();
+                for packet in receiver.iter() {
+                    let echo = Echo::parse_reply(Family::V4, &packet[20..]).unwrap();
+                    seqs[usize::from(echo.ident)].push(echo.seq);
+                }
+            }
+        }
+        assert!(seqs.iter().all(|seqs| seqs.iter().copied().eq(1..=SEQS)));
     });
 }
 

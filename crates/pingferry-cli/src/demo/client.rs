@@ -52,6 +52,7 @@ impl Pinger {
         while let Some(left) = PATIENCE.checked_sub(start.elapsed()) {
             wait(&self.socket, left)?;
             self.errors.receive(&self.socket)?;
+            self.receiver.clear();
             self.receiver.receive(&self.socket)?;
             let time = start.elapsed();
             let error = self.errors.iter().find_map(|error| error_answer(&error, time));

@@ -106,12 +106,13 @@ impl ErrorBatch {
     ///
     /// A broken socket or a lack of memory. The batch is then empty.
     pub fn receive(&mut self, socket: &PingSocket) -> io::Result<usize> {
+        self.0.clear();
         self.0.receive::<CAPACITY>(socket.as_fd(), libc::MSG_ERRQUEUE)
     }
 
     /// The errors of the last [`receive`](Self::receive), oldest first.
     pub fn iter(&self) -> impl Iterator<Item = QueuedError<'_>> {
-        self.0.iter().filter_map(|letter| QueuedError::of(&letter))
+        self.0.get(0..CAPACITY).filter_map(|letter| QueuedError::of(&letter))
     }
 }
 

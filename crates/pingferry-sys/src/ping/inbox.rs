@@ -4,6 +4,7 @@ use std::array;
 use std::ffi::c_int;
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use super::address::{self, SocketAddress};
@@ -54,32 +55,47 @@ impl Inbox {
         }
     }
 
-    /// Replaces what is in the inbox by the first `N` messages that wait at the socket, and returns how many there are. After
-    /// an error the inbox is empty.
-    pub(super) fn receive<const N: usize>(&mut self, socket: BorrowedFd<'_>, flags: c_int) -> io::Result<usize> {
+    /// Throws away what is in the inbox.
+    pub(super) fn clear(&mut self) {
         self.count = 0;
-        let mut buffers = self.buffers.chunks_exact_mut(self.buffer_size);
+    }
+
+    /// How many messages are in the inbox.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Adds the first messages that wait at the socket, at most `N` and as many as there is room for, and returns how many they
+    /// are.
+    pub(super) fn receive<const N: usize>(&mut self, socket: BorrowedFd<'_>, flags: c_int) -> io::Result<usize> {
+        let mut buffers = self.buffers.chunks_exact_mut(self.buffer_size).skip(self.count);
         let mut bodies: [IoSliceMut<'_>; N] = array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
         let mut headers = [const { ReceiveHeader::EMPTY }; N];
-        for ((header, body), envelope) in headers.iter_mut().zip(&mut bodies).zip(self.envelopes.iter_mut()) {
+        let envelopes = self.envelopes.iter_mut().skip(self.count);
+        let mut prepared = 0;
+        for ((header, body), envelope) in headers.iter_mut().zip(&mut bodies).zip(envelopes) {
             *header = ReceiveHeader::new(&mut envelope.address, body, &mut envelope.control);
+            prepared += 1;
         }
-        let count = match receive(socket, &mut headers, flags) {
+        let headers = headers.get_mut(..prepared).unwrap_or_default();
+        let count = match receive(socket, headers, flags) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             result => result?,
         };
-        for (filled, header) in self.filled.iter_mut().zip(&headers).take(count) {
+        for (filled, header) in self.filled.iter_mut().skip(self.count).zip(headers).take(count) {
             *filled = header.filled();
         }
-        self.count = count;
+        self.count += count;
         Ok(count)
     }
 
-    /// What the last [`receive`](Self::receive) brought, in order of arrival.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Letter<'_>> {
-        let buffers = self.buffers.chunks_exact(self.buffer_size);
-        let parts = self.filled.iter().zip(self.envelopes.iter()).zip(buffers);
-        parts.take(self.count).map(|((filled, envelope), buffer)| {
+    /// What is in a part of the inbox, in the order it was received.
+    pub(super) fn get(&self, part: Range<usize>) -> impl Iterator<Item = Letter<'_>> {
+        let part = part.start..part.end.min(self.count);
+        let filled = self.filled.get(part.clone()).unwrap_or_default();
+        let envelopes = self.envelopes.get(part.clone()).unwrap_or_default();
+        let buffers = self.buffers.chunks_exact(self.buffer_size).skip(part.start);
+        filled.iter().zip(envelopes).zip(buffers).map(|((filled, envelope), buffer)| {
             let name = envelope.address.bytes().get(..filled.address).unwrap_or_default();
             let control = envelope.control.get(..filled.control).unwrap_or_default();
             Letter::new(name, control, buffer.get(..filled.body).unwrap_or(buffer), filled.truncated)

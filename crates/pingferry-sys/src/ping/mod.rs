@@ -8,10 +8,10 @@
 //! class by control messages; [`ReceiveBatch`] reads both from the replies.
 //!
 //! ICMP errors wait in a queue of their own, which [`ErrorBatch`] reads. It shares the receive buffer: errors that
-//! nobody reads crowd out replies, so read errors first. The loop of a reader is
+//! nobody reads crowd out replies, and replies errors. So a reader makes each time, a bounded number of times,
 //!
-//! 1. [`ErrorBatch::receive`] until it returns less than [`ErrorBatch::CAPACITY`], a bounded number of times;
-//! 2. [`ReceiveBatch::receive`], likewise.
+//! * [`ErrorBatch::receive`] until it returns less than [`ErrorBatch::CAPACITY`];
+//! * [`ReceiveBatch::receive`] until it adds nothing to an empty batch.
 //!
 //! The socket stays readable (`EPOLLERR`, `EPOLLIN`) while either has something left.
 //!

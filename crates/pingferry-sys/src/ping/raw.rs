@@ -96,12 +96,13 @@ impl RawBatch {
     ///
     /// A broken socket, or a lack of memory.
     pub fn receive(&mut self, socket: &RawSocket) -> io::Result<usize> {
+        self.0.clear();
         self.0.receive::<CAPACITY>(socket.as_fd(), 0)
     }
 
     /// The packets of the last [`receive`](Self::receive), each from its IPv4 header on, in order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(|letter| letter.body)
+        self.0.get(0..CAPACITY).map(|letter| letter.body)
     }
 }
 

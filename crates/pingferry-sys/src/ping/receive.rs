@@ -1,13 +1,15 @@
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 use super::inbox::Inbox;
 use super::mmsg::{CAPACITY, past_pending_errors};
 use super::socket::PingSocket;
 
-/// No ICMP message is larger: the payload length of IPv4 and IPv6 has 16 bits.
-const BUFFER_SIZE: usize = 65_536;
+/// No ICMP message is larger: the payload length of IPv4 and IPv6 has 16 bits. The rest keeps the beginnings of messages, of
+/// which most are short, out of each other's place in the processor's caches.
+const BUFFER_SIZE: usize = 65_536 + 192;
 
 /// An echo reply, or an extended one (RFC 8335), from any host that sends the socket's ident.
 #[derive(Clone, Copy, Debug)]
@@ -24,11 +26,11 @@ pub struct Incoming<'a> {
     pub message: &'a [u8],
 }
 
-/// Receives up to [`CAPACITY`](Self::CAPACITY) replies per system call.
+/// Holds up to [`CAPACITY`](Self::CAPACITY) replies, from one socket or several.
 pub struct ReceiveBatch(Inbox);
 
 impl ReceiveBatch {
-    /// How many messages one call receives at most.
+    /// How many messages a batch holds.
     pub const CAPACITY: usize = CAPACITY;
 
     /// An empty batch. Its buffers are 4 MiB of address space, of which only what messages fill becomes memory.
@@ -36,13 +38,24 @@ impl ReceiveBatch {
         Self(Inbox::new(BUFFER_SIZE))
     }
 
-    /// Replaces the batch by what waits at the socket and returns how many messages that are, 0 when nothing waits.
+    /// Throws away what is in the batch.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Whether there is no room for another message.
+    pub fn is_full(&self) -> bool {
+        self.0.len() == CAPACITY
+    }
+
+    /// Adds what waits at the socket, as far as there is room, with one system call. Returns which part of the batch that
+    /// is: none when nothing waits, or nothing has room.
     ///
     /// # Errors
     ///
-    /// A pending error is passed over, so an error is a broken socket or a lack of memory. The batch is then empty.
-    pub fn receive(&mut self, socket: &PingSocket) -> io::Result<usize> {
-        past_pending_errors(|| self.0.receive::<CAPACITY>(socket.as_fd(), 0))
+    /// A pending error is passed over, so an error is a broken socket or a lack of memory. Nothing is added then.
+    pub fn receive(&mut self, socket: &PingSocket) -> io::Result<Range<usize>> {
+        self.add::<CAPACITY>(socket)
     }
 
     /// The same with one message at most, for where more are not to be expected: to prepare for them, and to look in vain
@@ -51,13 +64,26 @@ impl ReceiveBatch {
     /// # Errors
     ///
     /// As [`receive`](Self::receive).
-    pub fn receive_one(&mut self, socket: &PingSocket) -> io::Result<usize> {
-        past_pending_errors(|| self.0.receive::<1>(socket.as_fd(), 0))
+    pub fn receive_one(&mut self, socket: &PingSocket) -> io::Result<Range<usize>> {
+        self.add::<1>(socket)
     }
 
-    /// The messages of the last [`receive`](Self::receive), in order of arrival.
+    fn add<const N: usize>(&mut self, socket: &PingSocket) -> io::Result<Range<usize>> {
+        let start = self.0.len();
+        if start < CAPACITY {
+            past_pending_errors(|| self.0.receive::<N>(socket.as_fd(), 0))?;
+        }
+        Ok(start..self.0.len())
+    }
+
+    /// What is in the batch, in the order it was received.
     pub fn iter(&self) -> impl Iterator<Item = Incoming<'_>> {
-        self.0.iter().filter_map(|letter| {
+        self.get(0..CAPACITY)
+    }
+
+    /// The part of it that one [`receive`](Self::receive) has added.
+    pub fn get(&self, part: Range<usize>) -> impl Iterator<Item = Incoming<'_>> {
+        self.0.get(part).filter_map(|letter| {
             Some(Incoming {
                 from: letter.address?,
                 hop_limit: letter.control.hop_limit,

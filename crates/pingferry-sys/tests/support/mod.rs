@@ -69,8 +69,9 @@ pub(crate) fn read(socket: &PingSocket, errors: usize, replies: usize) -> (Vec<u
         while error_batch.receive(socket).unwrap() > 0 {
             error_seqs.extend(error_batch.iter().map(|error| seq(error.quoted)));
         }
-        while reply_batch.receive(socket).unwrap() > 0 {
+        while !reply_batch.receive(socket).unwrap().is_empty() {
             reply_seqs.extend(reply_batch.iter().map(|reply| seq(reply.message)));
+            reply_batch.clear();
         }
     }
     (error_seqs, reply_seqs)

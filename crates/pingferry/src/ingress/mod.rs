@@ -33,8 +33,13 @@ pub(crate) trait Ingress: AsFd + Send {
     fn is_essential(&self) -> bool;
 }
 
-/// The way back of a path. One hand has it at a time.
+/// The way back of a path.
 pub(crate) trait Outlet: Send + Sync {
+    /// How many lanes it has. One hand has a lane at a time.
+    fn lanes(&self) -> u32 {
+        1
+    }
+
     /// Passes a packet on.
     ///
     /// # Errors

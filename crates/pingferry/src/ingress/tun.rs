@@ -14,6 +14,8 @@ use crate::worker::outbox::Item;
 
 /// How many deliveries show that there is enough to do for all processors.
 const MANY: usize = 5;
+/// To write takes as long as all that the client's kernel does with a packet, and hands can do it at the same time.
+const LANES: u32 = 4;
 
 /// A queue of a TUN device as a path.
 pub(crate) struct TunIngress {
@@ -73,6 +75,10 @@ impl TunOutlet {
 }
 
 impl Outlet for TunOutlet {
+    fn lanes(&self) -> u32 {
+        LANES
+    }
+
     fn send(&self, packet: &[u8]) -> io::Result<()> {
         self.tun.send(packet)
     }

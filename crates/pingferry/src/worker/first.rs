@@ -35,21 +35,20 @@ impl<'a> First<'a> {
     /// Says whether to stop.
     fn round(&mut self) -> Result<bool, RunError> {
         let shared = self.hand.shared;
-        if !self.beside && self.hand.ready.is_empty() {
+        if !self.beside {
             self.wait()?;
         }
-        let mut worker = shared.lock();
-        if worker.second == Second::Lost {
-            return Err(RunError::Panicked);
+        self.hand.take()?;
+        if !self.hand.ready.is_empty() {
+            let mut worker = shared.lock();
+            if worker.second == Second::Lost {
+                return Err(RunError::Panicked);
+            }
+            if worker.obey(&mut self.hand.ready).is_break() {
+                return Ok(true);
+            }
         }
-        if self.beside {
-            self.hand.look()?;
-        }
-        let now = Instant::now();
-        if worker.obey(&mut self.hand.ready).is_break() {
-            return Ok(true);
-        }
-        let found = worker.read_packets(now, &mut self.hand.ready)?;
+        let (found, mut worker) = self.hand.serve()?;
         self.deadline = worker.next_deadline();
         let call = worker.waiting >= MANY && worker.second == Second::Rests;
         if call {
@@ -60,7 +59,7 @@ impl<'a> First<'a> {
         if call {
             shared.call.notify_one();
         }
-        self.at_once = self.hand.clear_out(self.busy_poll.is_on(now)).failed;
+        self.at_once = self.hand.clear_out(self.busy_poll.is_on(Instant::now())).failed;
         Ok(false)
     }
 

@@ -2,21 +2,24 @@
 //!
 //! # Theory of operation
 //!
-//! A worker is what its [hands](hand) share. A hand reads at most a batch from each path and socket that is ready, hands it
-//! to the endpoint, and sees to what the endpoint wants done: opens sockets, and posts what is to be sent and delivered, which
-//! is done when the lock is released. What was not read to its end is reported again by the next wait, so that nobody starves.
+//! A worker is what its [hands](hand) share. A hand reads a bounded batch from the paths and sockets that are ready (see
+//! [`inlet`]), hands it to the endpoint (see [`decide`]), and sees to what the endpoint wants done: opens sockets, and posts what
+//! is to be sent and delivered (see [`settle`]), which is done when the lock is released (see [`porter`]). What was not read to
+//! its end is reported again by the next wait, so that nobody starves.
 //!
 //! Only a broken `epoll` or the loss of a path that the proxy cannot go on without ends the work. All else is counted.
 
+mod arrivals;
 mod busy_poll;
 mod command;
+mod decide;
 mod errors;
 mod first;
 mod hand;
+mod inlet;
 pub(crate) mod outbox;
 mod poller;
 mod porter;
-mod read;
 mod read_limit;
 mod settle;
 mod sockets;
@@ -25,34 +28,32 @@ pub(crate) mod wake;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-use pingferry_proto::{Endpoint, Outputs, PathConfig, PathId, wire};
+use pingferry_proto::{Delivery, Endpoint, Outputs, PathConfig, PathId};
 use pingferry_sys::netlink::AddressMonitor;
-use pingferry_sys::ping::{ErrorBatch, ReceiveBatch};
+use pingferry_sys::ping::ErrorBatch;
 use tracing::{debug, warn};
 
 pub(crate) use self::command::Command;
 use self::hand::{Second, Shared};
-use self::outbox::{Exit, ExitId, FULL, Item, Outboxes};
+use self::inlet::Inlets;
+use self::outbox::{Exit, ExitId, Item, Outboxes};
 use self::poller::{Poller, Ready, Token};
-use self::read_limit::ReadLimit;
 use self::sockets::Sockets;
 use self::wake::Wake;
-use crate::ingress::Ingress;
 use crate::ingress::unix::UnixIngress;
+use crate::ingress::{Ingress, Outlet};
 use crate::{Config, RunError, Totals};
-
-/// After how many packets that the endpoint decided on it is seen to what it wants done.
-const UNSETTLED: usize = 64;
 
 /// What the hands of a worker share, under its lock.
 pub(crate) struct Worker {
     endpoint: Endpoint,
     sockets: Sockets,
-    paths: HashMap<PathId, Attached>,
+    paths: HashMap<PathId, WayBack>,
+    inlets: Arc<Inlets>,
     outboxes: Arc<Outboxes>,
     /// What is to be posted together.
     posts: Vec<(ExitId, Item)>,
@@ -69,26 +70,29 @@ pub(crate) struct Worker {
     commands: Receiver<Command>,
     wake: Arc<Wake>,
     poller: Arc<Poller>,
-    /// One byte larger than a packet can be, so that a longer one shows.
-    buffer: Vec<u8>,
-    replies: ReceiveBatch,
     errors: ErrorBatch,
     addresses: AddressMonitor,
     /// Whether it was said that own probes come back in.
     loop_reported: bool,
     /// What was asked for each socket, until it was said that the kernel grants less.
     receive_buffer: Option<usize>,
-    /// How often everything that was ready has had its turn.
-    round: u64,
     /// When the first hand will have slept enough.
     deadline: Option<Instant>,
 }
 
-/// A path that is served.
-struct Attached {
-    ingress: Box<dyn Ingress>,
-    limit: ReadLimit,
-    exit: ExitId,
+/// Where the answers of a path go.
+struct WayBack {
+    outlet: Arc<dyn Outlet>,
+    /// At least one.
+    lanes: Vec<ExitId>,
+}
+
+impl WayBack {
+    /// Where a delivery leaves: what answers one flow leaves by one lane.
+    fn exit(&self, delivery: &Delivery) -> Option<ExitId> {
+        let lane = delivery.flow as usize % self.lanes.len().max(1);
+        self.lanes.get(lane).copied()
+    }
 }
 
 impl Worker {
@@ -97,14 +101,15 @@ impl Worker {
         poller.add(&*wake, Token::Wake)?;
         let addresses = AddressMonitor::open()?;
         poller.add(&addresses, Token::Addresses)?;
-        let outboxes = Arc::new(Outboxes::default());
+        let poller = Arc::new(poller);
+        let (inlets, outboxes) = (Arc::new(Inlets::new(Arc::clone(&poller))), Arc::new(Outboxes::default()));
         let second = if config.hands() > 1 { Second::Rests } else { Second::Absent };
         let mut worker = Self {
             endpoint: Endpoint::new(config.core.clone()),
             receive_buffer: Some(config.receive_buffer),
-            round: 0,
-            sockets: Sockets::new(config, Arc::clone(&outboxes)),
+            sockets: Sockets::new(config, Arc::clone(&inlets), Arc::clone(&outboxes)),
             paths: HashMap::new(),
+            inlets,
             outboxes,
             posts: Vec::new(),
             waiting: 0,
@@ -115,9 +120,7 @@ impl Worker {
             listeners: Vec::new(),
             commands,
             wake,
-            poller: Arc::new(poller),
-            buffer: vec![0; wire::MAX_PACKET + 1],
-            replies: ReceiveBatch::new(),
+            poller,
             errors: ErrorBatch::new(),
             addresses,
             loop_reported: false,
@@ -129,37 +132,7 @@ impl Worker {
 
     /// Serves until it is stopped. The configuration is the one it was made with.
     pub(crate) fn run(self, config: &Config) -> Result<Totals, RunError> {
-        let (outboxes, poller) = (Arc::clone(&self.outboxes), Arc::clone(&self.poller));
-        Shared { worker: Mutex::new(self), outboxes, poller, call: Condvar::new() }.serve(config)
-    }
-
-    /// A round: reads from the paths and sockets that are `ready` and sees to what the endpoint makes of it. What there is no
-    /// more room for stays in `ready`. Says whether there was something to do.
-    fn read_packets(&mut self, now: Instant, ready: &mut Vec<Ready>) -> Result<bool, RunError> {
-        self.waiting = 0;
-        let failed = self.outboxes.take_failed();
-        self.settle_failures(now, failed);
-        // A full wait may have left out some of what is ready, which comes next.
-        self.round += u64::from(ready.len() < Poller::EVENTS);
-        let mut count = 0;
-        for &Ready { token, errors } in ready.iter() {
-            if self.waiting >= FULL {
-                break;
-            }
-            match token {
-                Token::Socket(index) => self.read_socket(now, index, errors),
-                Token::Path(path) => self.read_path(now, path)?,
-                Token::Wake | Token::Listener(_) | Token::Addresses => {}
-            }
-            count += 1;
-            if self.unsettled >= UNSETTLED {
-                self.settle(now);
-            }
-        }
-        ready.drain(..count);
-        self.endpoint.handle_timeout(now);
-        self.settle(now);
-        Ok(count > 0 || self.waiting > 0)
+        Shared::new(self).serve(config)
     }
 
     /// Sees to all of what is `ready` that is no packet, and takes it out; breaks when it is to stop.
@@ -228,14 +201,13 @@ impl Worker {
     }
 
     fn attach(&mut self, config: PathConfig, ingress: Box<dyn Ingress>) -> io::Result<()> {
-        let id = self.endpoint.add_path(config);
-        if let Err(error) = self.poller.add(&ingress, Token::Path(id)) {
+        let (id, outlet) = (self.endpoint.add_path(config), ingress.outlet());
+        if let Err(error) = self.inlets.add_path(id, ingress) {
             self.endpoint.remove_path(id);
             return Err(error);
         }
-        debug!(path = id.0, ingress = ingress.describe(), "path attached");
-        let exit = self.outboxes.open(Exit::Path(ingress.outlet()));
-        self.paths.insert(id, Attached { ingress, limit: ReadLimit::new(), exit });
+        let lanes = (0..outlet.lanes()).map(|_| self.outboxes.open(Exit::Lane(Arc::clone(&outlet)))).collect();
+        self.paths.insert(id, WayBack { outlet, lanes });
         Ok(())
     }
 

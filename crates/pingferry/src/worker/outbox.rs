@@ -41,7 +41,7 @@ impl Item {
 /// Where something leaves.
 pub(crate) enum Exit {
     Socket(Arc<PingSocket>),
-    Path(Arc<dyn Outlet>),
+    Lane(Arc<dyn Outlet>),
 }
 
 /// An exit's number. Used again after the exit is closed.
@@ -237,7 +237,7 @@ mod tests {
     }
 
     fn exit(outboxes: &Outboxes) -> ExitId {
-        outboxes.open(Exit::Path(Arc::new(Nowhere)))
+        outboxes.open(Exit::Lane(Arc::new(Nowhere)))
     }
 
     fn item(number: usize) -> Item {

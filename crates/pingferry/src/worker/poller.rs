@@ -76,7 +76,7 @@ pub(crate) struct Poller {
 
 impl Poller {
     /// How many events one wait returns at most.
-    pub(crate) const EVENTS: usize = 256;
+    pub(crate) const EVENTS: usize = 64;
 
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)? })

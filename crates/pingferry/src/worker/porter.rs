@@ -41,7 +41,7 @@ impl Porter {
             for Load { exit, items, .. } in &mut loads {
                 match exit {
                     Exit::Socket(socket) => self.send(socket, items),
-                    Exit::Path(outlet) => outlet.deliver(items, busy),
+                    Exit::Lane(outlet) => outlet.deliver(items, busy),
                 }
             }
             cleared.failed = outboxes.put_back(&mut loads);

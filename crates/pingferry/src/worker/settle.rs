@@ -37,12 +37,14 @@ impl Worker {
                 Output::Open(id) => self.open(now, *id),
                 Output::Close(id) => {
                     self.post();
-                    self.sockets.close(*id, &self.poller);
+                    self.sockets.close(*id);
                 }
-                Output::Deliver(delivery) => match self.paths.get(&delivery.path) {
-                    Some(path) => self.posts.push((path.exit, item())),
-                    None => _ = self.endpoint.handle_delivery_error(delivery),
-                },
+                Output::Deliver(delivery) => {
+                    match self.paths.get(&delivery.path).and_then(|path| path.exit(delivery)) {
+                        Some(exit) => self.posts.push((exit, item())),
+                        None => _ = self.endpoint.handle_delivery_error(delivery),
+                    }
+                }
                 Output::Transmit(transmit) => match self.sockets.exit(transmit.socket) {
                     Some(exit) => self.posts.push((exit, item())),
                     None => {
@@ -72,7 +74,7 @@ impl Worker {
     }
 
     fn open(&mut self, now: Instant, id: SocketId) {
-        match self.sockets.open(id, &self.poller) {
+        match self.sockets.open(id) {
             Ok(ident) => {
                 self.endpoint.socket_opened(now, id, ident);
                 self.report_receive_buffer(id);
@@ -102,7 +104,7 @@ impl Worker {
             self.settle(now);
             self.sockets.clear_out();
             let mut failed = self.outboxes.take_failed();
-            self.paths.values().for_each(|path| path.ingress.outlet().finish(&mut failed));
+            self.paths.values().for_each(|path| path.outlet.finish(&mut failed));
             if failed.is_empty() {
                 return;
             }

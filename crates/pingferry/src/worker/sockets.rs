@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use tracing::debug;
 
 use super::errors::mtu_of_refusal;
+use super::inlet::Inlets;
 use super::outbox::{Exit, ExitId, Item, Outboxes};
-use super::poller::{Poller, Token};
 use super::porter::Porter;
 use crate::Config;
 
@@ -20,6 +20,7 @@ pub(crate) struct Sockets {
     config: Config,
     /// By [`SocketId::index`].
     open: Vec<Option<OpenSocket>>,
+    inlets: Arc<Inlets>,
     outboxes: Arc<Outboxes>,
     porter: Porter,
     /// What sockets lost that are closed now.
@@ -33,34 +34,32 @@ struct OpenSocket {
 }
 
 impl Sockets {
-    pub(crate) fn new(config: Config, outboxes: Arc<Outboxes>) -> Self {
+    pub(super) fn new(config: Config, inlets: Arc<Inlets>, outboxes: Arc<Outboxes>) -> Self {
         let porter = Porter::new(config.scope_id);
-        Self { config, open: Vec::new(), outboxes, porter, overflows_before: 0 }
+        Self { config, open: Vec::new(), inlets, outboxes, porter, overflows_before: 0 }
     }
 
     /// Opens the socket an endpoint asked for, and returns its identifier.
-    pub(crate) fn open(&mut self, id: SocketId, poller: &Poller) -> io::Result<u16> {
-        let socket = PingSocket::open(&self.config.socket_options(id.class))?;
+    pub(crate) fn open(&mut self, id: SocketId) -> io::Result<u16> {
+        let socket = Arc::new(PingSocket::open(&self.config.socket_options(id.class))?);
         let index = id.index();
-        poller.add(&socket, Token::Socket(u32::try_from(index).unwrap_or(u32::MAX)))?;
+        self.inlets.add_socket(id, Arc::clone(&socket))?;
         let ident = socket.ident();
         debug!(index, class = ?id.class, ident, "ping socket opened");
         if self.open.len() <= index {
             self.open.resize_with(index + 1, || None);
         }
         if let Some(place) = self.open.get_mut(index) {
-            let socket = Arc::new(socket);
             let exit = self.outboxes.open(Exit::Socket(Arc::clone(&socket)));
             *place = Some(OpenSocket { id, socket, exit });
         }
         Ok(ident)
     }
 
-    pub(crate) fn close(&mut self, id: SocketId, poller: &Poller) {
+    pub(crate) fn close(&mut self, id: SocketId) {
         debug!(index = id.index(), "ping socket closed");
         if let Some(closed) = self.open.get_mut(id.index()).and_then(Option::take) {
-            // A hand may still have it.
-            poller.remove(&closed.socket);
+            self.inlets.remove_socket(id);
             self.outboxes.close(closed.exit);
             self.overflows_before += closed.overflows();
         }
