@@ -219,7 +219,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::mpsc;
 
-    use pingferry_lab::isolated;
+    use pingferry_lab::{eventually, isolated};
     use pingferry_proto::PathConfig;
     use pingferry_proto::wire::echo_request;
 
@@ -265,6 +265,25 @@ mod tests {
                 }
                 assert!(catch_unwind(AssertUnwindSafe(|| shared.serve(&config))).is_err());
             }
+        });
+    }
+
+    #[test]
+    fn a_second_hand_that_finds_nothing_rests() {
+        isolated(|| {
+            let config = Config { processors: 2, ..Config::default() };
+            let (commands, receiver) = mpsc::channel();
+            let wake = Arc::new(Wake::new().unwrap());
+            let mut worker = Worker::new(config.clone(), receiver, Arc::clone(&wake)).unwrap();
+            worker.second = Second::Works;
+            let shared = Shared::new(worker);
+            thread::scope(|scope| {
+                let served = scope.spawn(|| shared.serve(&config));
+                eventually("rest", || Ok(shared.lock().second == Second::Rests)).unwrap();
+                commands.send(Command::Stop).unwrap();
+                wake.wake();
+                assert!(served.join().unwrap().is_ok());
+            });
         });
     }
 
