@@ -35,10 +35,9 @@ impl<'a> First<'a> {
     /// Says whether to stop.
     fn round(&mut self) -> Result<bool, RunError> {
         let shared = self.hand.shared;
-        if !self.beside {
-            self.wait()?;
+        if self.beside || self.wait()? {
+            self.hand.take()?;
         }
-        self.hand.take()?;
         if !self.hand.ready.is_empty() {
             let mut worker = shared.lock();
             if worker.second == Second::Lost {
@@ -63,18 +62,19 @@ impl<'a> First<'a> {
         Ok(false)
     }
 
-    /// Sleeps, or looks again, until something is ready or a flow's time is up.
-    fn wait(&mut self) -> io::Result<()> {
+    /// Sleeps, or looks again, until something is ready or a flow's time is up. Says whether something is ready.
+    fn wait(&mut self) -> io::Result<bool> {
         let before = Instant::now();
         let busy = self.busy_poll.is_on(before);
         let until_deadline = || self.deadline.map(|at| at.saturating_duration_since(before));
         let timeout = if busy || self.at_once { Some(Duration::ZERO) } else { until_deadline() };
         self.hand.shared.poller.wait(timeout, &mut self.hand.ready)?;
         let now = Instant::now();
-        match self.hand.ready.is_empty() {
-            true => self.busy_poll.found_nothing(now),
-            false => self.busy_poll.found(now, (!busy).then(|| now - before)),
+        let found = !self.hand.ready.is_empty();
+        match found {
+            true => self.busy_poll.found(now, (!busy).then(|| now - before)),
+            false => self.busy_poll.found_nothing(now),
         }
-        Ok(())
+        Ok(found)
     }
 }

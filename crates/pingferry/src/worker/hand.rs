@@ -90,6 +90,9 @@ struct Dismissal<'a>(&'a Shared);
 
 impl Drop for Dismissal<'_> {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.outboxes.abandon();
+        }
         self.0.lock().second = Second::Absent;
         self.0.call.notify_one();
     }
@@ -191,7 +194,7 @@ impl<'a> Hand<'a> {
 
     /// Sleeps until there are packets. False if there are none for long.
     fn linger(&mut self) -> bool {
-        // As when a look fails in `lend_a_hand`.
+        // An error is for the first hand to find.
         let _ = self.shared.poller.wait(Some(LINGER), &mut self.ready);
         self.ready.iter().any(|ready| ready.token.is_packets())
     }
@@ -217,18 +220,19 @@ impl Drop for Hand<'_> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::mpsc;
+    use std::sync::{Weak, mpsc};
 
     use pingferry_lab::{eventually, isolated};
     use pingferry_proto::PathConfig;
     use pingferry_proto::wire::echo_request;
 
-    use super::super::outbox::{Exit, Item};
+    use super::super::outbox::{Exit, FULL, Item};
     use super::super::{Command, Wake};
     use super::*;
     use crate::ingress::{Outlet, channel};
 
-    struct Panics;
+    /// Panics, and before that waits until another hand waits for it, if one will.
+    struct Panics(Option<Weak<Outboxes>>);
 
     impl Outlet for Panics {
         fn send(&self, _packet: &[u8]) -> io::Result<()> {
@@ -236,31 +240,31 @@ mod tests {
         }
 
         fn deliver(&self, _items: &mut Vec<Item>, _busy: bool) {
+            let outboxes = self.0.as_ref().and_then(Weak::upgrade);
+            eventually("another hand", || Ok(outboxes.as_ref().is_none_or(|outboxes| outboxes.is_waited_for())))
+                .unwrap();
             panic!("in a hand");
         }
-    }
-
-    /// A worker with something to do whose second hand is called.
-    fn at_work(config: &Config, commands: mpsc::Receiver<Command>, wake: Arc<Wake>) -> Shared {
-        let mut worker = Worker::new(config.clone(), commands, wake).unwrap();
-        if worker.second == Second::Rests {
-            worker.second = Second::Works;
-        }
-        let id = worker.outboxes.open(Exit::Lane(Arc::new(Panics)));
-        worker.outboxes.post([(id, Item { outputs: Arc::default(), number: 0 })]);
-        Shared::new(worker)
     }
 
     #[test]
     fn a_hand_that_panics_ends_the_worker() {
         isolated(|| {
-            // With one hand it is woken, with two the first sleeps while the second has what there is to do.
-            for (processors, is_woken) in [(1, true), (2, false)] {
+            // One hand is woken; of two, the first sleeps while the second has what there is to do, or one has so much that the
+            // other waits for it, now this one, now that.
+            for (processors, count) in [(1, 1), (2, 1)].into_iter().chain([(2, FULL + 1); 6]) {
                 let config = Config { processors, ..Config::default() };
                 let (_commands, receiver) = mpsc::channel();
                 let wake = Arc::new(Wake::new().unwrap());
-                let shared = at_work(&config, receiver, Arc::clone(&wake));
-                if is_woken {
+                let mut worker = Worker::new(config.clone(), receiver, Arc::clone(&wake)).unwrap();
+                if worker.second == Second::Rests {
+                    worker.second = Second::Works;
+                }
+                let panics = Panics((count > FULL).then(|| Arc::downgrade(&worker.outboxes)));
+                let id = worker.outboxes.open(Exit::Lane(Arc::new(panics)));
+                worker.outboxes.post((0..count).map(|number| (id, Item { outputs: Arc::default(), number })));
+                let shared = Shared::new(worker);
+                if (processors, count) != (2, 1) {
                     wake.wake();
                 }
                 assert!(catch_unwind(AssertUnwindSafe(|| shared.serve(&config))).is_err());

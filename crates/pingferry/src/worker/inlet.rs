@@ -322,7 +322,7 @@ mod tests {
             assert_eq!(arrivals.gone.len(), gone, "first it has a packet");
         }
         assert_eq!(arrivals.gone, [PathId(0)]);
-        assert!(taken(&inlets).is_empty());
+        assert!(taken(&inlets).is_empty() && inlets.state().paths.is_empty());
     }
 
     #[test]

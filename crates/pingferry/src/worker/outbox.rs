@@ -2,11 +2,11 @@
 //!
 //! # Theory of operation
 //!
-//! An *exit* is a ping socket or the way back of a path. To send and to deliver is three quarters of the work on an echo, and
-//! it needs neither the endpoint nor any table, so a worker's hands do it without the worker's lock: each takes some exits
-//! with all that waits there, serves them, and puts them back. Who is served by one hand is not there for the others to take,
-//! and what is posted meanwhile waits. So whatever leaves by one exit leaves in the order it was posted, whichever hands do it,
-//! and as a flow has one socket and one path, its packets keep their order.
+//! An *exit* is a ping socket or a lane of the way back of a path. To send and to deliver is three quarters of the work on an
+//! echo, and it needs neither the endpoint nor any table, so a worker's hands do it without the worker's lock: each takes some
+//! exits with all that waits there, serves them, and puts them back. Who is served by one hand is not there for the others to
+//! take, and what is posted meanwhile waits. So whatever leaves by one exit leaves in the order it was posted, whichever hands do
+//! it, and as a flow has one socket and one lane, its packets keep their order.
 //!
 //! An exit is *idle*, *ready* (something waits, it stands in the queue once), or *away* (with a hand).
 
@@ -165,6 +165,12 @@ impl Outboxes {
     pub(crate) fn abandon(&self) {
         self.state().abandoned = true;
         self.progress.notify_all();
+    }
+
+    /// Whether a hand waits for another.
+    #[cfg(test)]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.state().waiters > 0
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
