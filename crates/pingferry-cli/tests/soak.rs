@@ -21,6 +21,9 @@ fn length() -> Duration {
     minutes.map_or(Duration::from_secs(3), |minutes: u64| Duration::from_secs(60 * minutes))
 }
 
+/// A fault is two or three errors of pingferry's own for a client that waits for each, of which there are 100 a second at most.
+const BETWEEN_FAULTS: Duration = Duration::from_millis(100);
+
 /// Numbers that are the same in every run (Knuth's MMIX generator).
 struct Numbers(u64);
 
@@ -45,6 +48,7 @@ struct Soak {
     /// A client of the TUN device.
     raw: RawSocket,
     pings: u32,
+    next_fault: Instant,
 }
 
 impl Soak {
@@ -61,8 +65,9 @@ impl Soak {
         if round.is_multiple_of(7) {
             self.rude = Client::connect(socket);
         }
-        if round.is_multiple_of(10) {
+        if Instant::now() > self.next_fault {
             self.fault();
+            self.next_fault = Instant::now() + BETWEEN_FAULTS;
         }
     }
 
@@ -113,11 +118,12 @@ impl Soak {
         }
     }
 
-    /// Many echoes at once through the TUN device, small and in fragments.
+    /// Many echoes at once through the TUN device, small and in fragments. None is of the flow of [`ping`](Self::ping), which
+    /// comes by another path: whichever of the two is read last gets the answers.
     fn burst(&mut self) {
         let numbers = &mut self.numbers;
-        let message = |ident| echo(CLIENT, TARGET, ident, &numbers.bytes(1 + 40 * u64::from(ident)))[20..].to_vec();
-        let messages: Vec<Vec<u8>> = (0..60).map(message).collect();
+        let message = |n: u16| echo(CLIENT, TARGET, 100 + n, &numbers.bytes(1 + 40 * u64::from(n)))[20..].to_vec();
+        let messages: Vec<Vec<u8>> = (0..60u16).map(message).collect();
         let destination = TARGET.parse().unwrap();
         let outgoing = |message| Outgoing { destination, scope_id: 0, hop_limit: 64, traffic_class: 0, message };
         // What the kernel refuses while the link is down does not matter.
@@ -173,7 +179,7 @@ fn the_books_balance_and_nothing_grows() {
         let running = lab.run(&options);
         let raw = lab.client.run(|| RawSocket::open(0)).unwrap().unwrap();
         let (rude, steady) = (Client::connect(&socket), Client::connect(&socket));
-        let mut soak = Soak { lab, numbers: Numbers(1), rude, steady, raw, pings: 0 };
+        let mut soak = Soak { lab, numbers: Numbers(1), rude, steady, raw, pings: 0, next_fault: Instant::now() };
 
         let start = Instant::now();
         let mut rounds = 0;
