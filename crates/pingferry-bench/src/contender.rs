@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::process::{Child, Command, Stdio};
 
-use pingferry_lab::{has_program, link};
+use pingferry_testnet::{has_program, link};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

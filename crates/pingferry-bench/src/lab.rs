@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::process::Stdio;
 
 use ipnet::{IpNet, Ipv4Net};
-use pingferry_lab::{Host, link};
+use pingferry_testnet::{Host, link};
 
 /// The ferry's device and addresses towards the target (RFC 5737).
 pub(crate) const TO_TARGET: &str = "to-target";

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use pingferry_lab::eventually;
+use pingferry_testnet::eventually;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -83,7 +83,7 @@ fn drive(running: &Running, load: &Load) -> io::Result<Driven> {
 mod tests {
     use std::time::Duration;
 
-    use pingferry_lab::{isolated, require_program};
+    use pingferry_testnet::{isolated, require_program};
 
     use super::*;
     use crate::load::{FEW, loads};

@@ -6,7 +6,7 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
-use pingferry_lab::{Host, isolated, link};
+use pingferry_testnet::{Host, isolated, link};
 use support::{CLIENT, CLIENT_6, FERRY, FERRY_6, Running, can_run, net, pingferry, said};
 
 const ROUTER_1: [&str; 2] = ["192.0.2.2", "2001:db8::2"];

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use pingferry_lab::{eventually, isolated};
+use pingferry_testnet::{eventually, isolated};
 use rustix::process::{Pid, Signal, kill_process};
 use support::*;
 use tempfile::TempDir;
@@ -208,7 +208,7 @@ fn a_check_says_in_one_line_what_is_wrong() {
 fn the_rule_that_decides_is_told_and_is_the_exit_code() {
     isolated(|| {
         // The broadcast address of a network of this host.
-        let host = pingferry_lab::Host::new("host").unwrap();
+        let host = pingferry_testnet::Host::new("host").unwrap();
         host.add_address("lo", net("192.0.2.1/24")).unwrap();
         let folder = Folder::with("policy = [\"allow 10.1.0.0/16 from 192.168.0.0/16\", \"deny 10.0.0.0/8\"]");
         for (args, code, told) in [

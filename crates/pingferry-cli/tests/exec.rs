@@ -6,8 +6,8 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
 
-use pingferry_lab::{isolated, require};
 use pingferry_sys::namespace::{Netns, isolate};
+use pingferry_testnet::{isolated, require};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::*;

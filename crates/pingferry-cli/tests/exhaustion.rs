@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 
-use pingferry_lab::{eventually, isolated};
+use pingferry_testnet::{eventually, isolated};
 use support::client::{Client, echo};
 use support::*;
 

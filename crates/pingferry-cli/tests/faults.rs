@@ -5,7 +5,7 @@ mod support;
 
 use std::process::Command;
 
-use pingferry_lab::{eventually, isolated, require_root};
+use pingferry_testnet::{eventually, isolated, require_root};
 use support::client::echo;
 use support::*;
 

@@ -3,7 +3,7 @@
 
 mod support;
 
-use pingferry_lab::isolated;
+use pingferry_testnet::isolated;
 use serde_json::Value;
 use support::client::echo;
 use support::*;

@@ -3,7 +3,7 @@
 
 mod support;
 
-use pingferry_lab::{eventually, isolated, link};
+use pingferry_testnet::{eventually, isolated, link};
 use support::*;
 
 #[test]
@@ -78,7 +78,7 @@ fn a_new_address_speaks_for_the_gateway() {
             return;
         }
         let lab = Lab::new();
-        let bare = pingferry_lab::Host::new("bare").unwrap();
+        let bare = pingferry_testnet::Host::new("bare").unwrap();
         let mut command = pingferry();
         command.args(["run", "--tun", "ping0", "--netns", &lab.netns_path()]);
         command.args(["--address", "198.51.100.2/32", "--route", "default"]);

@@ -6,7 +6,7 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
-use pingferry_lab::{Host, isolated, link};
+use pingferry_testnet::{Host, isolated, link};
 use rustix::process::Signal;
 use support::*;
 

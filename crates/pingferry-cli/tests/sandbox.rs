@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-use pingferry_lab::isolated;
+use pingferry_testnet::isolated;
 use support::*;
 
 /// What `/proc/PID/task/TID/status` says of each thread.

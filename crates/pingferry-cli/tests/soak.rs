@@ -8,9 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pingferry_lab::{eventually, isolated};
 use pingferry_proto::wire::{Fragment, IpHeader};
 use pingferry_sys::ping::{Outgoing, RawSocket, SendBatch};
+use pingferry_testnet::{eventually, isolated};
 use serde_json::Value;
 use support::client::{Client, echo};
 use support::*;

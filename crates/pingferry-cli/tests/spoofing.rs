@@ -3,7 +3,7 @@
 
 mod support;
 
-use pingferry_lab::isolated;
+use pingferry_testnet::isolated;
 use support::client::{Client, echo};
 use support::*;
 

@@ -3,8 +3,8 @@
 
 mod support;
 
-use pingferry_lab::isolated;
 use pingferry_proto::wire::{Echo, IpPacket, icmp_checksum};
+use pingferry_testnet::isolated;
 use support::client::echo;
 use support::*;
 

@@ -7,13 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use pingferry_lab::{eventually, isolated};
 use pingferry_proto::Family;
 use pingferry_sys::capture::Capture;
 use pingferry_sys::errno;
 use pingferry_sys::namespace::Netns;
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
 use pingferry_sys::ping::{Outgoing, PingSocket, ReceiveBatch, SendBatch, SocketOptions};
+use pingferry_testnet::{eventually, isolated};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, ipproto};
 

@@ -5,13 +5,13 @@ mod support;
 
 use std::net::IpAddr;
 
-use pingferry_lab::{Host, eventually, isolated, link};
 use pingferry_proto::Family;
 use pingferry_sys::errno;
 use pingferry_sys::netlink::{LOOPBACK, Netlink, Refusal};
 use pingferry_sys::ping::{
     ErrorBatch, ErrorOrigin, Outgoing, PingSocket, QueuedError, ReceiveBatch, SendBatch, SocketOptions,
 };
+use pingferry_testnet::{Host, eventually, isolated, link};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 

@@ -3,12 +3,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use pingferry_lab::{eventually, isolated};
 use pingferry_proto::Family;
 use pingferry_sys::errno;
 use pingferry_sys::namespace::Netns;
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
 use pingferry_sys::preflight::{GroupRange, default_source_address, groups, ping_group_range, source_address};
+use pingferry_testnet::{eventually, isolated};
 
 #[test]
 fn the_group_range_of_the_namespace_admits_its_root() {

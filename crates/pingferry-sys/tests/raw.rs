@@ -1,9 +1,9 @@
 //! Raw ICMP sockets.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
-use pingferry_lab::isolated;
 use pingferry_proto::wire::write_checksum;
 use pingferry_sys::ping::{Outgoing, RawBatch, RawSocket, SendBatch};
+use pingferry_testnet::isolated;
 use rustix::event::{PollFd, PollFlags, poll};
 
 const HOST: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

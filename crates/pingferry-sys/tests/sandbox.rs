@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use pingferry_lab::require;
 use pingferry_sys::child::{Child, Line};
 use pingferry_sys::netlink::{AddressMonitor, Netlink};
 use pingferry_sys::preflight::source_address;
 use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::Tun;
+use pingferry_testnet::require;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit, test_kill_process};
 
 /// How a child ends.

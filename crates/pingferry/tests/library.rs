@@ -10,11 +10,11 @@ use std::time::Duration;
 use pingferry::{
     Config, CoreConfig, DomainId, DropReason, Family, OpenError, Path, PathConfig, Policy, Proxy, SendError,
 };
-use pingferry_lab::{Host, eventually, isolated, require_tun};
 use pingferry_proto::wire::{Echo, IpPacket, echo_request};
 use pingferry_sys::namespace::Netns;
 use pingferry_sys::ping::{Outgoing, RawBatch, RawSocket, SendBatch};
 use pingferry_sys::tun::TunConfig;
+use pingferry_testnet::{Host, eventually, isolated, require_tun};
 use rustix::event::{PollFd, PollFlags, poll};
 
 const PATIENCE: Duration = Duration::from_secs(10);

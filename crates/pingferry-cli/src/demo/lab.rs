@@ -3,8 +3,8 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pingferry::{PathConfig, Tun};
-use pingferry_lab::{Host, link};
 use pingferry_sys::tun::TunConfig;
+use pingferry_testnet::{Host, link};
 
 /// Between the router and the far host, in bytes.
 pub(super) const NARROW: u32 = 1400;

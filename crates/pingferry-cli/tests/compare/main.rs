@@ -20,7 +20,7 @@ mod whole;
 
 use std::path::Path;
 
-use pingferry_lab::{Host, isolated};
+use pingferry_testnet::{Host, isolated};
 
 use allowed::{Exception, Register};
 use client::Client;

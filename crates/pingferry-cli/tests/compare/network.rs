@@ -12,9 +12,9 @@
 use std::net::IpAddr;
 use std::process::Command;
 
-use pingferry_lab::{Host, link};
 use pingferry_sys::netlink::Refusal;
 use pingferry_sys::tun::{Tun, TunConfig};
+use pingferry_testnet::{Host, link};
 
 use super::support::{net, said};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 use ipnet::IpNet;
-use pingferry_lab::{Host, link, require_program, require_tun};
+use pingferry_testnet::{Host, link, require_program, require_tun};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
 use tempfile::TempDir;

@@ -109,12 +109,12 @@ impl Outlet for TunOutlet {
 mod tests {
     use std::time::Instant;
 
-    use pingferry_lab::{isolated, require_tun};
     use pingferry_proto::wire::{echo_request, write_checksum};
     use pingferry_proto::{Config, Endpoint, Output, Outputs, PathConfig, PathId, Received, Verdict};
     use pingferry_sys::netlink::Netlink;
     use pingferry_sys::ping::{RawBatch, RawSocket};
     use pingferry_sys::tun::TunConfig;
+    use pingferry_testnet::{isolated, require_tun};
 
     use super::*;
 

@@ -222,9 +222,9 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::{Weak, mpsc};
 
-    use pingferry_lab::{eventually, isolated};
     use pingferry_proto::PathConfig;
     use pingferry_proto::wire::echo_request;
+    use pingferry_testnet::{eventually, isolated};
 
     use super::super::outbox::{Exit, FULL, Item};
     use super::super::{Command, Wake};

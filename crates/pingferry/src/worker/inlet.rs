@@ -232,9 +232,9 @@ impl State {
 mod tests {
     use std::thread::{scope, yield_now};
 
-    use pingferry_lab::isolated;
     use pingferry_proto::{Class, Family};
     use pingferry_sys::ping::SocketOptions;
+    use pingferry_testnet::isolated;
 
     use super::*;
     use crate::ingress::channel::{self, Path as Sender};

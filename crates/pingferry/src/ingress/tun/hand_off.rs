@@ -210,8 +210,8 @@ mod tests {
     use std::mem::take;
     use std::thread::{current, spawn};
 
-    use pingferry_lab::{isolated, require_tun};
     use pingferry_proto::{Config, Endpoint, PathConfig};
+    use pingferry_testnet::{isolated, require_tun};
 
     use super::super::tests::{answer, open, set_down};
     use super::*;

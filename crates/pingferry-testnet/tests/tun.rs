@@ -8,9 +8,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use pingferry_lab::{Host, isolated, require_program, require_tun};
 use pingferry_sys::netlink::Netlink;
 use pingferry_sys::tun::{Origin, Tun, TunConfig};
+use pingferry_testnet::{Host, isolated, require_program, require_tun};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 

@@ -10,11 +10,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::{panic, thread};
 
-use pingferry_lab::require;
 use pingferry_sys::child::{Child, in_child};
 use pingferry_sys::errno;
 use pingferry_sys::namespace::{Netns, isolate, keep_network_capabilities, unshare_as_self};
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
+use pingferry_testnet::require;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 fn main() {

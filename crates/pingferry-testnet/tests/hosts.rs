@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use pingferry_lab::{Host, isolated, link, require_program};
 use pingferry_sys::capture::{Capture, Captured};
 use pingferry_sys::errno;
 use pingferry_sys::netlink::Refusal;
+use pingferry_testnet::{Host, isolated, link, require_program};
 use rustix::io::Errno;
 
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 //! [`isolated`] makes a test root of a network of its own; there [`Host`] and [`link`] build what it needs.
 //!
 //! ```no_run
-//! use pingferry_lab::{Host, isolated, link};
+//! use pingferry_testnet::{Host, isolated, link};
 //!
 //! #[test]
 //! fn neighbours_reach_each_other() {

@@ -4,8 +4,8 @@
 use std::fs;
 use std::process::Command;
 
-use pingferry_lab::{Host, isolated};
 use pingferry_sys::namespace::isolate;
+use pingferry_testnet::{Host, isolated};
 
 fn netns_of(host: &Host) -> String {
     host.run(|| fs::read_link("/proc/thread-self/ns/net").unwrap().display().to_string()).unwrap()
