@@ -13,10 +13,10 @@ use std::process::{Command, ExitCode, ExitStatus};
 use clap::Args;
 use ipnet::{Ipv4Net, Ipv6Net};
 use pingferry::{PathConfig, Proxy, Tun};
-use pingferry_sys::child::{Child, Line};
 use pingferry_sys::namespace::{allow_ping, keep_network_capabilities, unshare_as_self};
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
 use pingferry_sys::preflight;
+use pingferry_sys::process::{Child, Pipe};
 use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::TunConfig;
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,8 +47,8 @@ pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {
     // What is not an echo request has no way out: programs are to fail at once instead of hanging.
     let path_config = PathConfig { prohibit_others: true, ..args.proxy.path_config()? };
     // Forked first, while this process has one thread.
-    let child = Child::fork(|line| become_command(line, &args.command)).map_err(|error| no_namespace(&error))?;
-    let (fd, mtu) = child.line().receive_fd().map_err(|error| no_namespace(&error))?;
+    let child = Child::fork(|pipe| become_command(pipe, &args.command)).map_err(|error| no_namespace(&error))?;
+    let (fd, mtu) = child.pipe().receive_fd().map_err(|error| no_namespace(&error))?;
     let tun = Tun::from_fd(fd).map_err(|error| Failure::runtime(error.to_string()))?;
     args.sandbox.confine(&Sandbox { child: Some(child.pid()), ..Sandbox::default() });
 
@@ -57,9 +57,9 @@ pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {
     attached.map_err(|error| Failure::runtime(format!("cannot serve the TUN device: {error}")))?;
     let pid = child.pid();
     signals::pass_on_signals(move |signal| pass_on(pid, signal))
-        .and_then(|()| child.line().send_go())
+        .and_then(|()| child.pipe().send_go())
         .map_err(|error| Failure::runtime(format!("cannot start the command: {error}")))?;
-    if let Err(error) = child.line().receive_end() {
+    if let Err(error) = child.pipe().receive_end() {
         return Err(not_started(args, &error));
     }
     let status = child.wait().map_err(|error| Failure::runtime(error.to_string()))?;
@@ -69,15 +69,15 @@ pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {
 }
 
 /// What the child does. Returns only if it cannot become the command.
-fn become_command(line: &Line, command: &[OsString]) -> io::Result<()> {
+fn become_command(pipe: &Pipe, command: &[OsString]) -> io::Result<()> {
     let group = preflight::groups()?.effective;
     unshare_as_self()?;
     allow_ping(group, group)?;
     Netlink::open()?.set_up(LOOPBACK)?;
     let (tun, mtu, _) = tun_config().open()?;
-    line.send_fd(tun.as_fd(), mtu)?;
+    pipe.send_fd(tun.as_fd(), mtu)?;
     drop(tun);
-    line.receive_go()?;
+    pipe.receive_go()?;
     keep_network_capabilities()?;
     let (program, args) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     Err(Command::new(program).args(args).exec())

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::asked::asked;
+use crate::error_context::with_context;
 
 /// Sees every packet of one network namespace, or of one device in it, from the IP header on.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Capture {
             bind(&socket, index)?;
             Ok(Self { socket })
         };
-        opened().map_err(|e: io::Error| asked(e, "capture packets"))
+        opened().map_err(|e: io::Error| with_context(e, "capture packets"))
     }
 
     /// The next IP packet; `None` when there was none for `patience`, which must not be zero.

@@ -1,15 +1,15 @@
 //! What pingferry asks of the Linux kernel. The only crate with `unsafe` in it.
 
-mod asked;
 pub mod capture;
-pub mod child;
+mod error_context;
 pub mod namespace;
 pub mod netlink;
-mod option;
 pub mod ping;
 pub mod preflight;
-pub mod priority;
+pub mod process;
 pub mod sandbox;
+pub mod sched;
+mod sockopt;
 pub mod tun;
 
-pub use asked::errno;
+pub use error_context::errno;

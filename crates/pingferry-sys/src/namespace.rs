@@ -23,7 +23,7 @@ use rustix::thread::{
     move_into_link_name_space, set_capabilities, unshare_unsafe,
 };
 
-use crate::asked::{asked, errno};
+use crate::error_context::{errno, with_context};
 
 /// A network namespace held open: it lives at least as long as this value.
 #[derive(Debug)]
@@ -37,7 +37,8 @@ impl Netns {
 
     /// The namespace a file stands for, for example `/run/netns/NAME` as `ip netns add` makes it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path).map_err(|e| asked(e, format!("open network namespace {}", path.display())))?;
+        let file =
+            File::open(path).map_err(|e| with_context(e, format!("open network namespace {}", path.display())))?;
         Ok(Self(file.into()))
     }
 
@@ -49,7 +50,7 @@ impl Netns {
     /// A new, empty namespace. Needs `CAP_SYS_ADMIN` in the caller's user namespace.
     pub fn create() -> io::Result<Self> {
         on_own_thread(|| {
-            unshare(UnshareFlags::NEWNET).map_err(|e| asked(e, "create a network namespace"))?;
+            unshare(UnshareFlags::NEWNET).map_err(|e| with_context(e, "create a network namespace"))?;
             Self::current()
         })
     }
@@ -58,7 +59,7 @@ impl Netns {
     /// owns this namespace.
     pub fn enter(&self) -> io::Result<()> {
         move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
-            .map_err(|e| asked(e, "enter a network namespace"))
+            .map_err(|e| with_context(e, "enter a network namespace"))
     }
 
     /// Moves the calling thread here, through the user namespace that owns this network namespace if that is what
@@ -73,7 +74,7 @@ impl Netns {
             }
             let owner = self.owner()?;
             move_into_link_name_space(owner.as_fd(), Some(LinkNameSpaceType::User))
-                .map_err(|e| asked(e, "enter the user namespace that owns the network namespace"))?;
+                .map_err(|e| with_context(e, "enter the user namespace that owns the network namespace"))?;
             self.enter()
         })
     }
@@ -83,7 +84,7 @@ impl Netns {
         // SAFETY: NS_GET_USERNS takes no argument.
         let fd = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::NS_GET_USERNS) };
         if fd < 0 {
-            return Err(asked(io::Error::last_os_error(), "find the owner of a network namespace"));
+            return Err(with_context(io::Error::last_os_error(), "find the owner of a network namespace"));
         }
         // SAFETY: the kernel has just opened this descriptor for us.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -130,14 +131,14 @@ pub fn isolate(command: &mut Command) -> &mut Command {
 /// Fails with `EINVAL` when the process has more than one thread, and where user namespaces are off.
 pub fn unshare_as_self() -> io::Result<()> {
     let identity = Identity::with_ids_inside(geteuid().as_raw(), getegid().as_raw());
-    identity.unshare().map_err(|e| asked(e, "create a user and network namespace"))
+    identity.unshare().map_err(|e| with_context(e, "create a user and network namespace"))
 }
 
 /// Moves this process to a new user and network namespace where it is root, as [`isolate`] does with a command.
 ///
 /// Fails like [`unshare_as_self`].
 pub fn unshare_as_root() -> io::Result<()> {
-    Identity::with_ids_inside(0, 0).unshare().map_err(|e| asked(e, "create a user and network namespace"))
+    Identity::with_ids_inside(0, 0).unshare().map_err(|e| with_context(e, "create a user and network namespace"))
 }
 
 /// The lines for `/proc/self/uid_map` and `gid_map`, formatted before a fork because nothing may allocate after it.
@@ -172,7 +173,7 @@ fn write_file(path: &CStr, text: &[u8]) -> rustix::io::Result<()> {
 /// (`1 0`). The numbers are those of the caller's user namespace and must exist in it, or the kernel says `EINVAL`.
 pub fn allow_ping(low: u32, high: u32) -> io::Result<()> {
     fs::write("/proc/sys/net/ipv4/ping_group_range", format!("{low} {high}"))
-        .map_err(|e| asked(e, format!("set net.ipv4.ping_group_range to {low} {high}")))
+        .map_err(|e| with_context(e, format!("set net.ipv4.ping_group_range to {low} {high}")))
 }
 
 /// Lets commands that this thread executes keep `CAP_NET_RAW` and `CAP_NET_ADMIN` although they are not root:
@@ -185,5 +186,5 @@ pub fn keep_network_capabilities() -> io::Result<()> {
         set_capabilities(None, sets)?;
         kept.iter().try_for_each(|capability| configure_capability_in_ambient_set(capability, true))
     };
-    keep().map_err(|e| asked(e, "keep CAP_NET_RAW and CAP_NET_ADMIN"))
+    keep().map_err(|e| with_context(e, "keep CAP_NET_RAW and CAP_NET_ADMIN"))
 }

@@ -3,8 +3,8 @@
 //! A socket belongs to the namespace it was opened in, wherever its thread goes afterwards. Every request asks for
 //! an acknowledgement and waits for it, so a change is in force when its function returns.
 
+mod addresses;
 mod link;
-mod local;
 mod route;
 
 use std::io;
@@ -17,9 +17,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::net::netdevice;
 
-use crate::asked::asked;
+use crate::error_context::with_context;
 
-pub use local::AddressMonitor;
+pub use addresses::AddressMonitor;
 pub use route::Refusal;
 
 /// The index that the loopback device has in every network namespace (`LOOPBACK_IFINDEX`, include/net/net_namespace.h).
@@ -39,7 +39,7 @@ pub struct Netlink {
 impl Netlink {
     /// Connects to the calling thread's network namespace.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(|e| asked(e, "open a netlink socket"))?;
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(|e| with_context(e, "open a netlink socket"))?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
@@ -47,7 +47,7 @@ impl Netlink {
 
     /// The index of the device `name`; `ENODEV` when there is none.
     pub fn index(&mut self, name: &str) -> io::Result<u32> {
-        netdevice::name_to_index(self.socket.as_fd(), name).map_err(|e| asked(e, format!("look up {name}")))
+        netdevice::name_to_index(self.socket.as_fd(), name).map_err(|e| with_context(e, format!("look up {name}")))
     }
 
     /// The name of device `index`, or its number when it is gone: for messages to people.
@@ -62,13 +62,13 @@ impl Netlink {
         flags: u16,
         what: String,
     ) -> io::Result<Option<RouteNetlinkMessage>> {
-        let objects = self.send(message, flags).and_then(|()| self.answer()).map_err(|e| asked(e, what))?;
+        let objects = self.send(message, flags).and_then(|()| self.answer()).map_err(|e| with_context(e, what))?;
         Ok(objects.into_iter().next_back())
     }
 
     /// Asks for all objects of a kind.
     fn dump(&mut self, message: RouteNetlinkMessage, what: &str) -> io::Result<Vec<RouteNetlinkMessage>> {
-        self.send(message, NLM_F_DUMP).and_then(|()| self.answer()).map_err(|e| asked(e, what))
+        self.send(message, NLM_F_DUMP).and_then(|()| self.answer()).map_err(|e| with_context(e, what))
     }
 
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {

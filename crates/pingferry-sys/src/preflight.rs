@@ -7,7 +7,7 @@ use std::str::FromStr;
 use pingferry_proto::Family;
 use rustix::process::{self, Resource, Rlimit};
 
-use crate::asked::asked;
+use crate::error_context::with_context;
 
 /// The sysctl for both families, per network namespace.
 const PING_GROUP_RANGE: &str = "/proc/sys/net/ipv4/ping_group_range";
@@ -58,7 +58,7 @@ impl FromStr for GroupRange {
 pub fn ping_group_range() -> io::Result<GroupRange> {
     std::fs::read_to_string(PING_GROUP_RANGE)
         .and_then(|text| text.parse())
-        .map_err(|error| asked(error, format!("read {PING_GROUP_RANGE}")))
+        .map_err(|error| with_context(error, format!("read {PING_GROUP_RANGE}")))
 }
 
 /// The groups of the process.
@@ -97,7 +97,7 @@ pub fn source_address(destination: IpAddr) -> io::Result<IpAddr> {
     };
     probe()
         .map(|address: SocketAddr| address.ip())
-        .map_err(|error| asked(error, format!("find the source address toward {destination}")))
+        .map_err(|error| with_context(error, format!("find the source address toward {destination}")))
 }
 
 /// [`source_address`] toward the Internet at large, for which an address of the documentation prefixes stands
@@ -136,7 +136,7 @@ pub fn descriptor_limit() -> DescriptorLimit {
 pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
     let maximum = process::getrlimit(Resource::Nofile).maximum;
     process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .map_err(|error| asked(error, "raise the limit of descriptors"))?;
+        .map_err(|error| with_context(error, "raise the limit of descriptors"))?;
     Ok(descriptor_limit())
 }
 

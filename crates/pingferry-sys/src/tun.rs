@@ -22,7 +22,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, opcode};
 
-use crate::asked::{asked, errno};
+use crate::error_context::{errno, with_context};
 use crate::netlink::Netlink;
 
 // include/uapi/linux/if_tun.h; the sizes in them are not those of the structure that is passed.
@@ -49,7 +49,7 @@ impl Tun {
             Errno::INVAL => open_queue(name, libc::IFF_MULTI_QUEUE),
             _ => Err(error),
         });
-        opened.map_err(|e| asked(e, format!("open TUN device {name}")))
+        opened.map_err(|e| with_context(e, format!("open TUN device {name}")))
     }
 
     /// Takes over a descriptor somebody else opened, and makes it non-blocking.
@@ -57,7 +57,7 @@ impl Tun {
     /// `EINVAL` when it is not a TUN device (a TAP device, say) or puts a header before packets; `EBADFD` or
     /// `ENOTTY` when it is not attached to one.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        let tun = described(fd).map_err(|e| asked(e, "take over a TUN descriptor"))?;
+        let tun = described(fd).map_err(|e| with_context(e, "take over a TUN descriptor"))?;
         let flags = rustix::fs::fcntl_getfl(&tun.fd)?;
         rustix::fs::fcntl_setfl(&tun.fd, flags | OFlags::NONBLOCK)?;
         Ok(tun)
@@ -194,7 +194,8 @@ impl TunConfig {
             return self.open().map(|(tun, mtu, origin)| (vec![tun], mtu, origin));
         }
         let queue = |name: &str| {
-            open_queue(name, libc::IFF_MULTI_QUEUE).map_err(|e| asked(e, format!("open a queue of TUN device {name}")))
+            open_queue(name, libc::IFF_MULTI_QUEUE)
+                .map_err(|e| with_context(e, format!("open a queue of TUN device {name}")))
         };
         let (first, mtu, origin) = self.open_with(queue)?;
         let others: io::Result<Vec<Tun>> = (1..count).map(|_| queue(first.name())).collect();

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use pingferry_sys::child::{Child, Line};
 use pingferry_sys::netlink::{AddressMonitor, Netlink};
 use pingferry_sys::preflight::source_address;
+use pingferry_sys::process::{Child, Pipe};
 use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::Tun;
 use pingferry_testnet::require;
@@ -66,7 +66,7 @@ fn confined(sandbox: &Sandbox, work: impl FnOnce() -> io::Result<()>) -> End {
 
 fn nothing_is_missing() -> Result<(), String> {
     let child = Child::fork(|_line| Sandbox::default().enter().into_iter().next().map_or(Ok(()), Err)).unwrap();
-    let entered = child.line().receive_end();
+    let entered = child.pipe().receive_end();
     child.wait().unwrap();
     entered.map_err(|error| error.to_string())
 }
@@ -132,7 +132,7 @@ fn files_are_closed_but_for_the_named_ones(folder: &Path) {
 
 fn a_child_can_be_ended_and_nobody_else() {
     let ended = Child::fork(|_line| {
-        let child = Child::fork(Line::receive_go)?;
+        let child = Child::fork(Pipe::receive_go)?;
         let sandbox = Sandbox { child: Some(child.pid()), ..Sandbox::default() };
         sandbox.enter();
         let pid = i32::try_from(child.pid()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::Other)?;

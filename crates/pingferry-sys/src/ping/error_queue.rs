@@ -2,8 +2,8 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use super::inbox::{Inbox, Letter};
 use super::mmsg::CAPACITY;
+use super::receive_buffer::{ReceiveBuffer, ReceivedMessage};
 use super::socket::PingSocket;
 
 /// Routers quote up to 576 (RFC 1812 section 4.3.2.3) or 1280 bytes (RFC 4443 section 2.4); of a longer quotation
@@ -57,17 +57,17 @@ impl<'a> QueuedError<'a> {
     /// [`ErrorBatch::iter`] does, open to whoever wants to try other bytes than a kernel writes.
     #[doc(hidden)]
     pub fn parse(name: &[u8], control: &[u8], body: &'a [u8]) -> Option<Self> {
-        Self::of(&Letter::new(name, control, body, false))
+        Self::of(&ReceivedMessage::new(name, control, body, false))
     }
 
-    fn of(letter: &Letter<'a>) -> Option<Self> {
-        let error = letter.control.error?;
+    fn of(message: &ReceivedMessage<'a>) -> Option<Self> {
+        let error = message.control.error?;
         let (quoted, extensions) = match usize::from(error.extensions_at) {
-            0 => (letter.body, [].as_slice()),
-            at => letter.body.split_at_checked(at).unwrap_or((letter.body, &[])),
+            0 => (message.body, [].as_slice()),
+            at => message.body.split_at_checked(at).unwrap_or((message.body, &[])),
         };
         Some(Self {
-            destination: letter.address?,
+            destination: message.address?,
             origin: match error.origin {
                 libc::SO_EE_ORIGIN_LOCAL => ErrorOrigin::Local,
                 libc::SO_EE_ORIGIN_ICMP => ErrorOrigin::Icmp,
@@ -79,8 +79,8 @@ impl<'a> QueuedError<'a> {
             code: error.code,
             info: error.info,
             offender: error.offender,
-            hop_limit: letter.control.hop_limit,
-            traffic_class: letter.control.traffic_class,
+            hop_limit: message.control.hop_limit,
+            traffic_class: message.control.traffic_class,
             quoted,
             extensions: if error.extensions_invalid { &[] } else { extensions },
         })
@@ -88,7 +88,7 @@ impl<'a> QueuedError<'a> {
 }
 
 /// Receives up to [`CAPACITY`](Self::CAPACITY) queued errors per system call.
-pub struct ErrorBatch(Inbox);
+pub struct ErrorBatch(ReceiveBuffer);
 
 impl ErrorBatch {
     /// How many errors one call receives at most.
@@ -96,7 +96,7 @@ impl ErrorBatch {
 
     /// An empty batch, with buffers of 128 KiB.
     pub fn new() -> Self {
-        Self(Inbox::new(BUFFER_SIZE))
+        Self(ReceiveBuffer::new(BUFFER_SIZE))
     }
 
     /// Replaces the batch by what waits in the error queue and returns how many errors that are, 0 when nothing
@@ -112,7 +112,7 @@ impl ErrorBatch {
 
     /// The errors of the last [`receive`](Self::receive), oldest first.
     pub fn iter(&self) -> impl Iterator<Item = QueuedError<'_>> {
-        self.0.get(0..CAPACITY).filter_map(|letter| QueuedError::of(&letter))
+        self.0.get(0..CAPACITY).filter_map(|message| QueuedError::of(&message))
     }
 }
 

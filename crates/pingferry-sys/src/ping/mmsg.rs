@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use super::address::SocketAddress;
-use super::control;
+use super::cmsg;
 
 /// How many messages one call sends or receives at most.
 pub(super) const CAPACITY: usize = 64;
@@ -77,7 +77,7 @@ impl<Borrow> Header<Borrow> {
 }
 
 impl<'a> SendHeader<'a> {
-    pub(super) fn new(address: &'a SocketAddress, body: &'a IoSlice<'a>, control: &'a [control::IntMessage]) -> Self {
+    pub(super) fn new(address: &'a SocketAddress, body: &'a IoSlice<'a>, control: &'a [cmsg::IntMessage]) -> Self {
         let mut header = Self::EMPTY;
         header.message.name = ptr::from_ref(address.bytes()).cast_mut().cast();
         header.message.name_len = address.bytes().len() as c_int;
@@ -93,7 +93,7 @@ impl<'a> ReceiveHeader<'a> {
     pub(super) fn new(
         address: &'a mut SocketAddress,
         body: &'a mut IoSliceMut<'_>,
-        control: &'a mut [u8; control::ROOM],
+        control: &'a mut [u8; cmsg::ROOM],
     ) -> Self {
         let mut header = Self::EMPTY;
         let name = address.bytes_mut();

@@ -35,12 +35,12 @@
 //! * An `IPV6_HOPLIMIT` of 0 is accepted and sent; an `IP_TTL` of 0 is `EINVAL`.
 
 mod address;
-mod control;
+mod cmsg;
 mod error_queue;
-mod inbox;
 mod mmsg;
 mod raw;
 mod receive;
+mod receive_buffer;
 mod send;
 mod socket;
 

@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use super::inbox::Inbox;
 use super::mmsg::CAPACITY;
+use super::receive_buffer::ReceiveBuffer;
 use super::send::{Outgoing, SendBatch};
-use crate::asked::asked;
-use crate::option;
+use crate::error_context::with_context;
+use crate::sockopt::receive_drops;
 
 /// Larger than the messages that are measured with; a longer packet is cut off.
 const BUFFER_SIZE: usize = 2048;
@@ -37,7 +37,7 @@ impl RawSocket {
     pub fn open(receive_buffer: usize) -> io::Result<Self> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let descriptor = net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP))
-            .map_err(|error| asked(error, "open a raw socket"))?;
+            .map_err(|error| with_context(error, "open a raw socket"))?;
         sockopt::set_socket_recv_buffer_size(&descriptor, receive_buffer)?;
         sockopt::set_socket_send_buffer_size(&descriptor, SEND_BUFFER)?;
         Ok(Self { descriptor })
@@ -58,7 +58,7 @@ impl RawSocket {
     ///
     /// Those of `getsockopt`.
     pub fn dropped(&self) -> io::Result<u32> {
-        option::dropped(self.descriptor.as_fd())
+        receive_drops(self.descriptor.as_fd())
     }
 
     /// Sends messages, whole as they are, by way of `batch`. As [`SendBatch::send`].
@@ -82,12 +82,12 @@ impl AsFd for RawSocket {
 }
 
 /// Receives up to [`SendBatch::CAPACITY`] packets per system call.
-pub struct RawBatch(Inbox);
+pub struct RawBatch(ReceiveBuffer);
 
 impl RawBatch {
     /// An empty batch.
     pub fn new() -> Self {
-        Self(Inbox::new(BUFFER_SIZE))
+        Self(ReceiveBuffer::new(BUFFER_SIZE))
     }
 
     /// Replaces the batch by what waits at the socket and returns how many packets that are, 0 when nothing waits.
@@ -102,7 +102,7 @@ impl RawBatch {
 
     /// The packets of the last [`receive`](Self::receive), each from its IPv4 header on, in order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.get(0..CAPACITY).map(|letter| letter.body)
+        self.0.get(0..CAPACITY).map(|message| message.body)
     }
 }
 

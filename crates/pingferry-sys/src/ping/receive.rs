@@ -3,8 +3,8 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-use super::inbox::Inbox;
 use super::mmsg::{CAPACITY, past_pending_errors};
+use super::receive_buffer::ReceiveBuffer;
 use super::socket::PingSocket;
 
 /// No ICMP message is larger: the payload length of IPv4 and IPv6 has 16 bits. The rest keeps the beginnings of messages, of
@@ -27,7 +27,7 @@ pub struct Incoming<'a> {
 }
 
 /// Holds up to [`CAPACITY`](Self::CAPACITY) replies, from one socket or several.
-pub struct ReceiveBatch(Inbox);
+pub struct ReceiveBatch(ReceiveBuffer);
 
 impl ReceiveBatch {
     /// How many messages a batch holds.
@@ -35,7 +35,7 @@ impl ReceiveBatch {
 
     /// An empty batch. Its buffers are 4 MiB of address space, of which only what messages fill becomes memory.
     pub fn new() -> Self {
-        Self(Inbox::new(BUFFER_SIZE))
+        Self(ReceiveBuffer::new(BUFFER_SIZE))
     }
 
     /// Throws away what is in the batch.
@@ -83,13 +83,13 @@ impl ReceiveBatch {
 
     /// The part of it that one [`receive`](Self::receive) has added.
     pub fn get(&self, part: Range<usize>) -> impl Iterator<Item = Incoming<'_>> {
-        self.0.get(part).filter_map(|letter| {
+        self.0.get(part).filter_map(|message| {
             Some(Incoming {
-                from: letter.address?,
-                hop_limit: letter.control.hop_limit,
-                traffic_class: letter.control.traffic_class,
-                truncated: letter.truncated,
-                message: letter.body,
+                from: message.address?,
+                hop_limit: message.control.hop_limit,
+                traffic_class: message.control.traffic_class,
+                truncated: message.truncated,
+                message: message.body,
             })
         })
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use pingferry_proto::Family;
 
 use super::address::SocketAddress;
-use super::control::SendControl;
+use super::cmsg::SendControl;
 use super::mmsg::{CAPACITY, SendHeader, past_pending_errors, send};
 use super::socket::PingSocket;
 
@@ -25,14 +25,14 @@ pub struct Outgoing<'a> {
 }
 
 #[derive(Clone, Copy)]
-struct Envelope {
+struct Ancillary {
     address: SocketAddress,
     control: SendControl,
 }
 
 /// Sends up to [`CAPACITY`](Self::CAPACITY) messages per system call.
 pub struct SendBatch {
-    envelopes: Box<[Envelope; CAPACITY]>,
+    ancillaries: Box<[Ancillary; CAPACITY]>,
 }
 
 impl SendBatch {
@@ -41,8 +41,8 @@ impl SendBatch {
 
     /// An empty batch.
     pub fn new() -> Self {
-        let empty = Envelope { address: SocketAddress::EMPTY, control: SendControl::new(Family::V4, 0, 0) };
-        Self { envelopes: Box::new([empty; CAPACITY]) }
+        let empty = Ancillary { address: SocketAddress::EMPTY, control: SendControl::new(Family::V4, 0, 0) };
+        Self { ancillaries: Box::new([empty; CAPACITY]) }
     }
 
     /// Sends the first [`CAPACITY`](Self::CAPACITY) of `messages` in order, and returns how many of them left.
@@ -84,17 +84,17 @@ impl SendBatch {
     ) -> io::Result<usize> {
         let mut bodies = [IoSlice::new(&[]); N];
         let mut count = 0;
-        for ((envelope, body), message) in self.envelopes.iter_mut().zip(&mut bodies).zip(messages) {
+        for ((ancillary, body), message) in self.ancillaries.iter_mut().zip(&mut bodies).zip(messages) {
             let Outgoing { destination, scope_id, hop_limit, traffic_class, message } = message;
-            envelope.address = SocketAddress::new(destination, scope_id);
-            envelope.control = SendControl::new(Family::of(destination), hop_limit, traffic_class);
+            ancillary.address = SocketAddress::new(destination, scope_id);
+            ancillary.control = SendControl::new(Family::of(destination), hop_limit, traffic_class);
             *body = IoSlice::new(message);
             count += 1;
         }
         let mut headers = [SendHeader::EMPTY; N];
         let headers = headers.get_mut(..count).unwrap_or_default();
-        for ((header, envelope), body) in headers.iter_mut().zip(self.envelopes.iter()).zip(&bodies) {
-            *header = SendHeader::new(&envelope.address, body, envelope.control.messages());
+        for ((header, ancillary), body) in headers.iter_mut().zip(self.ancillaries.iter()).zip(&bodies) {
+            *header = SendHeader::new(&ancillary.address, body, ancillary.control.messages());
         }
         past_pending_errors(|| send(socket, headers))
     }

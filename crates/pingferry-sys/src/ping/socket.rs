@@ -7,8 +7,8 @@ use pingferry_proto::Family;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use crate::asked::asked;
-use crate::option;
+use crate::error_context::with_context;
+use crate::sockopt::{IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884, bind_to_device, receive_drops, set_int};
 
 /// Asked of `SO_SNDBUF`: sixteen of the largest messages, or some thousand small ones, can wait for the interface.
 const SEND_BUFFER: usize = 1 << 20;
@@ -77,7 +77,7 @@ impl PingSocket {
         };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let descriptor = net::socket_with(family, SocketType::DGRAM, flags, Some(protocol))
-            .map_err(|error| asked(error, format!("open a ping socket for {}", options.family)))?;
+            .map_err(|error| with_context(error, format!("open a ping socket for {}", options.family)))?;
         configure(descriptor.as_fd(), options)?;
         let ident = bind(descriptor.as_fd(), options)?;
         Ok(Self { descriptor, ident })
@@ -103,7 +103,7 @@ impl PingSocket {
     ///
     /// Those of `getsockopt`.
     pub fn dropped(&self) -> io::Result<u32> {
-        option::dropped(self.descriptor.as_fd())
+        receive_drops(self.descriptor.as_fd())
     }
 }
 
@@ -118,8 +118,8 @@ fn configure(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<()> 
     sockopt::set_socket_recv_buffer_size(socket, options.receive_buffer)?;
     sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)?;
     if let Some(interface) = &options.interface {
-        option::bind_to_device(socket, interface)
-            .map_err(|error| asked(error, format!("bind a ping socket to interface {interface}")))?;
+        bind_to_device(socket, interface)
+            .map_err(|error| with_context(error, format!("bind a ping socket to interface {interface}")))?;
     }
     match options.family {
         Family::V4 => configure_v4(socket, options.dont_fragment),
@@ -130,29 +130,29 @@ fn configure(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<()> 
 fn configure_v4(socket: BorrowedFd<'_>, dont_fragment: bool) -> io::Result<()> {
     let discover = if dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
     let level = libc::IPPROTO_IP;
-    option::set(socket, level, libc::IP_MTU_DISCOVER, discover)?;
-    option::set(socket, level, libc::IP_RECVTTL, 1)?;
-    option::set(socket, level, libc::IP_RECVTOS, 1)?;
-    option::set(socket, level, libc::IP_RECVERR, 1)?;
-    set_if_known(socket, level, option::IP_RECVERR_RFC4884)
+    set_int(socket, level, libc::IP_MTU_DISCOVER, discover)?;
+    set_int(socket, level, libc::IP_RECVTTL, 1)?;
+    set_int(socket, level, libc::IP_RECVTOS, 1)?;
+    set_int(socket, level, libc::IP_RECVERR, 1)?;
+    set_if_known(socket, level, IP_RECVERR_RFC4884)
 }
 
 fn configure_v6(socket: BorrowedFd<'_>, dont_fragment: bool) -> io::Result<()> {
     let discover = if dont_fragment { libc::IPV6_PMTUDISC_PROBE } else { libc::IPV6_PMTUDISC_DONT };
     let level = libc::IPPROTO_IPV6;
-    option::set(socket, level, libc::IPV6_MTU_DISCOVER, discover)?;
-    option::set(socket, level, libc::IPV6_RECVHOPLIMIT, 1)?;
-    option::set(socket, level, libc::IPV6_RECVTCLASS, 1)?;
-    option::set(socket, level, libc::IPV6_RECVERR, 1)?;
+    set_int(socket, level, libc::IPV6_MTU_DISCOVER, discover)?;
+    set_int(socket, level, libc::IPV6_RECVHOPLIMIT, 1)?;
+    set_int(socket, level, libc::IPV6_RECVTCLASS, 1)?;
+    set_int(socket, level, libc::IPV6_RECVERR, 1)?;
     if !dont_fragment {
-        option::set(socket, level, libc::IPV6_MTU, MINIMUM_MTU_V6)?;
+        set_int(socket, level, libc::IPV6_MTU, MINIMUM_MTU_V6)?;
     }
-    set_if_known(socket, level, option::IPV6_RECVERR_RFC4884)
+    set_if_known(socket, level, IPV6_RECVERR_RFC4884)
 }
 
 /// Turns an option on, unless the kernel is too old to know it.
 fn set_if_known(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<()> {
-    match option::set(socket, level, name, 1) {
+    match set_int(socket, level, name, 1) {
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
         result => result,
     }
@@ -172,10 +172,10 @@ fn bind(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<u16> {
         match net::bind(socket, &socket_address(source, ident, options.scope_id)) {
             Ok(()) => return Ok(ident),
             Err(Errno::ADDRINUSE) => {}
-            Err(error) => return Err(asked(error, format!("bind a ping socket to {source}"))),
+            Err(error) => return Err(with_context(error, format!("bind a ping socket to {source}"))),
         }
     }
-    Err(asked(Errno::ADDRINUSE, "find a free ident for a ping socket"))
+    Err(with_context(Errno::ADDRINUSE, "find a free ident for a ping socket"))
 }
 
 fn random_ident() -> io::Result<u16> {

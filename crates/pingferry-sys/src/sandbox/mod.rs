@@ -31,7 +31,7 @@ use rustix::thread::{
     set_no_new_privs,
 };
 
-use crate::asked::asked;
+use crate::error_context::with_context;
 
 /// What a confined process may still do besides serving.
 #[derive(Clone, Debug, Default)]
@@ -50,12 +50,12 @@ impl Sandbox {
     /// Must be called while the process has one thread. Returns what could not be applied, and why; the rest is in force.
     pub fn enter(&self) -> Vec<io::Error> {
         let layers = [
-            drop_capabilities().map_err(|e| asked(e, "drop the capabilities")),
-            set_no_new_privs(true).map_err(|e| asked(e, "give up new privileges")),
-            forbid_dumps().map_err(|e| asked(e, "forbid core dumps")),
-            files::restrict(self).map_err(|e| asked(e, "close the file system by Landlock")),
+            drop_capabilities().map_err(|e| with_context(e, "drop the capabilities")),
+            set_no_new_privs(true).map_err(|e| with_context(e, "give up new privileges")),
+            forbid_dumps().map_err(|e| with_context(e, "forbid core dumps")),
+            files::restrict(self).map_err(|e| with_context(e, "close the file system by Landlock")),
             // Last, because it forbids what the others do.
-            filter::apply(self).map_err(|e| asked(e, "filter system calls by seccomp")),
+            filter::apply(self).map_err(|e| with_context(e, "filter system calls by seccomp")),
         ];
         layers.into_iter().filter_map(Result::err).collect()
     }

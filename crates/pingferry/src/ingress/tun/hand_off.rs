@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, Thread, park, yield_now};
 use std::time::{Duration, Instant};
 
-use pingferry_sys::priority::run_when_idle;
+use pingferry_sys::sched::run_when_idle;
 use pingferry_sys::tun::Tun;
 use tracing::debug;
 

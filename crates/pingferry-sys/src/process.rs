@@ -1,10 +1,10 @@
-//! A forked child with a line to its parent.
+//! A forked child with a pipe to its parent.
 //!
 //! Entering a user namespace needs a single-threaded process and cannot be undone (setns(2)), so a child goes
 //! there and passes back the descriptors it opened. Either it ends with that ([`in_child`]), or it stays and, once
 //! told to, becomes another program.
 //!
-//! The line is a pair of sequenced-packet sockets; descriptors travel as `SCM_RIGHTS` (unix(7)). A message is a tag
+//! The pipe is a pair of sequenced-packet sockets; descriptors travel as `SCM_RIGHTS` (unix(7)). A message is a tag
 //! and what belongs to it: `FD` with one descriptor and a number, `GO`, or `FAILED` with an errno and a text. Both
 //! ends are closed on exec: where the parent reads an end of file, the child has become the other program or ended
 //! well.
@@ -26,7 +26,7 @@ use rustix::net::{
 };
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
-use crate::asked::{asked, from_parts, into_parts};
+use crate::error_context::{from_parts, into_parts, with_context};
 
 const FD: u8 = 0;
 const GO: u8 = 1;
@@ -38,20 +38,20 @@ const LONGEST: usize = 4096;
 /// Does `work` in a forked child that ends with it, and gives the descriptors it opened and the number it says of them, or
 /// its error with the same errno and text. The rules of [`Child::fork`] apply.
 pub fn in_child(work: impl FnOnce() -> io::Result<(Vec<OwnedFd>, u32)>) -> io::Result<(Vec<OwnedFd>, u32)> {
-    let child = Child::fork(|line| {
+    let child = Child::fork(|pipe| {
         let (fds, number) = work()?;
-        fds.iter().try_for_each(|fd| line.send_fd(fd.as_fd(), number))
+        fds.iter().try_for_each(|fd| pipe.send_fd(fd.as_fd(), number))
     })?;
-    let received = child.line().receive_fds();
+    let received = child.pipe().receive_fds();
     child.wait()?;
     received
 }
 
-/// One end of the line between a parent and its child.
+/// One end of the pipe between a parent and its child.
 #[derive(Debug)]
-pub struct Line(OwnedFd);
+pub struct Pipe(OwnedFd);
 
-impl Line {
+impl Pipe {
     /// Passes a descriptor to the other end, and a number to say of it.
     pub fn send_fd(&self, fd: BorrowedFd<'_>, number: u32) -> io::Result<()> {
         let fds = [fd];
@@ -169,16 +169,16 @@ impl Message {
 pub struct Child {
     pid: Pid,
     pidfd: OwnedFd,
-    line: Line,
+    pipe: Pipe,
 }
 
 impl Child {
     /// Forks; the child does `work` and ends: well, or by passing the error on to the parent. A child that is to
-    /// become another program waits for [`Line::receive_go`] in `work` and then calls `CommandExt::exec`.
+    /// become another program waits for [`Pipe::receive_go`] in `work` and then calls `CommandExt::exec`.
     ///
     /// Must be called while the process has one thread, and fails with `InvalidInput` otherwise: locks that another
     /// thread holds at that moment would stay locked in the child for ever.
-    pub fn fork(work: impl FnOnce(&Line) -> io::Result<()>) -> io::Result<Self> {
+    pub fn fork(work: impl FnOnce(&Pipe) -> io::Result<()>) -> io::Result<Self> {
         if !single_threaded()? {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "fork: the process has more than one thread"));
         }
@@ -188,16 +188,16 @@ impl Child {
         match unsafe { libc::fork() } {
             0 => {
                 drop(here);
-                work_and_end(work, &Line(there))
+                work_and_end(work, &Pipe(there))
             }
-            pid => Self::of(pid, Line(here)),
+            pid => Self::of(pid, Pipe(here)),
         }
     }
 
-    fn of(pid: libc::pid_t, line: Line) -> io::Result<Self> {
-        let pid = Pid::from_raw(pid.max(0)).ok_or_else(|| asked(io::Error::last_os_error(), "fork"))?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| asked(e, "open the child's pidfd"))?;
-        Ok(Self { pid, pidfd, line })
+    fn of(pid: libc::pid_t, pipe: Pipe) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid.max(0)).ok_or_else(|| with_context(io::Error::last_os_error(), "fork"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| with_context(e, "open the child's pidfd"))?;
+        Ok(Self { pid, pidfd, pipe })
     }
 
     /// The child's process ID.
@@ -205,16 +205,16 @@ impl Child {
         self.pid.as_raw_pid().unsigned_abs()
     }
 
-    /// The parent's end of the line.
-    pub fn line(&self) -> &Line {
-        &self.line
+    /// The parent's end of the pipe.
+    pub fn pipe(&self) -> &Pipe {
+        &self.pipe
     }
 
     /// Waits for the child to end. To do something else meanwhile, poll the [`Child`] as a descriptor first: it
     /// turns readable when the child has ended (pidfd_open(2)).
     pub fn wait(self) -> io::Result<ExitStatus> {
         let waited = rustix::io::retry_on_intr(|| waitpid(Some(self.pid), WaitOptions::empty()));
-        match waited.map_err(|e| asked(e, "wait for the child"))? {
+        match waited.map_err(|e| with_context(e, "wait for the child"))? {
             Some((_pid, status)) => Ok(ExitStatus::from_raw(status.as_raw())),
             None => Err(Errno::CHILD.into()),
         }
@@ -240,14 +240,14 @@ fn single_threaded() -> io::Result<bool> {
 }
 
 /// What the child does with its life. It must not return into the parent's code, nor unwind into it.
-fn work_and_end(work: impl FnOnce(&Line) -> io::Result<()>, line: &Line) -> ! {
-    let worked = catch_unwind(AssertUnwindSafe(|| work(line)))
+fn work_and_end(work: impl FnOnce(&Pipe) -> io::Result<()>, pipe: &Pipe) -> ! {
+    let worked = catch_unwind(AssertUnwindSafe(|| work(pipe)))
         .unwrap_or_else(|_printed| Err(io::Error::other("the child panicked")));
     let status = match worked {
         Ok(()) => 0,
         Err(error) => {
             // If the parent is gone, there is nobody to tell.
-            let _ = line.send_error(&error);
+            let _ = pipe.send_error(&error);
             1
         }
     };

@@ -11,7 +11,7 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use pingferry_proto::LocalAddresses;
 
 use super::Netlink;
-use crate::asked::asked;
+use crate::error_context::with_context;
 
 /// `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of include/uapi/linux/rtnetlink.h.
 const NEWS_OF_ADDRESSES: [u32; 2] = [5, 9];
@@ -32,7 +32,7 @@ impl AddressMonitor {
             NEWS_OF_ADDRESSES.iter().try_for_each(|group| news.add_membership(*group))?;
             Ok(news)
         };
-        let news = listen().map_err(|e: io::Error| asked(e, "listen for changes of addresses"))?;
+        let news = listen().map_err(|e: io::Error| with_context(e, "listen for changes of addresses"))?;
         Ok(Self { asking: Netlink::open()?, news })
     }
 

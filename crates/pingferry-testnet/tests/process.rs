@@ -10,10 +10,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::{panic, thread};
 
-use pingferry_sys::child::{Child, in_child};
 use pingferry_sys::errno;
 use pingferry_sys::namespace::{Netns, isolate, keep_network_capabilities, unshare_as_self};
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
+use pingferry_sys::process::{Child, in_child};
 use pingferry_testnet::require;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
@@ -40,8 +40,8 @@ fn text_of(descriptor: OwnedFd) -> String {
 fn a_child_whose_parent_goes_away_does_not_wait_for_ever() {
     let (reader, writer) = io::pipe().unwrap();
     let middle = Child::fork(|_line| {
-        let child = Child::fork(|line| {
-            let ended = line.receive_go().unwrap_err().kind();
+        let child = Child::fork(|pipe| {
+            let ended = pipe.receive_go().unwrap_err().kind();
             write!(writer.try_clone()?, "{ended:?}")
         });
         child.map(drop)
@@ -73,7 +73,7 @@ fn a_child_passes_a_descriptor_or_its_error() {
 
 fn a_child_that_says_nothing_is_an_error_not_a_hang() {
     let child = Child::fork(|_line| Ok(())).unwrap();
-    assert_eq!(child.line().receive_fd().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(child.pipe().receive_fd().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     assert!(child.wait().unwrap().success());
 }
 
@@ -85,12 +85,12 @@ fn a_process_with_threads_does_not_fork() {
 /// As `pingferry exec` does: the child makes a network, hands over what it opened there, waits, becomes the command.
 fn a_child_prepares_waits_and_becomes_the_command() {
     let (reader, writer) = io::pipe().unwrap();
-    let child = Child::fork(|line| {
+    let child = Child::fork(|pipe| {
         unshare_as_self()?;
         Netlink::open()?.set_up(LOOPBACK)?;
         let socket = UdpSocket::bind("127.0.0.1:0")?;
-        line.send_fd(socket.as_fd(), 0)?;
-        line.receive_go()?;
+        pipe.send_fd(socket.as_fd(), 0)?;
+        pipe.receive_go()?;
         keep_network_capabilities()?;
         let mut command = Command::new("sh");
         command.args(["-c", "readlink /proc/self/ns/net; grep CapAmb /proc/self/status; exit 7"]);
@@ -98,11 +98,11 @@ fn a_child_prepares_waits_and_becomes_the_command() {
     })
     .unwrap();
     drop(writer);
-    let socket = UdpSocket::from(child.line().receive_fd().unwrap().0);
+    let socket = UdpSocket::from(child.pipe().receive_fd().unwrap().0);
     // Its network is the child's, where the port is not taken from ours.
     assert!(UdpSocket::bind(socket.local_addr().unwrap()).is_ok());
-    child.line().send_go().unwrap();
-    child.line().receive_end().unwrap();
+    child.pipe().send_go().unwrap();
+    child.pipe().receive_end().unwrap();
     let text = text_of(reader.into());
     let (netns, capabilities) = text.trim().split_once('\n').unwrap();
     assert_ne!(netns, fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap());
@@ -112,7 +112,7 @@ fn a_child_prepares_waits_and_becomes_the_command() {
 
 fn a_command_that_cannot_start_is_told_to_the_parent() {
     let child = Child::fork(|_line| Err(Command::new("/nowhere/to/be/found").exec())).unwrap();
-    assert_eq!(child.line().receive_end().unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(child.pipe().receive_end().unwrap_err().kind(), io::ErrorKind::NotFound);
     assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 

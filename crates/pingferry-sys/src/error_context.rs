@@ -1,6 +1,6 @@
 //! Kernel errors that say what was asked.
 //!
-//! `io::Error` holds either an errno or a text. [`asked`] keeps both: the text is what a person reads
+//! `io::Error` holds either an errno or a text. [`with_context`] keeps both: the text is what a person reads
 //! ("add address 10.0.0.1/24 to ping0: File exists (os error 17)"), and [`errno`] still finds the number.
 
 use std::error::Error;
@@ -8,34 +8,34 @@ use std::fmt::{self, Display};
 use std::io;
 
 #[derive(Debug)]
-struct Asked {
+struct WithContext {
     what: String,
     source: io::Error,
 }
 
-impl Display for Asked {
+impl Display for WithContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.source)
     }
 }
 
-impl Error for Asked {
+impl Error for WithContext {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.source)
     }
 }
 
 /// Puts what was asked for in front of `error`; its kind and errno are kept.
-pub(crate) fn asked(error: impl Into<io::Error>, what: impl Into<String>) -> io::Error {
+pub(crate) fn with_context(error: impl Into<io::Error>, what: impl Into<String>) -> io::Error {
     let source = error.into();
-    io::Error::new(source.kind(), Asked { what: what.into(), source })
+    io::Error::new(source.kind(), WithContext { what: what.into(), source })
 }
 
 /// The errno of an error of this crate, also where a text was put in front of it.
 pub fn errno(error: &io::Error) -> Option<i32> {
     error.raw_os_error().or_else(|| {
-        let asked = error.get_ref()?.downcast_ref::<Asked>()?;
-        errno(&asked.source)
+        let context = error.get_ref()?.downcast_ref::<WithContext>()?;
+        errno(&context.source)
     })
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn into_parts(error: &io::Error) -> (Option<i32>, String) {
 pub(crate) fn from_parts(errno: Option<i32>, what: String) -> io::Error {
     match errno.map(io::Error::from_raw_os_error) {
         Some(reason) if what.is_empty() => reason,
-        Some(reason) => asked(reason, what),
+        Some(reason) => with_context(reason, what),
         None => io::Error::other(what),
     }
 }
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn text_kind_and_errno_survive_two_layers() {
-        let error = asked(asked(rustix::io::Errno::EXIST, "inner"), "outer");
+        let error = with_context(with_context(rustix::io::Errno::EXIST, "inner"), "outer");
         assert_eq!(error.to_string(), "outer: inner: File exists (os error 17)");
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(errno(&error), Some(libc::EEXIST));
@@ -73,7 +73,7 @@ mod tests {
     fn taken_apart_and_put_together_it_is_the_same() {
         let cases = [
             io::Error::from_raw_os_error(libc::EPERM),
-            asked(asked(rustix::io::Errno::PERM, "inner"), "outer"),
+            with_context(with_context(rustix::io::Errno::PERM, "inner"), "outer"),
             io::Error::other("no errno: here"),
         ];
         for error in cases {

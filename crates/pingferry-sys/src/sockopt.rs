@@ -13,7 +13,7 @@ pub(crate) const IPV6_RECVERR_RFC4884: c_int = 31;
 const INTERFACE_NAME: usize = libc::IFNAMSIZ - 1;
 
 /// Sets an option that is an `int`.
-pub(crate) fn set(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+pub(crate) fn set_int(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     set_bytes(socket, level, name, &value.to_ne_bytes())
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn bind_to_device(socket: BorrowedFd<'_>, interface: &str) -> io::Res
 
 /// How many packets the kernel dropped because the receive buffer was full, from `SO_MEMINFO`
 /// (`include/uapi/linux/sock_diag.h`).
-pub(crate) fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+pub(crate) fn receive_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut info = [0u32; libc::SK_MEMINFO_DROPS as usize + 1];
     let mut length = size_of_val(&info) as libc::socklen_t;
     // SAFETY: `info` has `length` bytes, and any bits are valid in it.

@@ -8,59 +8,59 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use super::address::{self, SocketAddress};
-use super::control;
+use super::cmsg;
 use super::mmsg::{CAPACITY, Filled, ReceiveHeader, receive};
 
 /// Where the kernel puts what it says about one message.
-struct Envelope {
+struct Ancillary {
     address: SocketAddress,
-    control: [u8; control::ROOM],
+    control: [u8; cmsg::ROOM],
 }
 
-/// A message as the kernel left it in the inbox.
-pub(super) struct Letter<'a> {
+/// A message as the kernel left it in the buffer.
+pub(super) struct ReceivedMessage<'a> {
     pub(super) address: Option<IpAddr>,
-    pub(super) control: control::Received,
+    pub(super) control: cmsg::Received,
     pub(super) truncated: bool,
     pub(super) body: &'a [u8],
 }
 
-impl<'a> Letter<'a> {
+impl<'a> ReceivedMessage<'a> {
     /// From the bytes that the kernel left for a message.
     pub(super) fn new(name: &[u8], control: &[u8], body: &'a [u8], truncated: bool) -> Self {
-        Self { address: address::parse(name), control: control::Received::parse(control), truncated, body }
+        Self { address: address::parse(name), control: cmsg::Received::parse(control), truncated, body }
     }
 }
 
 /// Room for [`CAPACITY`] messages.
-pub(super) struct Inbox {
+pub(super) struct ReceiveBuffer {
     buffer_size: usize,
     buffers: Vec<u8>,
-    envelopes: Box<[Envelope; CAPACITY]>,
+    ancillaries: Box<[Ancillary; CAPACITY]>,
     filled: [Filled; CAPACITY],
     count: usize,
 }
 
-impl Inbox {
-    /// An empty inbox for messages of up to `buffer_size` bytes each. A large one costs little: memory is taken from
+impl ReceiveBuffer {
+    /// An empty buffer for messages of up to `buffer_size` bytes each. A large one costs little: memory is taken from
     /// the system page by page, when a message needs it.
     pub(super) fn new(buffer_size: usize) -> Self {
-        let envelope = || Envelope { address: SocketAddress::EMPTY, control: [0; control::ROOM] };
+        let ancillary = || Ancillary { address: SocketAddress::EMPTY, control: [0; cmsg::ROOM] };
         Self {
             buffer_size,
             buffers: vec![0; buffer_size * CAPACITY],
-            envelopes: Box::new(array::from_fn(|_| envelope())),
+            ancillaries: Box::new(array::from_fn(|_| ancillary())),
             filled: [Filled::default(); CAPACITY],
             count: 0,
         }
     }
 
-    /// Throws away what is in the inbox.
+    /// Throws away what is in the buffer.
     pub(super) fn clear(&mut self) {
         self.count = 0;
     }
 
-    /// How many messages are in the inbox.
+    /// How many messages are in the buffer.
     pub(super) fn len(&self) -> usize {
         self.count
     }
@@ -71,10 +71,10 @@ impl Inbox {
         let mut buffers = self.buffers.chunks_exact_mut(self.buffer_size).skip(self.count);
         let mut bodies: [IoSliceMut<'_>; N] = array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
         let mut headers = [const { ReceiveHeader::EMPTY }; N];
-        let envelopes = self.envelopes.iter_mut().skip(self.count);
+        let ancillaries = self.ancillaries.iter_mut().skip(self.count);
         let mut prepared = 0;
-        for ((header, body), envelope) in headers.iter_mut().zip(&mut bodies).zip(envelopes) {
-            *header = ReceiveHeader::new(&mut envelope.address, body, &mut envelope.control);
+        for ((header, body), ancillary) in headers.iter_mut().zip(&mut bodies).zip(ancillaries) {
+            *header = ReceiveHeader::new(&mut ancillary.address, body, &mut ancillary.control);
             prepared += 1;
         }
         let headers = headers.get_mut(..prepared).unwrap_or_default();
@@ -89,16 +89,16 @@ impl Inbox {
         Ok(count)
     }
 
-    /// What is in a part of the inbox, in the order it was received.
-    pub(super) fn get(&self, part: Range<usize>) -> impl Iterator<Item = Letter<'_>> {
+    /// What is in a part of the buffer, in the order it was received.
+    pub(super) fn get(&self, part: Range<usize>) -> impl Iterator<Item = ReceivedMessage<'_>> {
         let part = part.start..part.end.min(self.count);
         let filled = self.filled.get(part.clone()).unwrap_or_default();
-        let envelopes = self.envelopes.get(part.clone()).unwrap_or_default();
+        let ancillaries = self.ancillaries.get(part.clone()).unwrap_or_default();
         let buffers = self.buffers.chunks_exact(self.buffer_size).skip(part.start);
-        filled.iter().zip(envelopes).zip(buffers).map(|((filled, envelope), buffer)| {
-            let name = envelope.address.bytes().get(..filled.address).unwrap_or_default();
-            let control = envelope.control.get(..filled.control).unwrap_or_default();
-            Letter::new(name, control, buffer.get(..filled.body).unwrap_or(buffer), filled.truncated)
+        filled.iter().zip(ancillaries).zip(buffers).map(|((filled, ancillary), buffer)| {
+            let name = ancillary.address.bytes().get(..filled.address).unwrap_or_default();
+            let control = ancillary.control.get(..filled.control).unwrap_or_default();
+            ReceivedMessage::new(name, control, buffer.get(..filled.body).unwrap_or(buffer), filled.truncated)
         })
     }
 }
