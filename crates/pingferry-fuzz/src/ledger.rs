@@ -54,7 +54,7 @@ struct Newest {
 
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// Who was the last to ask this on this socket; of a socket that is exclusive, whomever.
+    /// Who was the last to ask this on this socket; of a socket that is dedicated, whomever.
     asked: HashMap<(SocketId, Option<IpAddr>, u16), Flow>,
     newest: HashMap<Flow, Newest>,
     forwarded: VecDeque<Forwarded>,
@@ -119,5 +119,5 @@ impl Returned {
 }
 
 fn peer(class: Class, host: IpAddr) -> Option<IpAddr> {
-    (!class.exclusive).then_some(host)
+    (!class.dedicated).then_some(host)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pingferry_proto::wire::{IpHeader, IpPacket, is_icmp_error};
 use pingferry_proto::{
-    Config, Counters, Delivery, DropReason, Endpoint, ErrorReport, Family, LocalAddresses, Output, Outputs, PathConfig,
+    Config, Counters, Delivery, DropReason, Endpoint, ErrorReport, Family, HostAddresses, Output, Outputs, PathConfig,
     PathId, Received, SendError, SocketId, Transmit, Verdict,
 };
 
@@ -90,7 +90,7 @@ impl Network {
     pub(crate) fn set_local(&mut self, own: &[IpAddr], broadcast: &[IpAddr]) {
         let own = Family::ALL.map(craft::own).into_iter().chain(own.iter().copied()).collect();
         let broadcast = broadcast.iter().copied().collect();
-        self.endpoint.set_local_addresses(LocalAddresses { own, broadcast });
+        self.endpoint.set_host_addresses(HostAddresses { own, broadcast });
     }
 
     /// The identifier of an open socket.
@@ -139,7 +139,7 @@ impl Network {
 
     pub(crate) fn answer(&mut self, socket: SocketId, received: Received<'_>) -> Verdict {
         let before = self.endpoint.counters().clone();
-        let verdict = self.endpoint.handle_answer(self.now, socket, received);
+        let verdict = self.endpoint.handle_reply(self.now, socket, received);
         self.check_answer(&before, verdict);
         if verdict == Verdict::Forwarded {
             self.ledger.expect_return(Returned::Reply(Reply::new(socket, &received)));
@@ -243,7 +243,7 @@ impl Network {
     fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) {
         let mtu = self.paths.get(&delivery.path).map_or(usize::MAX, |path| path.mtu);
         let delivered = Delivered::join(outputs.packets(delivery), mtu);
-        if delivery.originated {
+        if delivery.local_error {
             check_originated(&delivered);
         } else {
             self.ledger.comes_back(delivery.path, &delivered);

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let reply = echo_reply(outputs.bytes(&transmit.message));
                 let from = transmit.header.destination;
                 let received = Received { from, hop_limit: 60, traffic_class: 0, message: &reply };
-                println!("the host answers: {:?}", endpoint.handle_answer(now, transmit.socket, received));
+                println!("the host answers: {:?}", endpoint.handle_reply(now, transmit.socket, received));
             }
             Output::Deliver(_) | Output::Close(_) => {}
         }

@@ -48,7 +48,7 @@ pub struct Delivery {
     /// The length of each fragment but the last.
     pub(crate) piece_len: usize,
     /// Made by pingferry itself, not the answer of a host.
-    pub originated: bool,
+    pub local_error: bool,
 }
 
 /// Outputs and the bytes they refer to. Reused from batch to batch, so that packets allocate nothing.

@@ -108,7 +108,7 @@ fn a_reply_whose_hop_limit_ends_here_is_dropped() {
     let reply = bench.reply_to(&sent);
     let received = Received { from: ip(TARGET), hop_limit: 1, traffic_class: 0, message: &reply };
     let verdict = bench.receive(sent.transmit.socket, received);
-    assert_eq!(verdict, Verdict::Dropped(DropReason::AnswerHopLimitExceeded));
+    assert_eq!(verdict, Verdict::Dropped(DropReason::ReplyHopLimitExceeded));
 }
 
 #[test]

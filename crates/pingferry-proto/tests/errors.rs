@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use pingferry_proto::wire::{IcmpError, icmp_checksum};
-use pingferry_proto::{Config, DropReason, ErrorReport, Family, LocalAddresses, PathConfig, SendError, Verdict};
+use pingferry_proto::{Config, DropReason, ErrorReport, Family, HostAddresses, PathConfig, SendError, Verdict};
 use support::*;
 
 const ROUTER: &str = "203.0.113.77";
@@ -129,7 +129,7 @@ fn errors_about_what_was_not_sent_go_nowhere() {
         (DropReason::UnexpectedQuote, ErrorReport { quoted: &with(0, 42), ..good }),
         (DropReason::UnexpectedQuote, ErrorReport { quoted: &with(5, 0), ..good }),
         (DropReason::UnexpectedSeq, ErrorReport { quoted: &with(7, 2), ..good }),
-        (DropReason::AnswerHopLimitExceeded, ErrorReport { hop_limit: 1, ..good }),
+        (DropReason::ReplyHopLimitExceeded, ErrorReport { hop_limit: 1, ..good }),
     ] {
         assert_eq!(bench.error(socket, &report), Verdict::Dropped(reason));
     }
@@ -155,7 +155,7 @@ fn an_error_neither_refreshes_nor_ends_a_flow() {
 fn a_dead_neighbour_is_reported_by_the_gateway() {
     let mut bench = Bench::new(Config::default());
     let own = [ip("203.0.113.1")].into();
-    bench.endpoint.set_local_addresses(LocalAddresses { own, ..LocalAddresses::default() });
+    bench.endpoint.set_host_addresses(HostAddresses { own, ..HostAddresses::default() });
     let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
     let quoted = bench.quote(&sent);
     let error = IcmpError::refused_by_route(Family::V4);
@@ -177,7 +177,7 @@ fn without_a_gateway_an_address_of_the_host_speaks() {
     let _ = bench.packet(&probe);
     assert!(bench.delivered.is_empty(), "nobody to say it");
     let own = ["::1", "fe80::1", "203.0.113.1", "2001:db8::77", "2001:db8::78"].map(ip).into();
-    bench.endpoint.set_local_addresses(LocalAddresses { own, ..LocalAddresses::default() });
+    bench.endpoint.set_host_addresses(HostAddresses { own, ..HostAddresses::default() });
     let _ = bench.packet(&probe);
     check_outside(&bench.delivered[0].1, "2001:db8::77", CLIENT_6);
 }
@@ -213,7 +213,7 @@ fn local_failures_are_told() {
 fn own_probes_that_come_back_in_are_stopped() {
     let mut bench = Bench::new(Config::default());
     let own = ip("203.0.113.1");
-    bench.endpoint.set_local_addresses(LocalAddresses { own: [own].into(), ..LocalAddresses::default() });
+    bench.endpoint.set_host_addresses(HostAddresses { own: [own].into(), ..HostAddresses::default() });
     let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
     let ident = bench.idents[&sent.transmit.socket];
     let looped = echo("203.0.113.1", TARGET, ident, 1);

@@ -83,7 +83,7 @@ impl Config {
             source: self.source(class.family),
             scope_id: self.scope_id,
             interface: self.interface.clone(),
-            broadcast: class.exclusive,
+            broadcast: class.dedicated,
             receive_buffer: self.receive_buffer,
         }
     }

@@ -65,7 +65,7 @@ impl Proxy {
     /// Neither family works, or the worker could not be started.
     pub fn open(config: Config) -> Result<Self, OpenError> {
         let test = |family| {
-            let class = Class { family, dont_fragment: false, exclusive: false };
+            let class = Class { family, dont_fragment: false, dedicated: false };
             PingSocket::open(&config.socket_options(class))
         };
         match (test(Family::V4), test(Family::V6)) {

@@ -100,7 +100,7 @@ impl Bench {
     }
 
     pub fn receive(&mut self, socket: SocketId, received: Received<'_>) -> Verdict {
-        let verdict = self.endpoint.handle_answer(self.now, socket, received);
+        let verdict = self.endpoint.handle_reply(self.now, socket, received);
         self.settle();
         verdict
     }
@@ -221,5 +221,5 @@ pub fn parse(packet: &[u8]) -> IpPacket<'_> {
 }
 
 pub fn class_v4() -> Class {
-    Class { family: Family::V4, dont_fragment: false, exclusive: false }
+    Class { family: Family::V4, dont_fragment: false, dedicated: false }
 }

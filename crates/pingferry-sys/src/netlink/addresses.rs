@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
-use pingferry_proto::LocalAddresses;
+use pingferry_proto::HostAddresses;
 
 use super::Netlink;
 use crate::error_context::with_context;
@@ -37,11 +37,11 @@ impl AddressMonitor {
     }
 
     /// The addresses as they are now. The descriptor is not readable after this until they change again.
-    pub fn addresses(&mut self) -> io::Result<LocalAddresses> {
+    pub fn addresses(&mut self) -> io::Result<HostAddresses> {
         // What the news say does not matter, nor that some were lost (ENOBUFS): all is asked for anew.
         while self.news.recv_from_full().is_ok_and(|(datagram, _)| !datagram.is_empty()) {}
         let query = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let mut local = LocalAddresses::default();
+        let mut local = HostAddresses::default();
         for answer in self.asking.dump(query, "list the addresses")? {
             if let RouteNetlinkMessage::NewAddress(message) = answer {
                 note(&message, &mut local);
@@ -59,7 +59,7 @@ impl AsFd for AddressMonitor {
 
 /// The kernel answers to the last address of every IPv4 network it is on, whether or not it is set as the broadcast
 /// address (`fib_add_ifaddr` in net/ipv4/fib_frontend.c).
-fn note(message: &AddressMessage, local: &mut LocalAddresses) {
+fn note(message: &AddressMessage, local: &mut HostAddresses) {
     let mut prefix = None;
     for attribute in &message.attributes {
         match attribute {

@@ -140,7 +140,7 @@ mod tests {
         (message[0], message[5]) = (0, 9);
         write_checksum(TARGET.into(), CLIENT.into(), &mut message);
         let received = Received { from: TARGET.into(), hop_limit: 64, traffic_class: 0, message: &message };
-        assert_eq!(endpoint.handle_answer(now, socket, received), Verdict::Forwarded);
+        assert_eq!(endpoint.handle_reply(now, socket, received), Verdict::Forwarded);
         endpoint.take_outputs(&mut outputs);
         Item { outputs: Arc::new(outputs), number: 0 }
     }

@@ -48,7 +48,7 @@ impl Worker {
                 traffic_class: incoming.traffic_class,
                 message: incoming.message,
             };
-            if let Verdict::Dropped(reason) = self.endpoint.handle_answer(now, id, received) {
+            if let Verdict::Dropped(reason) = self.endpoint.handle_reply(now, id, received) {
                 debug!(from = %incoming.from, %reason, "answer dropped");
             }
         }

@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_socket_in_the_place_of_a_closed_one_is_not_put_back_with_it() {
         isolated(|| {
-            let class = Class { family: Family::V4, dont_fragment: false, exclusive: false };
+            let class = Class { family: Family::V4, dont_fragment: false, dedicated: false };
             let id = SocketId { class, slot: 0 };
             let open = || Arc::new(PingSocket::open(&SocketOptions::new(Family::V4)).unwrap());
             let inlets = Inlets::new(Arc::new(Poller::new().unwrap()));

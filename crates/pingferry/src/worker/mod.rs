@@ -184,7 +184,7 @@ impl Worker {
 
     fn learn_addresses(&mut self) {
         match self.addresses.addresses() {
-            Ok(local) => self.endpoint.set_local_addresses(local),
+            Ok(local) => self.endpoint.set_host_addresses(local),
             Err(error) => warn!("own addresses are not known: {error}"),
         }
     }

@@ -101,7 +101,7 @@ drop_reasons! {
     /// An ICMP error that quotes no request of its socket.
     UnexpectedQuote => "unexpected_quote",
     /// The hop limit of an answer ends here.
-    AnswerHopLimitExceeded => "answer_hop_limit_exceeded",
+    ReplyHopLimitExceeded => "reply_hop_limit_exceeded",
     /// The path a packet came from or has to go back to is closed.
     PathClosed => "path_closed",
     /// The ingress did not take a packet for its path: its queue is full, or it is gone.

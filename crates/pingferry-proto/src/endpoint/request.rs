@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use crate::endpoint::local_error::Reject;
 use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::{Class, DomainId, FlowId, FlowKey, LastRequest, PathId, is_group};
-use crate::originate::Refusal;
 use crate::output::{Output, Transmit};
 use crate::reassembly::Reassembled;
 use crate::wire::{Echo, IcmpError, IpHeader, IpPacket, icmp_checksum};
@@ -42,7 +42,7 @@ impl Endpoint {
                 }
                 verdict
             }
-            Err(refusal) => self.refuse(now, path, refusal, packet),
+            Err(reject) => self.refuse(now, path, reject, packet),
         }
     }
 
@@ -58,18 +58,18 @@ impl Endpoint {
         let mut original = Vec::with_capacity(transmit.header.wire_len() + message.len());
         transmit.header.emit(message.len(), &mut original);
         original.extend_from_slice(message);
-        self.refuse(now, transmit.path, send_refusal(transmit.header.family(), error), &original)
+        self.refuse(now, transmit.path, send_reject(transmit.header.family(), error), &original)
     }
 
-    fn refuse(&mut self, now: Instant, path: PathId, refusal: Refusal, packet: &[u8]) -> Verdict {
-        self.counters.request_drops[refusal.reason] += 1;
-        if let Some(error) = refusal.error {
-            self.originate(now, path, |_| error, packet);
+    fn refuse(&mut self, now: Instant, path: PathId, reject: Reject, packet: &[u8]) -> Verdict {
+        self.counters.request_drops[reject.reason] += 1;
+        if let Some(error) = reject.error {
+            self.send_local_error(now, path, |_| error, packet);
         }
-        Verdict::Dropped(refusal.reason)
+        Verdict::Dropped(reject.reason)
     }
 
-    fn forward(&mut self, now: Instant, path: PathId, packet: &[u8]) -> Result<Verdict, Refusal> {
+    fn forward(&mut self, now: Instant, path: PathId, packet: &[u8]) -> Result<Verdict, Reject> {
         let config = self.paths.get(&path).ok_or(DropReason::PathClosed)?;
         let domain = config.domain;
         let IpPacket { header, payload } = IpPacket::parse(packet)?;
@@ -102,7 +102,7 @@ impl Endpoint {
     }
 
     /// What can be said of a packet and of its first fragment alike: that it is an echo request, and not one of our own.
-    fn check_kind(&self, path: PathId, header: &IpHeader, payload: &[u8]) -> Result<(), Refusal> {
+    fn check_kind(&self, path: PathId, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
         let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
         let echo = match (header.is_icmp(), is_first) {
             (false, _) => Err(DropReason::NotIcmp),
@@ -116,22 +116,22 @@ impl Endpoint {
             }
             Ok(_) => Ok(()),
             Err(reason @ (DropReason::NotIcmp | DropReason::NotEchoRequest)) if prohibit_others => {
-                Err(Refusal::answered(reason, IcmpError::prohibited(header.family())))
+                Err(Reject::answered(reason, IcmpError::prohibited(header.family())))
             }
             Err(reason) => Err(reason.into()),
         }
     }
 
     /// Whether a packet may go on from here to where it wants.
-    fn check_crossing(&self, header: &IpHeader) -> Result<(), Refusal> {
+    fn check_crossing(&self, header: &IpHeader) -> Result<(), Reject> {
         if header.hop_limit <= 1 {
             let error = IcmpError::time_exceeded(header.family());
-            return Err(Refusal::answered(DropReason::HopLimitExceeded, error));
+            return Err(Reject::answered(DropReason::HopLimitExceeded, error));
         }
         let is_group = self.local.is_group(header.destination);
         if !self.config.policy.decide(header.source, header.destination, is_group).allowed {
             let error = IcmpError::prohibited(header.family());
-            return Err(Refusal::answered(DropReason::DestinationRefused, error));
+            return Err(Reject::answered(DropReason::DestinationRefused, error));
         }
         Ok(())
     }
@@ -143,14 +143,14 @@ impl Endpoint {
         path: PathId,
         header: &IpHeader,
         message: &[u8],
-    ) -> Result<Verdict, Refusal> {
+    ) -> Result<Verdict, Reject> {
         let echo = Echo::parse_request(header.family(), message)?;
         if !icmp_checksum(header.source, header.destination, message).is_valid() {
             return Err(DropReason::BadIcmpChecksum.into());
         }
         if !self.requests.take(now, (domain, header.source)) {
             let error = IcmpError::prohibited(header.family());
-            return Err(Refusal::answered(DropReason::RateExceeded, error));
+            return Err(Reject::answered(DropReason::RateExceeded, error));
         }
         let key = FlowKey {
             domain,
@@ -169,7 +169,7 @@ impl Endpoint {
         Class {
             family: header.family(),
             dont_fragment: header.dont_fragment,
-            exclusive: self.config.sharing == Sharing::PerFlow || self.local.is_group(header.destination),
+            dedicated: self.config.sharing == Sharing::PerFlow || self.local.is_group(header.destination),
         }
     }
 
@@ -179,10 +179,10 @@ impl Endpoint {
         path: PathId,
         last_request: LastRequest,
         now: Instant,
-    ) -> Result<FlowId, Refusal> {
+    ) -> Result<FlowId, Reject> {
         let Some(id) = self.flows.find(&key) else {
             let error = IcmpError::prohibited(key.class.family);
-            return self.open_flow(key, path, last_request, now).ok_or(Refusal::answered(DropReason::NoSocket, error));
+            return self.open_flow(key, path, last_request, now).ok_or(Reject::answered(DropReason::NoSocket, error));
         };
         if let Some(flow) = self.flows.get_mut(id) {
             flow.path = path;
@@ -237,8 +237,8 @@ fn last_request(header: &IpHeader, echo: Echo, message: &[u8]) -> LastRequest {
     }
 }
 
-fn send_refusal(family: Family, error: SendError) -> Refusal {
-    let answered = Refusal::answered;
+fn send_reject(family: Family, error: SendError) -> Reject {
+    let answered = Reject::answered;
     match error {
         SendError::NoSocket => answered(DropReason::NoSocket, IcmpError::prohibited(family)),
         SendError::NoRoute => answered(DropReason::NoRoute, IcmpError::no_route(family)),

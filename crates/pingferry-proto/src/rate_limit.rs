@@ -3,7 +3,7 @@
 //! A bucket is kept as the time at which it is full again (the *theoretical arrival time* of the generic cell rate
 //! algorithm), so that there is nothing to refill.
 //!
-//! Sources have their buckets in an array of fixed size, found by a keyed hash: it takes no room per source and nothing has
+//! SourceTable have their buckets in an array of fixed size, found by a keyed hash: it takes no room per source and nothing has
 //! to be tidied up. Two of a hundred sources share a bucket with a probability of 1 in 13, and nobody can aim for it.
 
 use std::hash::{BuildHasher, RandomState};
@@ -17,13 +17,13 @@ const BUCKETS: usize = 1 << 16;
 
 /// Limits all together, and each source.
 #[derive(Debug)]
-pub(crate) struct Limiter {
+pub(crate) struct RateLimiter {
     overall: Option<(Rate, TokenBucket)>,
     per_source: Option<(Rate, Box<[TokenBucket]>)>,
     hasher: RandomState,
 }
 
-impl Limiter {
+impl RateLimiter {
     pub(crate) fn new(overall: Option<Rate>, per_source: Option<Rate>) -> Self {
         Self {
             overall: overall.map(|rate| (rate, TokenBucket::default())),
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_burst_then_the_rate() {
         let start = Instant::now();
-        let mut limiter = Limiter::new(Some(RATE), None);
+        let mut limiter = RateLimiter::new(Some(RATE), None);
         let mut taken_at =
             |millis| (0..10).filter(|_| limiter.take(start + Duration::from_millis(millis), SOURCE)).count();
         assert_eq!(taken_at(0), 3);
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn one_source_does_not_use_up_what_is_there_for_others() {
         let now = Instant::now();
-        let mut limiter = Limiter::new(Some(Rate { per_second: 10, burst: 5 }), Some(RATE));
+        let mut limiter = RateLimiter::new(Some(Rate { per_second: 10, burst: 5 }), Some(RATE));
         assert_eq!((0..1000).filter(|_| limiter.take(now, SOURCE)).count(), 3);
         assert_eq!((0..1000).filter(|_| limiter.take(now, OTHER)).count(), 2, "the common bucket is empty");
     }
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn without_a_rate_there_is_no_limit() {
         let now = Instant::now();
-        let mut limiter = Limiter::new(None, None);
+        let mut limiter = RateLimiter::new(None, None);
         assert!((0..100_000).all(|_| limiter.take(now, SOURCE)));
     }
 }

@@ -3,10 +3,10 @@
 use std::hash::BuildHasher;
 use std::time::Instant;
 
-use crate::destinations::BASE_SLOTS;
 use crate::endpoint::Endpoint;
+use crate::flow::peer_table::BASE_SLOTS;
+use crate::flow::seq_set::SeqSet;
 use crate::flow::{Flow, FlowId, FlowKey, LastRequest, PathId, SocketId};
-use crate::seqset::SeqSet;
 
 impl Endpoint {
     /// Makes a flow. `None` if every socket there can be has a flow to this destination.
@@ -17,14 +17,14 @@ impl Endpoint {
         last_request: LastRequest,
         now: Instant,
     ) -> Option<FlowId> {
-        if let Some(victim) = self.victim(&key) {
-            self.close_flow(victim, now);
+        if let Some(eviction_candidate) = self.eviction_candidate(&key) {
+            self.close_flow(eviction_candidate, now);
             self.counters.flows_evicted += 1;
         }
         let preferred = self.preferred_slot(&key);
         let seqs = SeqSet::new(last_request.seq);
         let id = self.flows.insert(Flow { key, path, slot: preferred, seqs, last_request }, now)?;
-        let Some(slot) = self.destinations.occupy(id, preferred, &self.flows) else {
+        let Some(slot) = self.peers.occupy(id, preferred, &self.flows) else {
             self.flows.remove(id);
             return None;
         };
@@ -49,11 +49,11 @@ impl Endpoint {
         if !self.sockets.is_wanting(socket) {
             return true;
         }
-        let is_free = |slot: &u16| self.destinations.find(peer, *slot, &self.flows).is_none();
+        let is_free = |slot: &u16| self.peers.find(peer, *slot, &self.flows).is_none();
         let Some(slot) = self.sockets.open_slots(socket.class).find(is_free) else { return false };
-        self.destinations.vacate(id, &self.flows);
+        self.peers.vacate(id, &self.flows);
         self.sockets.leave(socket, now);
-        let slot = self.destinations.occupy(id, slot, &self.flows).unwrap_or(slot);
+        let slot = self.peers.occupy(id, slot, &self.flows).unwrap_or(slot);
         if let Some(flow) = self.flows.get_mut(id) {
             flow.slot = slot;
             // What it asked before never left, or its socket would be open.
@@ -65,18 +65,18 @@ impl Endpoint {
 
     /// The flow that has to give way to a new one: of its own source, if that has as many as it may have, or else, if there
     /// are as many as there may be, of the source that has the most. So a sweep costs the sweeper only.
-    fn victim(&self, key: &FlowKey) -> Option<FlowId> {
+    fn eviction_candidate(&self, key: &FlowKey) -> Option<FlowId> {
         if self.flows.count_of(key) >= self.config.max_flows_per_source {
             self.flows.oldest_of(key)
         } else if self.flows.len() >= self.config.max_flows {
-            self.flows.oldest_of_heaviest()
+            self.flows.oldest_of_largest()
         } else {
             None
         }
     }
 
     pub(crate) fn close_flow(&mut self, id: FlowId, now: Instant) {
-        self.destinations.vacate(id, &self.flows);
+        self.peers.vacate(id, &self.flows);
         if let Some(flow) = self.flows.remove(id) {
             self.sockets.leave(flow.socket(), now);
         }

@@ -6,14 +6,14 @@ use crate::flow::is_group;
 
 /// The addresses of the host that the ping sockets belong to. The driver keeps them up to date.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LocalAddresses {
+pub struct HostAddresses {
     /// Addresses of its interfaces.
     pub own: HashSet<IpAddr>,
     /// Broadcast addresses of the networks it is on.
     pub broadcast: HashSet<IpAddr>,
 }
 
-impl LocalAddresses {
+impl HostAddresses {
     /// An address that ICMP errors can come from where no gateway is named: the least that others can know the host by.
     pub(crate) fn speaker(&self, family: Family) -> Option<IpAddr> {
         let known = |address: &&IpAddr| match address {

@@ -7,7 +7,7 @@
 //! flows need, so that a few thousand of them stay in the cache. There are twice as many buckets as there were flows at
 //! most. The next bucket to come takes over from the one whose number it has but for the highest bit.
 //!
-//! Buckets are lists through an array with one link for each place of the [`FlowTable`](crate::table::FlowTable).
+//! Buckets are lists through an array with one link for each place of the [`FlowTable`](crate::flow::table::FlowTable).
 
 use crate::flow::FlowId;
 

@@ -1,27 +1,27 @@
 //! Who has how many flows, and who has the most.
 //!
-//! Sources with the same number of flows are a doubly linked list, and the lists lie in an array by that number. A count
-//! changes by one at a time, so both the change and finding the heaviest source take constant time.
+//! SourceTable with the same number of flows are a doubly linked list, and the lists lie in an array by that number. A count
+//! changes by one at a time, so both the change and finding the largest source take constant time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+use crate::flow::table::List;
 use crate::flow::{DomainId, FlowId, FlowKey};
-use crate::table::List;
 
-/// A source's place among the [`Sources`], counted from 1.
+/// A source's place among the [`SourceTable`], counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SourceId(NonZeroU32);
 
 #[derive(Debug, Default)]
-pub(crate) struct Sources {
+pub(crate) struct SourceTable {
     by_key: HashMap<(DomainId, IpAddr), SourceId>,
     places: Vec<Source>,
     vacant: Vec<SourceId>,
     /// The first source with so many flows.
     by_count: Vec<Option<SourceId>>,
-    heaviest: usize,
+    largest: usize,
 }
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl SourceId {
     }
 }
 
-impl Sources {
+impl SourceTable {
     pub(crate) fn find(&self, key: &FlowKey) -> Option<SourceId> {
         self.by_key.get(&(key.domain, key.source)).copied()
     }
@@ -56,8 +56,8 @@ impl Sources {
     }
 
     /// A source with the most flows.
-    pub(crate) fn heaviest(&self) -> Option<SourceId> {
-        *self.by_count.get(self.heaviest)?
+    pub(crate) fn largest(&self) -> Option<SourceId> {
+        *self.by_count.get(self.largest)?
     }
 
     /// The flows of a source by age.
@@ -78,7 +78,7 @@ impl Sources {
         };
         let count = self.count(id) + 1;
         self.set_count(id, count);
-        self.heaviest = self.heaviest.max(count);
+        self.largest = self.largest.max(count);
         Some(id)
     }
 
@@ -86,8 +86,8 @@ impl Sources {
     pub(crate) fn remove(&mut self, id: SourceId) {
         let count = self.count(id);
         self.set_count(id, count.saturating_sub(1));
-        if self.by_count.get(self.heaviest) == Some(&None) {
-            self.heaviest = self.heaviest.saturating_sub(1);
+        if self.by_count.get(self.largest) == Some(&None) {
+            self.largest = self.largest.saturating_sub(1);
         }
         if count <= 1
             && let Some(source) = self.places.get(id.place())
@@ -163,7 +163,7 @@ mod tests {
     fn key(source: u8) -> FlowKey {
         FlowKey {
             domain: DomainId(0),
-            class: Class { family: Family::V4, dont_fragment: false, exclusive: false },
+            class: Class { family: Family::V4, dont_fragment: false, dedicated: false },
             kind: EchoKind::Echo,
             ident: 0,
             source: [10, 0, 0, source].into(),
@@ -173,8 +173,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_heaviest_has_the_most(steps in proptest::collection::vec((any::<bool>(), 0u8..6), 1..300)) {
-            let mut sources = Sources::default();
+        fn the_largest_has_the_most(steps in proptest::collection::vec((any::<bool>(), 0u8..6), 1..300)) {
+            let mut sources = SourceTable::default();
             let mut model: BTreeMap<u8, usize> = BTreeMap::new();
             for (add, source) in steps {
                 let count = model.entry(source).or_default();
@@ -186,7 +186,7 @@ mod tests {
                     *count -= 1;
                 }
                 let most = model.values().copied().max().unwrap_or(0);
-                prop_assert_eq!(sources.heaviest().map_or(0, |id| sources.count(id)), most);
+                prop_assert_eq!(sources.largest().map_or(0, |id| sources.count(id)), most);
                 for (source, count) in &model {
                     prop_assert_eq!(sources.find(&key(*source)).map_or(0, |id| sources.count(id)), *count);
                 }

@@ -1,11 +1,18 @@
 //! What a flow is: one *ICMP query session* of RFC 5508 §2.
 
+mod index;
+pub(crate) mod peer_table;
+pub(crate) mod seq_set;
+pub(crate) mod socket_pool;
+mod source_table;
+pub(crate) mod table;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
 use crate::Family;
-use crate::destinations::BASE_SLOTS;
-use crate::seqset::SeqSet;
+use crate::flow::peer_table::BASE_SLOTS;
+use crate::flow::seq_set::SeqSet;
 use crate::wire::EchoKind;
 
 /// Ingress connections that share one address space. The same flow on another path of its domain moves there; in another
@@ -25,7 +32,7 @@ pub struct Class {
     /// Requests leave with Don't Fragment, which IPv4 knows per socket only (`IP_MTU_DISCOVER`, `ip(7)`).
     pub dont_fragment: bool,
     /// Each flow has a socket to itself.
-    pub exclusive: bool,
+    pub dedicated: bool,
 }
 
 impl Class {
@@ -38,7 +45,7 @@ impl Class {
             Family::V4 => 0,
             Family::V6 => 1,
         };
-        family | usize::from(self.dont_fragment) << 1 | usize::from(self.exclusive) << 2
+        family | usize::from(self.dont_fragment) << 1 | usize::from(self.dedicated) << 2
     }
 }
 
@@ -60,7 +67,7 @@ impl SocketId {
     /// Whether it is one of the few that flows are spread over. Others have the flows to peers that have many, in general one
     /// each, so that one answer waits there at a time.
     pub fn is_base(self) -> bool {
-        self.slot < BASE_SLOTS && !self.class.exclusive
+        self.slot < BASE_SLOTS && !self.class.dedicated
     }
 }
 
@@ -76,7 +83,7 @@ pub(crate) struct FlowKey {
 }
 
 impl FlowKey {
-    /// What no two flows on one socket may share: a reply is known by its socket and by this. Flows of an exclusive class
+    /// What no two flows on one socket may share: a reply is known by its socket and by this. Flows of an dedicated class
     /// all have the same peer, so that no two of them fit on one socket.
     pub(crate) fn peer(&self) -> Peer {
         Peer::new(self.class, self.destination)
@@ -96,7 +103,7 @@ impl Peer {
             Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        Self { class, address: if class.exclusive { unspecified } else { address } }
+        Self { class, address: if class.dedicated { unspecified } else { address } }
     }
 }
 
@@ -108,7 +115,7 @@ pub(crate) fn is_group(address: IpAddr) -> bool {
     }
 }
 
-/// A flow's place in the [`FlowTable`](crate::table::FlowTable), counted from 1 so that none takes no room.
+/// A flow's place in the [`FlowTable`](crate::flow::table::FlowTable), counted from 1 so that none takes no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlowId(pub(crate) NonZeroU32);
 

@@ -6,19 +6,25 @@
 //!
 //! The way out is in `request`, the way back in `answer` and `error`; this file holds what they share.
 
+mod admission;
+pub(crate) mod icmp_error;
+mod local_error;
+pub(crate) mod reply;
+pub(crate) mod request;
+
 use std::collections::HashMap;
 use std::hash::RandomState;
 use std::time::Instant;
 
-use crate::destinations::Destinations;
+use crate::flow::peer_table::PeerTable;
+use crate::flow::socket_pool::SocketPool;
+use crate::flow::table::FlowTable;
 use crate::flow::{FlowId, PathId, SocketId};
-use crate::limit::Limiter;
 use crate::output::{Delivery, Output, Outputs};
-use crate::pool::SocketPool;
+use crate::rate_limit::RateLimiter;
 use crate::reassembly::{GivenUp, Reassembly};
-use crate::table::FlowTable;
 use crate::wire::{IcmpError, IpHeader, emit_fragmented};
-use crate::{Config, Counters, DropReason, LocalAddresses, PathConfig, Policy, Rate};
+use crate::{Config, Counters, DropReason, HostAddresses, PathConfig, Policy, Rate};
 
 /// How many flows an endpoint has room for from the start at most; for more it grows.
 const MAX_ROOM: usize = 1 << 20;
@@ -52,17 +58,17 @@ pub struct Endpoint {
     pub(crate) paths: HashMap<PathId, PathConfig>,
     next_path: u32,
     pub(crate) flows: FlowTable,
-    pub(crate) destinations: Destinations,
+    pub(crate) peers: PeerTable,
     pub(crate) sockets: SocketPool,
     pub(crate) outputs: Outputs,
     pub(crate) counters: Counters,
     pub(crate) reassembly: Reassembly,
-    pub(crate) local: LocalAddresses,
+    pub(crate) local: HostAddresses,
     /// An answer in the making; kept so that answers allocate nothing.
     pub(crate) message: Vec<u8>,
     identification: u32,
-    pub(crate) errors: Limiter,
-    pub(crate) requests: Limiter,
+    pub(crate) errors: RateLimiter,
+    pub(crate) requests: RateLimiter,
     pub(crate) hasher: RandomState,
 }
 
@@ -75,15 +81,15 @@ impl Endpoint {
             paths: HashMap::new(),
             next_path: 0,
             flows: FlowTable::with_capacity(room),
-            destinations: Destinations::with_capacity(room / FLOWS_PER_PEER),
+            peers: PeerTable::with_capacity(room / FLOWS_PER_PEER),
             outputs: Outputs::default(),
             counters: Counters::default(),
             reassembly: Reassembly::default(),
-            local: LocalAddresses::default(),
+            local: HostAddresses::default(),
             message: Vec::new(),
             identification: 0,
-            errors: Limiter::new(Some(ERRORS), Some(ERRORS_PER_SOURCE)),
-            requests: Limiter::new(config.rate, config.rate_per_source),
+            errors: RateLimiter::new(Some(ERRORS), Some(ERRORS_PER_SOURCE)),
+            requests: RateLimiter::new(config.rate, config.rate_per_source),
             hasher: RandomState::new(),
             config,
         }
@@ -104,7 +110,7 @@ impl Endpoint {
     }
 
     /// Says which addresses the host of the ping sockets has. Until then it has none.
-    pub fn set_local_addresses(&mut self, local: LocalAddresses) {
+    pub fn set_host_addresses(&mut self, local: HostAddresses) {
         self.local = local;
     }
 
@@ -177,8 +183,8 @@ impl Endpoint {
         let start = self.outputs.bytes.len();
         let piece_len = emit_fragmented(&header, message, config.mtu, &mut self.outputs.bytes);
         let bytes = start..self.outputs.bytes.len();
-        let (originated, flow) = (flow.is_none(), flow.map_or(0, |FlowId(number)| number.get()));
-        self.outputs.queue.push(Output::Deliver(Delivery { path, flow, bytes, piece_len, originated }));
+        let (local_error, flow) = (flow.is_none(), flow.map_or(0, |FlowId(number)| number.get()));
+        self.outputs.queue.push(Output::Deliver(Delivery { path, flow, bytes, piece_len, local_error }));
     }
 
     /// Drops datagrams whose fragments did not come in time, or that newer ones need the room of.
@@ -187,7 +193,7 @@ impl Endpoint {
             self.counters.fragments_held -= fragments;
             self.counters.request_drops[reason] += fragments;
             if let (DropReason::ReassemblyTimeout, Some(first)) = (reason, first) {
-                self.originate(now, path, IcmpError::reassembly_time_exceeded, &first);
+                self.send_local_error(now, path, IcmpError::reassembly_time_exceeded, &first);
             }
         }
     }

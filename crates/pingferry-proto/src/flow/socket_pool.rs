@@ -197,7 +197,7 @@ mod tests {
     use crate::Family;
 
     const ID: SocketId =
-        SocketId { class: Class { family: Family::V6, dont_fragment: true, exclusive: false }, slot: 3 };
+        SocketId { class: Class { family: Family::V6, dont_fragment: true, dedicated: false }, slot: 3 };
     const LINGER: Duration = Duration::from_secs(10);
 
     #[test]

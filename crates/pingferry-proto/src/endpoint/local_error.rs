@@ -10,18 +10,18 @@ use crate::{DropReason, Family};
 
 /// Why a packet is not forwarded, and what its sender is told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct Reject {
     pub(crate) reason: DropReason,
     pub(crate) error: Option<IcmpError>,
 }
 
-impl Refusal {
+impl Reject {
     pub(crate) fn answered(reason: DropReason, error: IcmpError) -> Self {
         Self { reason, error: Some(error) }
     }
 }
 
-impl From<DropReason> for Refusal {
+impl From<DropReason> for Reject {
     fn from(reason: DropReason) -> Self {
         Self { reason, error: None }
     }
@@ -30,14 +30,14 @@ impl From<DropReason> for Refusal {
 impl Endpoint {
     /// Tells the sender of `original` about its fate, if there may be an error about such a packet (RFC 1122 §3.2.2,
     /// RFC 4443 §2.4 (e)), somebody to say it, and the rate allows it.
-    pub(crate) fn originate(
+    pub(crate) fn send_local_error(
         &mut self,
         now: Instant,
         path: PathId,
         error: impl FnOnce(Family) -> IcmpError,
         original: &[u8],
     ) {
-        let Some(packet) = IpPacket::parse(original).ok().filter(deserves_error) else { return };
+        let Some(packet) = IpPacket::parse(original).ok().filter(may_cause_error) else { return };
         let family = packet.header.family();
         let Some(gateway) = self.gateway(path, family) else { return };
         let domain = self.paths.get(&path).map_or(DomainId::default(), |path| path.domain);
@@ -71,7 +71,7 @@ fn error_about(packet: &IpPacket<'_>, original: &[u8], error: IcmpError, gateway
     (header, message)
 }
 
-fn deserves_error(packet: &IpPacket<'_>) -> bool {
+fn may_cause_error(packet: &IpPacket<'_>) -> bool {
     let header = &packet.header;
     let first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
     let error = header.is_icmp() && packet.payload.first().is_none_or(|&kind| is_icmp_error(header.family(), kind));

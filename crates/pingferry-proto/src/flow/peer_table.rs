@@ -13,14 +13,14 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use crate::flow::table::FlowTable;
 use crate::flow::{FlowId, Peer};
-use crate::table::FlowTable;
 
 /// The slots that flows prefer: enough to spread load over receive buffers, few enough to fill the batches.
 pub(crate) const BASE_SLOTS: u16 = 4;
 
 #[derive(Debug)]
-pub(crate) struct Destinations {
+pub(crate) struct PeerTable {
     occupants: HashTable<Occupants>,
     crowds: Vec<Crowd>,
     vacant_crowds: Vec<u32>,
@@ -44,7 +44,7 @@ struct Crowd {
     vacant: Vec<u16>,
 }
 
-impl Destinations {
+impl PeerTable {
     /// With room for so many peers that it need not grow.
     pub(crate) fn with_capacity(peers: usize) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! The flows that are alive, found by key and ordered by age.
 //!
-//! Flows lie in one growing array and keep their places. An [index](crate::index) finds them by key; it holds places only,
+//! Flows lie in one growing array and keep their places. An [index](crate::flow::index) finds them by key; it holds places only,
 //! so that a flow costs twelve bytes of it. All flows have the same idle timeout, so their deadlines are in the order
 //! of their last activity: a doubly linked list through the array is the deadline queue, and touching a flow moves it to
 //! the end, in constant time. A second list orders the flows of each source in the same way, for when one of them has to
@@ -10,9 +10,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use crate::flow::index::Index;
+use crate::flow::source_table::{SourceId, SourceTable};
 use crate::flow::{Flow, FlowId, FlowKey};
-use crate::index::Index;
-use crate::sources::{SourceId, Sources};
 
 #[derive(Debug)]
 pub(crate) struct FlowTable {
@@ -22,7 +22,7 @@ pub(crate) struct FlowTable {
     by_key: Index,
     hasher: RandomState,
     all: List,
-    sources: Sources,
+    sources: SourceTable,
     /// When the first flow came. Times are kept relative to it, in half the room.
     epoch: Option<Instant>,
 }
@@ -82,7 +82,7 @@ impl FlowTable {
             by_key: Index::with_capacity(flows),
             hasher: RandomState::new(),
             all: List::default(),
-            sources: Sources::default(),
+            sources: SourceTable::default(),
             epoch: None,
         }
     }
@@ -126,8 +126,8 @@ impl FlowTable {
     }
 
     /// The oldest flow of a source that has the most flows.
-    pub(crate) fn oldest_of_heaviest(&self) -> Option<FlowId> {
-        self.sources.oldest_flow(self.sources.heaviest()?)
+    pub(crate) fn oldest_of_largest(&self) -> Option<FlowId> {
+        self.sources.oldest_flow(self.sources.largest()?)
     }
 
     /// Adds a flow, whose key must be new. `None` if there are four billion of them.
@@ -252,14 +252,14 @@ mod tests {
 
     use super::*;
     use crate::Family;
+    use crate::flow::seq_set::SeqSet;
     use crate::flow::{Class, DomainId, LastRequest, PathId};
-    use crate::seqset::SeqSet;
     use crate::wire::EchoKind;
 
     fn key(ident: u16) -> FlowKey {
         FlowKey {
             domain: DomainId(0),
-            class: Class { family: Family::V4, dont_fragment: false, exclusive: false },
+            class: Class { family: Family::V4, dont_fragment: false, dedicated: false },
             kind: EchoKind::Echo,
             ident,
             source: [10, 0, 0, u8::try_from(ident % 3).unwrap()].into(),

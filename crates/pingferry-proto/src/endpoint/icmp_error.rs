@@ -38,11 +38,11 @@ impl Endpoint {
     pub fn handle_icmp_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
         self.counters.answers += 1;
         let relayed = self.relay(socket, report);
-        self.settle_answer(relayed)
+        self.count_reply(relayed)
     }
 
     fn relay(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Result<(), DropReason> {
-        let id = self.prober(socket, report)?;
+        let id = self.flow_for_error(socket, report)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
         let (path, client) = (flow.path, flow.key.source);
         if !self.paths.contains_key(&path) {
@@ -56,7 +56,7 @@ impl Endpoint {
             (report.offender, report.hop_limit.saturating_sub(1))
         };
         if hop_limit == 0 {
-            return Err(DropReason::AnswerHopLimitExceeded);
+            return Err(DropReason::ReplyHopLimitExceeded);
         }
         let traffic_class = report.traffic_class;
         let header = IpHeader { hop_limit, traffic_class, ..IpHeader::icmp(offender, client) };
@@ -66,9 +66,9 @@ impl Endpoint {
     }
 
     /// The flow whose request is quoted.
-    fn prober(&self, socket: SocketId, report: &ErrorReport<'_>) -> Result<FlowId, DropReason> {
+    fn flow_for_error(&self, socket: SocketId, report: &ErrorReport<'_>) -> Result<FlowId, DropReason> {
         let peer = Peer::new(socket.class, report.destination);
-        let id = self.destinations.find(peer, socket.slot, &self.flows).ok_or(DropReason::UnexpectedPeer)?;
+        let id = self.peers.find(peer, socket.slot, &self.flows).ok_or(DropReason::UnexpectedPeer)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
         let quoted =
             Echo::parse_request(socket.class.family, report.quoted).map_err(|_| DropReason::UnexpectedQuote)?;

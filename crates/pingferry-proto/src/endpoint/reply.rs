@@ -24,15 +24,15 @@ pub struct Received<'a> {
 
 impl Endpoint {
     /// A message came in on a ping socket.
-    pub fn handle_answer(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Verdict {
+    pub fn handle_reply(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Verdict {
         self.counters.answers += 1;
-        let returned = self.hand_back(now, socket, received);
-        self.settle_answer(returned)
+        let returned = self.return_reply(now, socket, received);
+        self.count_reply(returned)
     }
 
     /// The ingress did not take a delivery, or one of its pieces. To be told once a delivery.
     pub fn handle_delivery_error(&mut self, delivery: &Delivery) -> Verdict {
-        if delivery.originated {
+        if delivery.local_error {
             self.counters.errors_originated -= 1;
         } else {
             self.counters.answers_returned -= 1;
@@ -41,7 +41,7 @@ impl Endpoint {
         Verdict::Dropped(DropReason::DeliveryFailed)
     }
 
-    pub(crate) fn settle_answer(&mut self, returned: Result<(), DropReason>) -> Verdict {
+    pub(crate) fn count_reply(&mut self, returned: Result<(), DropReason>) -> Verdict {
         match returned {
             Ok(()) => {
                 self.counters.answers_returned += 1;
@@ -54,9 +54,9 @@ impl Endpoint {
         }
     }
 
-    fn hand_back(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Result<(), DropReason> {
+    fn return_reply(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Result<(), DropReason> {
         let echo = Echo::parse_reply(socket.class.family, received.message)?;
-        let id = self.asker(socket, received.from, echo)?;
+        let id = self.flow_for_reply(socket, received.from, echo)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
         let (path, ident, client) = (flow.path, flow.key.ident, flow.key.source);
         if !self.paths.contains_key(&path) {
@@ -64,7 +64,7 @@ impl Endpoint {
         }
         let hop_limit = received.hop_limit.saturating_sub(1);
         if hop_limit == 0 {
-            return Err(DropReason::AnswerHopLimitExceeded);
+            return Err(DropReason::ReplyHopLimitExceeded);
         }
         self.flows.touch(id, now);
         let traffic_class = received.traffic_class;
@@ -79,9 +79,9 @@ impl Endpoint {
     }
 
     /// The flow that asked what `echo` answers.
-    fn asker(&self, socket: SocketId, from: IpAddr, echo: Echo) -> Result<FlowId, DropReason> {
+    fn flow_for_reply(&self, socket: SocketId, from: IpAddr, echo: Echo) -> Result<FlowId, DropReason> {
         let peer = Peer::new(socket.class, from);
-        let id = self.destinations.find(peer, socket.slot, &self.flows).ok_or(DropReason::UnexpectedPeer)?;
+        let id = self.peers.find(peer, socket.slot, &self.flows).ok_or(DropReason::UnexpectedPeer)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
         // Whoever listens may answer a broadcast or multicast.
         if flow.key.destination != from && !self.local.is_group(flow.key.destination) {
