@@ -1,11 +1,11 @@
-//! `pingferry check`: whether this process can ping here, from which addresses, and what mends what is missing.
+//! `pingferry check`: whether this process can ping here, from which addresses, and what fixes what is missing.
 //!
-//! Looking at the machine (`gather`), what was found (`report`), what mends it (`mend`) and how a person reads it
+//! Looking at the machine (`gather`), what was found (`report`), what fixes it (`fix`) and how a person reads it
 //! (`text`) are apart, so that all but the looking is tested on made-up machines.
 
 mod decide;
-mod gather;
-mod mend;
+mod fix;
+mod probe;
 mod report;
 mod text;
 
@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::config::{File, FileArg};
-use crate::failure::{Failure, PERMISSION};
-use mend::Mend;
+use crate::error::{CliError, PERMISSION};
+use fix::Fix;
 use report::Report;
 
 /// Options of `pingferry check`.
@@ -33,35 +33,35 @@ pub(crate) struct CheckArgs {
 
 /// Reports on standard output. The exit code is 0 when at least one family can ping, otherwise 77; asked about the policy,
 /// 0 when it allows, otherwise 1.
-pub(crate) fn check(args: &CheckArgs, file: Option<&File>) -> Result<ExitCode, Failure> {
+pub(crate) fn check(args: &CheckArgs, file: Option<&File>) -> Result<ExitCode, CliError> {
     if let Some(destination) = args.question.destination {
         let (allowed, told) = args.question.answer(destination, file)?;
         println!("{told}");
         return Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let report = gather::report();
-    let mends = mend::mends(&report);
-    let written = if args.json { json(&report, &mends) } else { text::render(&report, &mends) };
+    let report = probe::report();
+    let fixes = fix::fixes(&report);
+    let written = if args.json { json(&report, &fixes) } else { text::render(&report, &fixes) };
     // Whoever closed the output does not want to read of it, and the exit code tells all the same.
     let _ = io::stdout().write_all(written.as_bytes());
     Ok(if report.works() { ExitCode::SUCCESS } else { ExitCode::from(PERMISSION) })
 }
 
-/// One line on why neither family can ping and what mends it, given the errors of opening the ping sockets.
+/// One line on why neither family can ping and what fixes it, given the errors of opening the ping sockets.
 pub(crate) fn explain_no_ping(v4: &io::Error, v6: &io::Error) -> String {
-    text::no_ping(&gather::permission(), &v4.into(), &v6.into())
+    text::no_ping(&probe::permission(), &v4.into(), &v6.into())
 }
 
 /// The report as JSON. Keys stay as they are; new ones may come.
-fn json(report: &Report, mends: &[Mend]) -> String {
+fn json(report: &Report, fixes: &[Fix]) -> String {
     #[derive(Serialize)]
     struct Document<'a> {
         works: bool,
         #[serde(flatten)]
         report: &'a Report,
-        mends: &'a [Mend],
+        fixes: &'a [Fix],
     }
-    let document = Document { works: report.works(), report, mends };
+    let document = Document { works: report.works(), report, fixes };
     // Fails only for maps with keys that are no strings, and there is no map here.
     let mut json = serde_json::to_string_pretty(&document).unwrap_or_default();
     json.push('\n');
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn document(report: &Report) -> Value {
-        serde_json::from_str(&json(report, &mend::mends(report))).unwrap()
+        serde_json::from_str(&json(report, &fix::fixes(report))).unwrap()
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
                 "unprivileged_userns_clone": null,
                 "apparmor_restrict_unprivileged_userns": null,
             },
-            "mends": [],
+            "fixes": [],
         });
         assert_eq!(document(&admitted()), expected);
     }
@@ -113,11 +113,11 @@ mod tests {
         assert_eq!(document["works"], false);
         let error = json!({"errno": 13, "message": "open a ping socket for IPv4: Permission denied"});
         assert_eq!(document["ipv4"]["socket"], json!({"ok": false, "value": null, "error": error}));
-        let mends = document["mends"].as_array().unwrap();
-        let missing: Vec<_> = mends.iter().map(|mend| mend["missing"].as_str().unwrap()).collect();
+        let fixes = document["fixes"].as_array().unwrap();
+        let missing: Vec<_> = fixes.iter().map(|fix| fix["missing"].as_str().unwrap()).collect();
         assert_eq!(missing, ["ping_sockets", "tun", "user_namespaces"]);
         let first = json!({"how": "now", "command": r#"sysctl -w net.ipv4.ping_group_range="0 2147483647""#});
-        assert_eq!(mends[0]["remedies"][0], first);
+        assert_eq!(fixes[0]["remedies"][0], first);
     }
 
     #[test]

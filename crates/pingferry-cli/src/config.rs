@@ -28,7 +28,7 @@ use toml::Value;
 pub(crate) use self::file::File;
 pub(crate) use self::reload::Reload;
 use crate::Cli;
-use crate::failure::Failure;
+use crate::error::CliError;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FileArg {
@@ -48,7 +48,7 @@ pub(crate) enum Refused {
     /// As clap tells it. This includes a wish for help.
     Usage(clap::Error),
     /// In one line.
-    Told(Failure),
+    Told(CliError),
 }
 
 /// Parses a command line, and the configuration file that it or the environment names.
@@ -64,7 +64,7 @@ pub(crate) fn parse(mut args: Vec<OsString>) -> Result<(Cli, Configuration), Ref
     }
     let in_one_line = args.iter().any(|arg| arg == "--check");
     let refused = |error: clap::Error| match error.use_stderr() && in_one_line {
-        true => Refused::Told(Failure::usage(first_paragraph(&error.to_string()))),
+        true => Refused::Told(CliError::usage(first_paragraph(&error.to_string()))),
         false => Refused::Usage(error),
     };
     let mut matches = command.try_get_matches_from(args).map_err(refused)?;

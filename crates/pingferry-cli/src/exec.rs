@@ -22,7 +22,7 @@ use pingferry_sys::tun::TunConfig;
 use rustix::process::{Pid, Signal, kill_process};
 use tracing::debug;
 
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::options::ProxyArgs;
 use crate::sandbox::SandboxArgs;
 use crate::signals;
@@ -42,29 +42,29 @@ pub(crate) struct ExecArgs {
     command: Vec<OsString>,
 }
 
-pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {
+pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, CliError> {
     let config = args.proxy.config(None)?;
     // What is not an echo request has no way out: programs are to fail at once instead of hanging.
     let path_config = PathConfig { prohibit_others: true, ..args.proxy.path_config()? };
     // Forked first, while this process has one thread.
     let child = Child::fork(|pipe| become_command(pipe, &args.command)).map_err(|error| no_namespace(&error))?;
     let (fd, mtu) = child.pipe().receive_fd().map_err(|error| no_namespace(&error))?;
-    let tun = Tun::from_fd(fd).map_err(|error| Failure::runtime(error.to_string()))?;
+    let tun = Tun::from_fd(fd).map_err(|error| CliError::runtime(error.to_string()))?;
     args.sandbox.confine(&Sandbox { child: Some(child.pid()), ..Sandbox::default() });
 
     let proxy = Proxy::open(config)?;
     let attached = proxy.attach_tun(PathConfig { mtu: mtu as usize, ..path_config }, [tun]);
-    attached.map_err(|error| Failure::runtime(format!("cannot serve the TUN device: {error}")))?;
+    attached.map_err(|error| CliError::runtime(format!("cannot serve the TUN device: {error}")))?;
     let pid = child.pid();
     signals::pass_on_signals(move |signal| pass_on(pid, signal))
         .and_then(|()| child.pipe().send_go())
-        .map_err(|error| Failure::runtime(format!("cannot start the command: {error}")))?;
+        .map_err(|error| CliError::runtime(format!("cannot start the command: {error}")))?;
     if let Err(error) = child.pipe().receive_end() {
         return Err(not_started(args, &error));
     }
-    let status = child.wait().map_err(|error| Failure::runtime(error.to_string()))?;
+    let status = child.wait().map_err(|error| CliError::runtime(error.to_string()))?;
     // The device is gone with the command's namespace, so how the proxy ended says nothing.
-    let _ = proxy.close().inspect(|totals| debug!(?totals, "the command ended"));
+    let _ = proxy.close().inspect(|stats| debug!(?stats, "the command ended"));
     Ok(ExitCode::from(exit_code(status)))
 }
 
@@ -106,15 +106,15 @@ fn pass_on(pid: u32, signal: i32) {
     }
 }
 
-fn no_namespace(error: &io::Error) -> Failure {
-    let mend = "to see what is missing, run: pingferry check";
-    Failure::from_io("cannot make a network for the command", error, mend)
+fn no_namespace(error: &io::Error) -> CliError {
+    let fix = "to see what is missing, run: pingferry check";
+    CliError::from_io("cannot make a network for the command", error, fix)
 }
 
-fn not_started(args: &ExecArgs, error: &io::Error) -> Failure {
+fn not_started(args: &ExecArgs, error: &io::Error) -> CliError {
     let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE };
     let command = args.command.first().map(|command| command.display().to_string()).unwrap_or_default();
-    Failure::with_code(code, format!("cannot run {command}: {error}"))
+    CliError::with_code(code, format!("cannot run {command}: {error}"))
 }
 
 fn exit_code(status: ExitStatus) -> u8 {

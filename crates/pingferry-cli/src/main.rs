@@ -4,14 +4,14 @@
 mod check;
 mod config;
 mod demo;
+mod error;
 mod exec;
-mod failure;
 mod log;
 mod options;
 mod run;
 mod sandbox;
 mod signals;
-mod totals;
+mod stats;
 mod watch;
 
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Refused;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::log::LogArgs;
 
 /// Lets ping, traceroute and mtr cross anything that ends in userspace, without root.
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Err(Refused::Usage(error)) => {
             // Nobody is left to be told if this cannot be printed.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { ExitCode::from(error::USAGE) } else { ExitCode::SUCCESS };
         }
     };
     cli.log.start();
@@ -64,5 +64,5 @@ fn main() -> ExitCode {
         Command::Exec(args) => exec::exec(&args),
         Command::Demo => demo::demo(),
     };
-    ended.unwrap_or_else(Failure::report)
+    ended.unwrap_or_else(CliError::report)
 }

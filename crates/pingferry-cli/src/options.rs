@@ -13,7 +13,7 @@ use pingferry_sys::netlink::Netlink;
 
 pub(crate) use self::policy::PolicyArgs;
 use crate::config::File;
-use crate::failure::Failure;
+use crate::error::CliError;
 
 #[derive(Args)]
 #[command(next_help_heading = "Proxy")]
@@ -77,7 +77,7 @@ enum Sockets {
 
 impl ProxyArgs {
     /// The proxy's configuration, with the rules of a configuration file behind its own.
-    pub(crate) fn config(&self, file: Option<&File>) -> Result<Config, Failure> {
+    pub(crate) fn config(&self, file: Option<&File>) -> Result<Config, CliError> {
         let core = CoreConfig {
             idle_timeout: self.idle_timeout,
             sharing: match self.sockets {
@@ -104,15 +104,15 @@ impl ProxyArgs {
     }
 
     /// The interface of link-local addresses: that of `--icmpv6-src`, or else the only one there is to ping through.
-    fn scope_id(&self) -> Result<u32, Failure> {
+    fn scope_id(&self) -> Result<u32, CliError> {
         let of_source = self.icmpv6_src.as_ref().and_then(|source| source.interface.as_ref());
         let Some(interface) = of_source.or(self.interface.as_ref()) else { return Ok(0) };
         let index = Netlink::open().and_then(|mut netlink| netlink.index(interface));
-        index.map_err(|error| Failure::usage(format!("{error}; to list interfaces, run: ip link")))
+        index.map_err(|error| CliError::usage(format!("{error}; to list interfaces, run: ip link")))
     }
 
     /// What all paths have in common.
-    pub(crate) fn path_config(&self) -> Result<PathConfig, Failure> {
+    pub(crate) fn path_config(&self) -> Result<PathConfig, CliError> {
         let mut config = PathConfig { sources: self.source.clone(), ..PathConfig::default() };
         for gateway in &self.gateway {
             let replaced = match gateway {
@@ -121,7 +121,7 @@ impl ProxyArgs {
             };
             if let Some(other) = replaced {
                 let what = format!("--gateway: {other} and {gateway} are of the same family; give one for each family");
-                return Err(Failure::usage(what));
+                return Err(CliError::usage(what));
             }
         }
         Ok(config)

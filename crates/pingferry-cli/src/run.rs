@@ -16,12 +16,12 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use crate::config::{Configuration, File, FileArg, Reload};
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::log::{LogArgs, LogFormat};
 use crate::options::{ProxyArgs, parse_cidr};
 use crate::sandbox::SandboxArgs;
 use crate::watch::Watched;
-use crate::{signals, totals};
+use crate::{signals, stats};
 
 /// A burst of a few thousand packets waits rather than being lost before it is read.
 const QUEUE_LENGTH: u32 = 10_000;
@@ -95,7 +95,7 @@ impl std::str::FromStr for Route {
     }
 }
 
-pub(crate) fn run(args: &RunArgs, log: &LogArgs, configuration: Configuration) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &RunArgs, log: &LogArgs, configuration: Configuration) -> Result<ExitCode, CliError> {
     if args.print_config {
         print!("{}", configuration.to_toml(&args.proxy.policy.policy(configuration.file.as_ref())));
         return Ok(ExitCode::SUCCESS);
@@ -110,7 +110,7 @@ pub(crate) fn run(args: &RunArgs, log: &LogArgs, configuration: Configuration) -
     serve(args, log, path_config, configuration.file)
 }
 
-fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<File>) -> Result<ExitCode, Failure> {
+fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<File>) -> Result<ExitCode, CliError> {
     let workers = usize::from(args.workers);
     let mut config = Config { workers, ..args.proxy.config(file.as_ref())? };
     config.core.max_sockets = config.core.max_sockets.min(sockets_within_descriptors(args.workers));
@@ -129,17 +129,17 @@ fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<Fi
     let served = attach(&proxy, &path_config, tun, listeners)?;
     let reload = file.map(|file| Reload { file, rules: args.proxy.policy.clone() });
     signals::watch_signals(proxy.control(), reload)
-        .map_err(|error| Failure::runtime(format!("cannot watch for signals: {error}")))?;
+        .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
     if let Some(process) = watched {
         let watches = process.stop_at_its_end(proxy.control());
-        watches.map_err(|error| Failure::runtime(format!("cannot watch for the end of the process: {error}")))?;
+        watches.map_err(|error| CliError::runtime(format!("cannot watch for the end of the process: {error}")))?;
     }
 
     println!("pingferry: ready: {}", served.join(", "));
-    let totals = proxy.wait()?;
+    let stats = proxy.wait()?;
     match log.log_format {
-        LogFormat::Text => print!("{}", totals::text(&totals)),
-        LogFormat::Json => println!("{}", totals::json(&totals)),
+        LogFormat::Text => print!("{}", stats::text(&stats)),
+        LogFormat::Json => println!("{}", stats::json(&stats)),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -150,18 +150,18 @@ fn attach(
     path_config: &PathConfig,
     tun: Option<(Vec<Tun>, usize)>,
     listeners: Vec<(UnixIngress, &Path)>,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Vec<String>, CliError> {
     let mut served = Vec::new();
     if let Some((queues, mtu)) = tun {
         let name = queues.first().map_or("", Tun::name);
         served.push(format!("TUN device {name} with MTU {mtu}"));
         let attached = proxy.attach_tun(PathConfig { mtu, ..path_config.clone() }, queues);
-        attached.map_err(|error| Failure::runtime(format!("cannot serve the TUN device: {error}")))?;
+        attached.map_err(|error| CliError::runtime(format!("cannot serve the TUN device: {error}")))?;
     }
     for ((listener, path), domain) in listeners.into_iter().zip(1..) {
         served.push(format!("Unix socket {}", path.display()));
         let attached = proxy.attach_unix(PathConfig { domain: DomainId(domain), ..path_config.clone() }, listener);
-        attached.map_err(|error| Failure::runtime(format!("cannot serve {}: {error}", path.display())))?;
+        attached.map_err(|error| CliError::runtime(format!("cannot serve {}: {error}", path.display())))?;
     }
     Ok(served)
 }
@@ -183,15 +183,15 @@ fn share_limits(core: &mut CoreConfig, workers: usize) {
 }
 
 impl IngressArgs {
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), CliError> {
         if self.tun.is_none() && self.unix.is_empty() {
-            return Err(Failure::usage("nothing to serve: give --tun NAME, --unix PATH or both"));
+            return Err(CliError::usage("nothing to serve: give --tun NAME, --unix PATH or both"));
         }
         Ok(())
     }
 
     /// The device's queues and its MTU.
-    fn open_tun(&self, queues: usize, watched: Option<&Watched>) -> Result<Option<(Vec<Tun>, usize)>, Failure> {
+    fn open_tun(&self, queues: usize, watched: Option<&Watched>) -> Result<Option<(Vec<Tun>, usize)>, CliError> {
         let Some(name) = &self.tun else { return Ok(None) };
         let config = TunConfig {
             name: name.clone(),
@@ -200,10 +200,10 @@ impl IngressArgs {
             mtu: self.mtu,
             queue_length: Some(QUEUE_LENGTH),
         };
-        let namespace = self.namespace().map_err(|error| Failure::runtime(error.to_string()))?;
+        let namespace = self.namespace().map_err(|error| CliError::runtime(error.to_string()))?;
         // Asked after its namespace was opened: until then no other process can have had its number.
         if watched.is_some_and(Watched::has_ended) {
-            return Err(Failure::runtime(format!("process {} has ended", self.pid.unwrap_or_default())));
+            return Err(CliError::runtime(format!("process {} has ended", self.pid.unwrap_or_default())));
         }
         let opened = match namespace {
             None => config.open_queues(queues).map(|(queues, mtu, _)| (queues, mtu)),
@@ -214,12 +214,12 @@ impl IngressArgs {
     }
 
     /// The process of `--pid`, if the kernel lets it be watched.
-    fn watch(&self) -> Result<Option<Watched>, Failure> {
+    fn watch(&self) -> Result<Option<Watched>, CliError> {
         let Some(pid) = self.pid else { return Ok(None) };
         match Watched::open(pid) {
             Ok(watched) => Ok(Some(watched)),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => {
-                Err(Failure::runtime(format!("process {pid}: {error}; to list processes, run: ps -e")))
+                Err(CliError::runtime(format!("process {pid}: {error}; to list processes, run: ps -e")))
             }
             Err(error) => {
                 warn!("this will go on when process {pid} has ended: {error}");
@@ -236,13 +236,13 @@ impl IngressArgs {
         }
     }
 
-    fn listen(&self) -> Result<Vec<(UnixIngress, &Path)>, Failure> {
+    fn listen(&self) -> Result<Vec<(UnixIngress, &Path)>, CliError> {
         let bind = |path| match UnixIngress::bind(path) {
             Ok(listener) => Ok((listener, path)),
             Err(error) => {
                 let folder = path.parent().unwrap_or(path).display();
-                let mend = format!("its folder must be writable; to see who may write, run: ls -ld {folder}");
-                Err(Failure::from_io(format!("cannot listen at {}", path.display()), &error, &mend))
+                let fix = format!("its folder must be writable; to see who may write, run: ls -ld {folder}");
+                Err(CliError::from_io(format!("cannot listen at {}", path.display()), &error, &fix))
             }
         };
         self.unix.iter().map(|path| bind(path.as_path())).collect()
@@ -269,10 +269,10 @@ fn open_in(netns: &Netns, config: &TunConfig, queues: usize) -> io::Result<(Vec<
     Ok((queues?, mtu))
 }
 
-fn no_tun(name: &str, error: &io::Error) -> Failure {
+fn no_tun(name: &str, error: &io::Error) -> CliError {
     let what = format!("cannot open TUN device {name}");
     match error.kind() {
-        io::ErrorKind::NotFound => Failure::runtime(format!("{what}: {error}; run: sudo modprobe tun")),
-        _ => Failure::from_io(what, error, &format!("run: sudo ip tuntap add dev {name} mode tun user $USER")),
+        io::ErrorKind::NotFound => CliError::runtime(format!("{what}: {error}; run: sudo modprobe tun")),
+        _ => CliError::from_io(what, error, &format!("run: sudo ip tuntap add dev {name} mode tun user $USER")),
     }
 }

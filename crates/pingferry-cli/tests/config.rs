@@ -64,9 +64,9 @@ fn what_a_rule_denies_is_answered_and_counted() {
             assert!(ping(&lab, denied).contains(&format!("From {FERRY} icmp_seq=1 Packet filtered")), "{denied}");
         }
         assert!(ping(&lab, TARGET_6).contains("Administratively prohibited"));
-        let totals = running.stop();
-        assert_eq!(totals["request_drops"]["destination_refused"], 3, "{totals}");
-        assert_eq!(totals["errors_originated"], 3, "{totals}");
+        let stats = running.stop();
+        assert_eq!(stats["request_drops"]["destination_refused"], 3, "{stats}");
+        assert_eq!(stats["errors_originated"], 3, "{stats}");
     });
 }
 
@@ -103,9 +103,9 @@ fn a_hangup_changes_the_policy_and_keeps_the_flows() {
         hang_up_until_logged("policy = []\nidle_timeout = \"5s\"", "after a restart only: idle_timeout, workers");
         assert!(ping(&lab, TARGET).contains("1 received"));
 
-        let totals = running.stop();
-        assert_eq!((&totals["flows_opened"], &totals["flows_alive"]), (&1.into(), &1.into()), "{totals}");
-        assert_eq!(totals["request_drops"]["destination_refused"], 2);
+        let stats = running.stop();
+        assert_eq!((&stats["flows_opened"], &stats["flows_alive"]), (&1.into(), &1.into()), "{stats}");
+        assert_eq!(stats["request_drops"]["destination_refused"], 2);
     });
 }
 

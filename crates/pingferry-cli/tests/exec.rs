@@ -117,8 +117,8 @@ fn check_says_yes_or_what_is_missing() {
         let bare = Netns::create().unwrap();
         let output = bare.run(|| pingferry().arg("check").output()).unwrap().unwrap();
         assert_eq!(output.status.code(), Some(77));
-        for mend in ["sysctl -w net.ipv4.ping_group_range=", "docker run --sysctl", "securityContext"] {
-            assert!(stdout(&output).contains(mend), "{mend}: {}", stdout(&output));
+        for fix in ["sysctl -w net.ipv4.ping_group_range=", "docker run --sysctl", "securityContext"] {
+            assert!(stdout(&output).contains(fix), "{fix}: {}", stdout(&output));
         }
     });
 }

@@ -31,11 +31,11 @@ fn a_sweep_of_60000_hosts_with_few_descriptors_disturbs_nobody() {
         let before = descriptors().unwrap();
         drop(sweeper);
         eventually("all of the sweep to be read", || Ok(descriptors()? < before)).unwrap();
-        let totals = served.running.stop();
-        assert_eq!(totals["requests_sent"], 60_200, "{totals}");
-        assert_eq!(totals["flows_opened"], 60_003);
-        assert!(totals["sockets_open"].as_u64().unwrap() < 10, "{totals}");
-        assert!(totals["answer_drops"]["delivery_failed"].as_u64().unwrap() > 10_000, "{totals}");
+        let stats = served.running.stop();
+        assert_eq!(stats["requests_sent"], 60_200, "{stats}");
+        assert_eq!(stats["flows_opened"], 60_003);
+        assert!(stats["sockets_open"].as_u64().unwrap() < 10, "{stats}");
+        assert!(stats["answer_drops"]["delivery_failed"].as_u64().unwrap() > 10_000, "{stats}");
     });
 }
 
@@ -84,7 +84,7 @@ fn connections_beyond_the_descriptors_are_refused_and_harm_nobody() {
     });
 }
 
-/// What the kernel drops before it can be read is in the totals too.
+/// What the kernel drops before it can be read is in the stats too.
 #[test]
 fn replies_that_find_no_room_are_counted_and_harm_no_flow() {
     isolated(|| {
@@ -104,9 +104,9 @@ fn replies_that_find_no_room_are_counted_and_harm_no_flow() {
 
         client.send(&echo(CLIENT, TARGET, 1, b"after"));
         assert!(client.receive().ends_with(b"after"));
-        let totals = served.running.stop();
-        assert!(totals["receive_overflows"].as_u64().unwrap() > 0, "{totals}");
-        assert!(totals["answer_drops"]["unexpected_seq"].as_u64().unwrap() > 0, "{totals}");
-        assert_eq!(totals["answers_returned"], 2);
+        let stats = served.running.stop();
+        assert!(stats["receive_overflows"].as_u64().unwrap() > 0, "{stats}");
+        assert!(stats["answer_drops"]["unexpected_seq"].as_u64().unwrap() > 0, "{stats}");
+        assert_eq!(stats["answers_returned"], 2);
     });
 }

@@ -93,9 +93,9 @@ fn a_process_that_stood_for_longer_than_flows_live_goes_on() {
         assert!(client.receive().ends_with(b"meanwhile"));
         client.send(&echo(CLIENT, TARGET, 8, b"after"));
         assert!(client.receive().ends_with(b"after"));
-        let totals = served.running.stop();
-        assert_eq!(totals["answers_returned"], 102);
-        assert!(totals["flows_expired"].as_u64().unwrap() > 90, "{totals}");
+        let stats = served.running.stop();
+        assert_eq!(stats["answers_returned"], 102);
+        assert!(stats["flows_expired"].as_u64().unwrap() > 90, "{stats}");
     });
 }
 
@@ -141,13 +141,13 @@ fn it_stops_at_once_under_full_load() {
         let flood = || lab.client.spawn(Command::new("ping").args(["-n", "-q", "-f", TARGET])).unwrap();
         let mut floods = [flood(), flood(), flood()];
         lab.client.ping(&["-n", "-q", "-c", "50", "-i", "0.002", TARGET]).unwrap();
-        let totals = running.stop();
+        let stats = running.stop();
         for flood in &mut floods {
             flood.kill().unwrap();
             flood.wait().unwrap();
         }
-        let sum = |key: &str| -> u64 { totals[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum() };
-        let count = |key: &str| totals[key].as_u64().unwrap();
+        let sum = |key: &str| -> u64 { stats[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum() };
+        let count = |key: &str| stats[key].as_u64().unwrap();
         assert!(count("requests_sent") > 100);
         assert_eq!(count("packets"), count("requests_sent") + count("fragments_held") + sum("request_drops"));
         assert_eq!(count("answers"), count("answers_returned") + sum("answer_drops"));

@@ -10,7 +10,7 @@ use support::*;
 
 const GREEDY: &str = "198.51.100.66";
 
-/// A modest client pings, a greedy one begins twenty flows, the modest one pings again. Returns the totals.
+/// A modest client pings, a greedy one begins twenty flows, the modest one pings again. Returns the stats.
 fn twenty_flows_of_another(options: &[&str]) -> Value {
     let served = Served::start(options);
     let client = served.client();
@@ -28,16 +28,16 @@ fn twenty_flows_of_another(options: &[&str]) -> Value {
 #[test]
 fn a_source_at_its_cap_gives_up_its_own_flows() {
     isolated(|| {
-        let totals = twenty_flows_of_another(&["--max-flows-per-source", "5"]);
-        assert_eq!((&totals["flows_opened"], &totals["flows_evicted"]), (&21.into(), &15.into()), "{totals}");
+        let stats = twenty_flows_of_another(&["--max-flows-per-source", "5"]);
+        assert_eq!((&stats["flows_opened"], &stats["flows_evicted"]), (&21.into(), &15.into()), "{stats}");
     });
 }
 
 #[test]
 fn at_the_common_cap_who_has_the_most_gives_way() {
     isolated(|| {
-        let totals = twenty_flows_of_another(&["--max-flows", "5"]);
-        assert_eq!((&totals["flows_opened"], &totals["flows_evicted"]), (&21.into(), &16.into()), "{totals}");
+        let stats = twenty_flows_of_another(&["--max-flows", "5"]);
+        assert_eq!((&stats["flows_opened"], &stats["flows_evicted"]), (&21.into(), &16.into()), "{stats}");
     });
 }
 
@@ -51,9 +51,9 @@ fn who_exceeds_a_rate_loses_packets_and_nobody_else_does() {
             modest.send(&echo(CLIENT, TARGET, ident, b"modest"));
             assert!(modest.receive().ends_with(b"modest"));
         }
-        let totals = served.running.stop();
+        let stats = served.running.stop();
         // The rest is what the bucket is filled up with meanwhile.
-        assert!(totals["request_drops"]["rate_exceeded"].as_u64().unwrap() > 500, "{totals}");
-        assert!(totals["requests_sent"].as_u64().unwrap() >= 30, "{totals}");
+        assert!(stats["request_drops"]["rate_exceeded"].as_u64().unwrap() > 500, "{stats}");
+        assert!(stats["requests_sent"].as_u64().unwrap() >= 30, "{stats}");
     });
 }

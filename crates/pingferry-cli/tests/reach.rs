@@ -64,9 +64,9 @@ fn own_probes_that_are_routed_back_in_are_stopped() {
             command.args(["run", "--tun", "ping0", "--route", "203.0.113.0/24", "--log-level", "error"]).args(more);
             let running = Running::start(&lab.ferry, &mut command);
             lab.client.ping(&["-n", "-c", "1", "-W", "1", "203.0.113.9"]).unwrap();
-            let totals = running.stop();
-            assert_eq!(totals["request_drops"]["loop"].as_u64().unwrap_or(0), loops, "{totals}");
-            assert_eq!(totals["flows_opened"], 1, "{totals}");
+            let stats = running.stop();
+            assert_eq!(stats["request_drops"]["loop"].as_u64().unwrap_or(0), loops, "{stats}");
+            assert_eq!(stats["flows_opened"], 1, "{stats}");
         }
     });
 }
@@ -115,9 +115,9 @@ fn what_the_own_kernel_refuses_is_told_by_the_gateway() {
             let said = said(&output);
             assert!(said.contains("From 192.0.2.254") && said.contains(text), "{target}: {said}");
         }
-        let totals = running.stop();
+        let stats = running.stop();
         for reason in ["host_unreachable", "send_prohibited", "no_route"] {
-            assert_eq!(totals["request_drops"][reason], 1, "{totals}");
+            assert_eq!(stats["request_drops"][reason], 1, "{stats}");
         }
     });
 }

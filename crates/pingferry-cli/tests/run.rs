@@ -26,10 +26,10 @@ fn ping_crosses_in_both_families() {
                 assert!(!said(&output).contains("wrong data"), "{}", said(&output));
             }
         }
-        let totals = running.stop();
-        assert_eq!(totals["requests_sent"], 24);
-        assert_eq!(totals["answers_returned"], 24);
-        assert_eq!(totals["flows_opened"], 8);
+        let stats = running.stop();
+        assert_eq!(stats["requests_sent"], 24);
+        assert_eq!(stats["answers_returned"], 24);
+        assert_eq!(stats["flows_opened"], 8);
     });
 }
 
@@ -80,9 +80,9 @@ fn the_first_hop_is_the_gateway() {
                 let said = said(&output);
                 assert!(said.contains(&format!("From {hop}")) && said.contains(text), "{said}");
             }
-            let totals = running.stop();
-            assert_eq!(totals["request_drops"]["hop_limit_exceeded"], 2);
-            assert_eq!(totals["errors_originated"], 2);
+            let stats = running.stop();
+            assert_eq!(stats["request_drops"]["hop_limit_exceeded"], 2);
+            assert_eq!(stats["errors_originated"], 2);
         }
     });
 }
@@ -99,8 +99,8 @@ fn five_hundred_hosts_at_once_need_one_socket() {
         let output = lab.client.output(Command::new("fping").args(sweep)).unwrap();
         let answered = said(&output).lines().filter(|line| line.contains("1/1/0%")).count();
         assert_eq!(answered, 500, "{}", said(&output));
-        let totals = running.stop();
-        assert_eq!((&totals["flows_opened"], &totals["sockets_open"]), (&500.into(), &1.into()));
+        let stats = running.stop();
+        assert_eq!((&stats["flows_opened"], &stats["sockets_open"]), (&500.into(), &1.into()));
     });
 }
 
@@ -118,9 +118,9 @@ fn pingers_of_one_host_do_not_disturb_each_other() {
         for pinger in &mut pingers {
             assert!(pinger.wait().unwrap().success());
         }
-        let totals = running.stop();
-        assert_eq!((&totals["answers_returned"], &totals["flows_opened"]), (&400.into(), &20.into()));
-        assert_eq!(totals["sockets_open"], 20);
+        let stats = running.stop();
+        assert_eq!((&stats["answers_returned"], &stats["flows_opened"]), (&400.into(), &20.into()));
+        assert_eq!(stats["sockets_open"], 20);
     });
 }
 
@@ -144,8 +144,8 @@ fn several_workers_serve_as_one() {
                 said(&output)
             );
         }
-        let totals = running.stop();
-        assert_eq!(totals["answers_returned"], 500, "{totals}");
+        let stats = running.stop();
+        assert_eq!(stats["answers_returned"], 500, "{stats}");
     });
 }
 
@@ -174,8 +174,8 @@ fn the_number_of_flows_is_capped() {
         let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.1.100"];
         let output = lab.client.output(Command::new("fping").args(sweep)).unwrap();
         assert_eq!(said(&output).lines().filter(|line| line.contains("1/1/0%")).count(), 100, "{}", said(&output));
-        let totals = running.stop();
-        assert_eq!((&totals["flows_alive"], &totals["flows_evicted"]), (&10.into(), &90.into()));
+        let stats = running.stop();
+        assert_eq!((&stats["flows_alive"], &stats["flows_evicted"]), (&10.into(), &90.into()));
     });
 }
 
@@ -189,8 +189,8 @@ fn per_flow_sockets_work_too() {
         let running = lab.run(&["--sockets", "per-flow"]);
         let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.1.50"];
         lab.client.output(Command::new("fping").args(sweep)).unwrap();
-        let totals = running.stop();
-        assert_eq!((&totals["answers_returned"], &totals["sockets_open"]), (&50.into(), &50.into()));
+        let stats = running.stop();
+        assert_eq!((&stats["answers_returned"], &stats["sockets_open"]), (&50.into(), &50.into()));
     });
 }
 
@@ -205,9 +205,9 @@ fn flows_and_sockets_end_when_idle() {
         for _ in 0..2 {
             lab.client.ping(&["-n", "-c", "2", "-i", "0.2", "-e", "7", TARGET]).unwrap();
         }
-        let totals = running.stop();
-        assert!(totals["flows_expired"].as_u64().unwrap() >= 2, "{totals}");
-        assert_eq!(totals["sockets_open"], 1, "the socket outlives the flow");
+        let stats = running.stop();
+        assert!(stats["flows_expired"].as_u64().unwrap() >= 2, "{stats}");
+        assert_eq!(stats["sockets_open"], 1, "the socket outlives the flow");
     });
 }
 

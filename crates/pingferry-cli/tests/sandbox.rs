@@ -59,8 +59,8 @@ fn every_thread_is_confined_and_serves() {
         lab.ferry.add_address("lo", net("203.0.113.1/32")).unwrap();
         let own = lab.client.ping(&["-n", "-c", "1", "203.0.113.1"]).unwrap();
         assert!(said(&own).contains("1 received"), "{}", said(&own));
-        let totals = running.stop();
-        assert_eq!(totals["answers_returned"], 511);
+        let stats = running.stop();
+        assert_eq!(stats["answers_returned"], 511);
     });
 }
 

@@ -159,11 +159,11 @@ fn held_by(pid: u32) -> (u64, usize) {
     (resident, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
-fn check_books(totals: &Value) {
-    let sum = |key: &str| -> u64 { totals[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum() };
-    let count = |key: &str| totals[key].as_u64().unwrap();
-    assert_eq!(count("packets"), count("requests_sent") + count("fragments_held") + sum("request_drops"), "{totals}");
-    assert_eq!(count("answers"), count("answers_returned") + sum("answer_drops"), "{totals}");
+fn check_books(stats: &Value) {
+    let sum = |key: &str| -> u64 { stats[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum() };
+    let count = |key: &str| stats[key].as_u64().unwrap();
+    assert_eq!(count("packets"), count("requests_sent") + count("fragments_held") + sum("request_drops"), "{stats}");
+    assert_eq!(count("answers"), count("answers_returned") + sum("answer_drops"), "{stats}");
 }
 
 #[test]
@@ -193,9 +193,9 @@ fn the_books_balance_and_nothing_grows() {
         }
         let (resident, descriptors) = held_by(running.id());
         let (resident_warm, descriptors_warm) = warm.expect("half the time is over");
-        let totals = running.stop();
-        println!("{rounds} rounds, {resident} KiB resident, {descriptors} descriptors\n{totals}");
-        check_books(&totals);
+        let stats = running.stop();
+        println!("{rounds} rounds, {resident} KiB resident, {descriptors} descriptors\n{stats}");
+        check_books(&stats);
         assert!(resident < resident_warm + resident_warm / 4, "{resident_warm} KiB grew to {resident}");
         assert!(descriptors < descriptors_warm + 70, "{descriptors_warm} descriptors grew to {descriptors}");
     });

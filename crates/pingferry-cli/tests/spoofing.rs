@@ -29,11 +29,11 @@ fn answers_that_nobody_asked_for_reach_nobody() {
         // An error about a request to somebody who was not asked.
         forgery::send(&served.lab, &forgery::unreachable(ident, "192.0.2.77"), 4);
         ping(TARGET, b"fourth");
-        let totals = served.running.stop();
-        assert_eq!(totals["answers_returned"], 4, "{totals}");
-        let drops = &totals["answer_drops"];
-        assert_eq!(drops["unexpected_peer"], 1 + 4, "{totals}");
-        assert_eq!(drops["unexpected_seq"], 2, "{totals}");
+        let stats = served.running.stop();
+        assert_eq!(stats["answers_returned"], 4, "{stats}");
+        let drops = &stats["answer_drops"];
+        assert_eq!(drops["unexpected_peer"], 1 + 4, "{stats}");
+        assert_eq!(drops["unexpected_seq"], 2, "{stats}");
     });
 }
 
@@ -53,8 +53,8 @@ fn the_same_addresses_and_identifiers_in_two_domains_are_two_flows() {
                 assert!(client.receive().ends_with(payload), "round {round}");
             }
         }
-        let totals = served.running.stop();
-        assert_eq!((&totals["flows_opened"], &totals["answers_returned"]), (&2.into(), &40.into()));
+        let stats = served.running.stop();
+        assert_eq!((&stats["flows_opened"], &stats["answers_returned"]), (&2.into(), &40.into()));
     });
 }
 
@@ -66,7 +66,7 @@ fn a_client_bound_to_its_sources_cannot_speak_for_another() {
         client.send(&echo("203.0.113.5", TARGET, 1, b"forged"));
         client.send(&echo(CLIENT, TARGET, 1, b"honest"));
         assert!(client.receive().ends_with(b"honest"));
-        let totals = served.running.stop();
-        assert_eq!((&totals["requests_sent"], &totals["request_drops"]["spoofed_source"]), (&1.into(), &1.into()));
+        let stats = served.running.stop();
+        assert_eq!((&stats["requests_sent"], &stats["request_drops"]["spoofed_source"]), (&1.into(), &1.into()));
     });
 }

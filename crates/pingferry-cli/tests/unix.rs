@@ -31,8 +31,8 @@ fn echoes_cross_and_connections_are_paths_of_one_domain() {
         second.send(&echo(CLIENT, TARGET, 1, b"still here"));
         assert!(second.receive().ends_with(b"still here"));
 
-        let totals = served.running.stop();
-        assert_eq!((&totals["flows_opened"], &totals["answers_returned"]), (&3.into(), &4.into()));
+        let stats = served.running.stop();
+        assert_eq!((&stats["flows_opened"], &stats["answers_returned"]), (&3.into(), &4.into()));
         assert!(!served.socket.exists(), "the socket is removed");
     });
 }
@@ -50,9 +50,9 @@ fn bad_records_are_counted_and_harm_nobody() {
         client.send(&damaged);
         client.send(&echo(CLIENT, TARGET, 1, b"fine"));
         assert!(client.receive().ends_with(b"fine"));
-        let totals = served.running.stop();
+        let stats = served.running.stop();
         let drops = serde_json::json!({"truncated": 1, "bad_version": 1, "oversized": 1, "bad_icmp_checksum": 1});
-        assert_eq!(totals["request_drops"], drops);
+        assert_eq!(stats["request_drops"], drops);
     });
 }
 

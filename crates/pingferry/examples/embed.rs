@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let packet = IpPacket::parse(&answer).map_err(DropReason::label)?;
     println!("{} bytes from {}, hop limit {}", answer.len(), packet.header.source, packet.header.hop_limit);
 
-    let totals = proxy.close()?;
-    println!("{} sent, {} returned", totals.counters.requests_sent, totals.counters.answers_returned);
+    let stats = proxy.close()?;
+    println!("{} sent, {} returned", stats.counters.requests_sent, stats.counters.answers_returned);
     Ok(())
 }

@@ -11,8 +11,8 @@
 //! let path = proxy.attach(PathConfig::default(), |packet: &[u8]| println!("{} bytes back", packet.len()))?;
 //! let packet_from_a_client = [0u8; 28];
 //! path.send(&packet_from_a_client)?;
-//! let totals = proxy.close()?;
-//! println!("{} echo requests sent", totals.counters.requests_sent);
+//! let stats = proxy.close()?;
+//! println!("{} echo requests sent", stats.counters.requests_sent);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -21,10 +21,10 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod driver;
 mod error;
 mod ingress;
 mod proxy;
-mod worker;
 
 pub use config::Config;
 pub use error::{Closed, OpenError, RunError, SendError};
@@ -35,4 +35,4 @@ pub use pingferry_proto::{
     PathConfig, Policy, Rate, Rule, Sharing,
 };
 pub use pingferry_sys::tun::Tun;
-pub use proxy::{Control, Proxy, Totals};
+pub use proxy::{Control, Proxy, Stats};

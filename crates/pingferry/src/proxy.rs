@@ -12,18 +12,18 @@ use pingferry_sys::preflight::default_source_address;
 use pingferry_sys::tun::Tun;
 use tracing::warn;
 
+use crate::driver::wake::Wake;
+use crate::driver::{Command, Worker};
 use crate::ingress::Ingress;
 use crate::ingress::channel::{self, Path};
 use crate::ingress::tun::TunIngress;
 use crate::ingress::unix::UnixIngress;
-use crate::worker::wake::Wake;
-use crate::worker::{Command, Worker};
 use crate::{Closed, Config, OpenError, RunError};
 
 /// A proxy that runs. Dropping it stops it.
 #[derive(Debug)]
 pub struct Proxy {
-    workers: Vec<JoinHandle<Result<Totals, RunError>>>,
+    workers: Vec<JoinHandle<Result<Stats, RunError>>>,
     control: Control,
     /// For how long after each packet a thread for each TUN queue is near.
     near: Duration,
@@ -44,7 +44,7 @@ struct Line {
 
 /// What a proxy did and has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct Stats {
     /// What became of all packets.
     pub counters: Counters,
     /// Flows that are alive.
@@ -133,8 +133,8 @@ impl Proxy {
     ///
     /// # Errors
     /// The proxy has ended.
-    pub fn totals(&self) -> Result<Totals, Closed> {
-        self.control.0.iter().map(|line| line.ask(Command::Totals)).sum()
+    pub fn stats(&self) -> Result<Stats, Closed> {
+        self.control.0.iter().map(|line| line.ask(Command::Stats)).sum()
     }
 
     /// What stops this proxy and changes its policy while someone [waits](Self::wait) for it.
@@ -146,7 +146,7 @@ impl Proxy {
     ///
     /// # Errors
     /// Why it ended by itself.
-    pub fn wait(mut self) -> Result<Totals, RunError> {
+    pub fn wait(mut self) -> Result<Stats, RunError> {
         let ended: Vec<_> = self.workers.drain(..).map(JoinHandle::join).collect();
         ended.into_iter().map(|ended| ended.unwrap_or(Err(RunError::Panicked))).sum()
     }
@@ -155,7 +155,7 @@ impl Proxy {
     ///
     /// # Errors
     /// Why it had ended by itself before.
-    pub fn close(self) -> Result<Totals, RunError> {
+    pub fn close(self) -> Result<Stats, RunError> {
         self.control.stop();
         self.wait()
     }
@@ -238,13 +238,13 @@ fn make_worker(config: &Config) -> io::Result<(Line, Worker)> {
     Ok((Line { commands: sender, wake }, worker))
 }
 
-impl Sum for Totals {
-    fn sum<I: Iterator<Item = Totals>>(totals: I) -> Totals {
-        totals.fold(Totals::default(), |mut sum, totals| {
-            sum.counters += &totals.counters;
-            sum.flows += totals.flows;
-            sum.sockets += totals.sockets;
-            sum.receive_overflows += totals.receive_overflows;
+impl Sum for Stats {
+    fn sum<I: Iterator<Item = Stats>>(stats: I) -> Stats {
+        stats.fold(Stats::default(), |mut sum, stats| {
+            sum.counters += &stats.counters;
+            sum.flows += stats.flows;
+            sum.sockets += stats.sockets;
+            sum.receive_overflows += stats.receive_overflows;
             sum
         })
     }

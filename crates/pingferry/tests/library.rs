@@ -52,8 +52,8 @@ fn echoes_cross_in_both_families() {
                 assert_eq!(packet.payload[8..], *payload);
             }
         }
-        let totals = proxy.close().unwrap();
-        assert_eq!((totals.counters.requests_sent, totals.counters.answers_returned), (6, 6));
+        let stats = proxy.close().unwrap();
+        assert_eq!((stats.counters.requests_sent, stats.counters.answers_returned), (6, 6));
     });
 }
 
@@ -150,7 +150,7 @@ fn a_full_batch_crosses_without_loss() {
             .collect();
         idents.sort_unstable();
         assert!(idents.into_iter().eq(0..500));
-        assert_eq!(proxy.totals().unwrap().sockets, 500);
+        assert_eq!(proxy.stats().unwrap().sockets, 500);
     });
 }
 
@@ -170,8 +170,8 @@ fn several_workers_share_the_domains() {
             path.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
             assert_eq!(answers.recv_timeout(PATIENCE).unwrap().0, domain);
         }
-        let totals = proxy.close().unwrap();
-        assert_eq!((totals.flows, totals.counters.answers_returned), (3, 3));
+        let stats = proxy.close().unwrap();
+        assert_eq!((stats.flows, stats.counters.answers_returned), (3, 3));
     });
 }
 
@@ -184,7 +184,7 @@ fn bad_packets_are_counted() {
         path.send(&[0; 70_000]).unwrap();
         path.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
         answers.recv_timeout(PATIENCE).unwrap();
-        let drops = proxy.totals().unwrap().counters.request_drops;
+        let drops = proxy.stats().unwrap().counters.request_drops;
         assert_eq!((drops[DropReason::Truncated], drops[DropReason::Oversized], drops.total()), (1, 1, 2));
     });
 }
@@ -240,9 +240,9 @@ fn a_callback_that_panics_harms_its_own_path_only() {
             path.send(&echo("10.0.0.3", "127.0.0.1", ident, b"")).unwrap();
             answers.recv_timeout(PATIENCE).unwrap();
         }
-        eventually("all answers to come", || Ok(proxy.totals()?.counters.answers == 4)).unwrap();
-        let totals = proxy.close().unwrap();
-        assert_eq!(totals.counters.answer_drops[DropReason::DeliveryFailed], 2);
+        eventually("all answers to come", || Ok(proxy.stats()?.counters.answers == 4)).unwrap();
+        let stats = proxy.close().unwrap();
+        assert_eq!(stats.counters.answer_drops[DropReason::DeliveryFailed], 2);
     });
 }
 

@@ -6,7 +6,7 @@ use pingferry::{DecidedBy, Decision, Policy};
 use pingferry_sys::netlink::AddressMonitor;
 
 use crate::config::File;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::options::PolicyArgs;
 
 /// A request, and the policy that is asked about it.
@@ -25,11 +25,11 @@ pub(crate) struct Question {
 
 impl Question {
     /// The decision about `destination`, and a line that tells it.
-    pub(super) fn answer(&self, destination: IpAddr, file: Option<&File>) -> Result<(bool, String), Failure> {
+    pub(super) fn answer(&self, destination: IpAddr, file: Option<&File>) -> Result<(bool, String), CliError> {
         let nobody = if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let source = self.source.unwrap_or(nobody);
         if source.is_ipv4() != destination.is_ipv4() {
-            return Err(Failure::usage(format!("{source} cannot ping {destination}: they are of different families")));
+            return Err(CliError::usage(format!("{source} cannot ping {destination}: they are of different families")));
         }
         let policy = self.rules.policy(file);
         let decision = policy.decide(source, destination, is_group(destination));

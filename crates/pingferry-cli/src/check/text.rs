@@ -1,8 +1,8 @@
-//! The report for a person: a table, and below it what mends what is missing.
+//! The report for a person: a table, and below it what fixes what is missing.
 
 use std::fmt::Display;
 
-use super::mend::{self, How, Mend, Missing};
+use super::fix::{self, Fix, How, Missing};
 use super::report::{Descriptors, KernelError, Permission, Report};
 
 /// A line of the table.
@@ -19,16 +19,16 @@ impl Row {
     }
 }
 
-pub(super) fn render(report: &Report, mends: &[Mend]) -> String {
+pub(super) fn render(report: &Report, fixes: &[Fix]) -> String {
     let mut text: String = rows(report)
         .iter()
         .map(|row| format!("{:<9}{:<21}{}\n", if row.here { "ok" } else { "missing" }, row.what, row.found))
         .collect();
-    for mend in mends {
+    for fix in fixes {
         text.push('\n');
-        text.push_str(title(mend.missing));
+        text.push_str(title(fix.missing));
         text.push('\n');
-        text.extend(mend.remedies.iter().map(|remedy| format!("  {:<21}{}\n", label(remedy.how), remedy.command)));
+        text.extend(fix.remedies.iter().map(|remedy| format!("  {:<21}{}\n", label(remedy.how), remedy.command)));
     }
     text
 }
@@ -105,7 +105,7 @@ fn label(how: How) -> &'static str {
 /// One line on why neither family can ping: the range if it is to blame, otherwise what the kernel said.
 pub(super) fn no_ping(permission: &Permission, v4: &KernelError, v6: &KernelError) -> String {
     let denied = [v4, v6].iter().any(|error| error.is(rustix::io::Errno::ACCESS));
-    let remedies = if denied { mend::ping_sockets(permission) } else { Vec::new() };
+    let remedies = if denied { fix::ping_sockets(permission) } else { Vec::new() };
     match remedies.first() {
         Some(remedy) => format!(
             "cannot ping: net.ipv4.ping_group_range is {}. As root: {} (`pingferry check` shows more ways)",
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     fn rendered(report: &Report) -> String {
-        render(report, &mend::mends(report))
+        render(report, &fix::fixes(report))
     }
 
     #[test]

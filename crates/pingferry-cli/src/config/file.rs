@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{POLICY, is_list, is_number, is_switch, settings};
-use crate::failure::Failure;
+use crate::error::CliError;
 
 /// How alike a key must be to be suggested (Jaro-Winkler; 1 is equal).
 const ALIKE: f64 = 0.8;
@@ -34,8 +34,8 @@ struct Setting {
 
 impl File {
     /// Reads and checks a file.
-    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
-        let refused = |why: String| Failure::usage(format!("{}: {why}", path.display()));
+    pub(crate) fn read(path: &Path) -> Result<Self, CliError> {
+        let refused = |why: String| CliError::usage(format!("{}: {why}", path.display()));
         let text = fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
         Self::parse(path, &text).map_err(refused)
     }

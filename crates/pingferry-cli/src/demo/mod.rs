@@ -19,18 +19,18 @@ use pingferry_sys::namespace::unshare_as_root;
 
 use self::client::{Answer, Pinger};
 use self::lab::{Lab, NARROW};
-use crate::failure::{Failure, RUNTIME};
-use crate::totals;
+use crate::error::{CliError, RUNTIME};
+use crate::stats;
 
 /// How many echo requests each host gets.
 const COUNT: usize = 3;
 const HOP_LIMIT: u8 = 64;
 const PAYLOAD: usize = 56;
 
-pub(crate) fn demo() -> Result<ExitCode, Failure> {
+pub(crate) fn demo() -> Result<ExitCode, CliError> {
     let failed = |what: &'static str| {
-        let mend = "to see what is missing, run: pingferry check";
-        move |error: io::Error| Failure::from_io(what, &error, mend)
+        let fix = "to see what is missing, run: pingferry check";
+        move |error: io::Error| CliError::from_io(what, &error, fix)
     };
     unshare_as_root().map_err(failed("cannot make the lab"))?;
     let lab = Lab::build().map_err(failed("cannot build the lab"))?;
@@ -41,8 +41,8 @@ pub(crate) fn demo() -> Result<ExitCode, Failure> {
     proxy.attach_tun(path_config, [tun]).map_err(failed("cannot serve the TUN device"))?;
     let tally = lab.client.run(probe).and_then(|probed| probed).map_err(failed("cannot ping"))?;
 
-    let totals = proxy.close()?;
-    println!("\n{} probes sent, {} answered as they should be\n{}", tally.sent, tally.right, totals::text(&totals));
+    let stats = proxy.close()?;
+    println!("\n{} probes sent, {} answered as they should be\n{}", tally.sent, tally.right, stats::text(&stats));
     Ok(if tally.sent == tally.right { ExitCode::SUCCESS } else { ExitCode::from(RUNTIME) })
 }
 

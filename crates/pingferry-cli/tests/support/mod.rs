@@ -161,14 +161,14 @@ impl Running {
         kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
     }
 
-    /// Stops it with a signal and returns its totals.
+    /// Stops it with a signal and returns its stats.
     pub fn stop_with(mut self, signal: Signal) -> Value {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
-        let mut totals = String::new();
-        self.stdout.read_to_string(&mut totals).unwrap();
+        let mut stats = String::new();
+        self.stdout.read_to_string(&mut stats).unwrap();
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
-        serde_json::from_str(&totals).unwrap_or_else(|error| panic!("{error}: {totals}"))
+        serde_json::from_str(&stats).unwrap_or_else(|error| panic!("{error}: {stats}"))
     }
 
     pub fn stop(self) -> Value {

@@ -10,7 +10,7 @@ use tracing::error;
 
 use super::{Ingress, Outlet};
 use crate::SendError;
-use crate::worker::wake::Wake;
+use crate::driver::wake::Wake;
 
 /// How many packets wait for the worker at most.
 const QUEUE: usize = 1024;
@@ -25,7 +25,7 @@ pub struct Path {
 impl Path {
     /// Hands in an IP packet of a client. Never blocks.
     ///
-    /// What is wrong with a packet is counted, not reported here: see [`Totals`](crate::Totals).
+    /// What is wrong with a packet is counted, not reported here: see [`Stats`](crate::Stats).
     ///
     /// # Errors
     /// [`SendError::Full`] when 1,024 packets wait already, [`SendError::Closed`] when the proxy has ended.

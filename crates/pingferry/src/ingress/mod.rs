@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use pingferry_proto::Output;
 
-use crate::worker::outbox::Item;
+use crate::driver::outbox::Item;
 
 /// One path to clients.
 pub(crate) trait Ingress: AsFd + Send {

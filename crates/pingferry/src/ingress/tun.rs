@@ -1,4 +1,4 @@
-mod hand_off;
+mod idle_writer;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,9 +8,9 @@ use std::time::Duration;
 use pingferry_sys::tun::Tun;
 use tracing::debug;
 
-use self::hand_off::HandOff;
+use self::idle_writer::IdleWriter;
 use super::{Ingress, Outlet, keep_undelivered};
-use crate::worker::outbox::Item;
+use crate::driver::outbox::Item;
 
 /// How many deliveries show that there is enough to do for all processors.
 const MANY: usize = 5;
@@ -24,18 +24,18 @@ pub(crate) struct TunIngress {
 
 struct TunOutlet {
     tun: Arc<Tun>,
-    hand_off: Option<Mutex<HandOff>>,
+    idle_writer: Option<Mutex<IdleWriter>>,
 }
 
 impl TunIngress {
-    /// With a thread that is near for so long after each packet of a worker that looks for packets (see [`hand_off`]).
+    /// With a thread that is near for so long after each packet of a worker that looks for packets (see [`idle_writer`]).
     pub(crate) fn new(tun: Tun, near: Duration) -> Self {
         let tun = Arc::new(tun);
-        let hand_off = match near {
+        let idle_writer = match near {
             Duration::ZERO => None,
-            length => HandOff::start(&tun, length).inspect_err(|error| debug!(%error, "no hand-off")).ok(),
+            length => IdleWriter::start(&tun, length).inspect_err(|error| debug!(%error, "no hand-off")).ok(),
         };
-        Self { outlet: Arc::new(TunOutlet { tun, hand_off: hand_off.map(Mutex::new) }) }
+        Self { outlet: Arc::new(TunOutlet { tun, idle_writer: idle_writer.map(Mutex::new) }) }
     }
 }
 
@@ -69,8 +69,8 @@ impl Ingress for TunIngress {
 }
 
 impl TunOutlet {
-    fn hand_off(&self) -> Option<MutexGuard<'_, HandOff>> {
-        self.hand_off.as_ref().map(|hand_off| hand_off.lock().unwrap_or_else(PoisonError::into_inner))
+    fn idle_writer(&self) -> Option<MutexGuard<'_, IdleWriter>> {
+        self.idle_writer.as_ref().map(|idle_writer| idle_writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -85,11 +85,11 @@ impl Outlet for TunOutlet {
 
     fn deliver(&self, items: &mut Vec<Item>, busy: bool) {
         let mut failed = Vec::new();
-        if let Some(mut hand_off) = self.hand_off() {
-            hand_off.settle(&mut failed);
+        if let Some(mut idle_writer) = self.idle_writer() {
+            idle_writer.settle(&mut failed);
             match items.len() {
-                1 if busy => _ = hand_off.offer(items),
-                MANY.. => hand_off.rest(),
+                1 if busy => _ = idle_writer.offer(items),
+                MANY.. => idle_writer.rest(),
                 _ => {}
             }
         }
@@ -98,8 +98,8 @@ impl Outlet for TunOutlet {
     }
 
     fn finish(&self, failed: &mut Vec<Item>) {
-        if let Some(mut hand_off) = self.hand_off() {
-            hand_off.finish(failed);
+        if let Some(mut idle_writer) = self.idle_writer() {
+            idle_writer.finish(failed);
         }
     }
 }

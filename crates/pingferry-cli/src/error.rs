@@ -15,12 +15,12 @@ pub(crate) const RUNTIME: u8 = 1;
 
 /// Why the command ends, in one line, and its exit code.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CliError {
     code: u8,
     message: String,
 }
 
-impl Failure {
+impl CliError {
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { code: USAGE, message: message.into() }
     }
@@ -38,10 +38,10 @@ impl Failure {
         Self { code, message: message.into() }
     }
 
-    /// What could not be done, with the command that mends it where a permission is missing.
-    pub(crate) fn from_io(what: impl Display, error: &io::Error, mend: &str) -> Self {
+    /// What could not be done, with the command that fixes it where a permission is missing.
+    pub(crate) fn from_io(what: impl Display, error: &io::Error, fix: &str) -> Self {
         match error.kind() {
-            io::ErrorKind::PermissionDenied => Self::permission(format!("{what}: {error}; {mend}")),
+            io::ErrorKind::PermissionDenied => Self::permission(format!("{what}: {error}; {fix}")),
             _ => Self::runtime(format!("{what}: {error}")),
         }
     }
@@ -52,13 +52,13 @@ impl Failure {
     }
 }
 
-impl Display for Failure {
+impl Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl From<OpenError> for Failure {
+impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::NoPing { v4, v6 } => Self::permission(check::explain_no_ping(&v4, &v6)),
@@ -67,7 +67,7 @@ impl From<OpenError> for Failure {
     }
 }
 
-impl From<RunError> for Failure {
+impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         Self::runtime(error.to_string())
     }

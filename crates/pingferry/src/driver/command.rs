@@ -3,7 +3,7 @@ use std::sync::mpsc::SyncSender;
 
 use pingferry_proto::{PathConfig, Policy};
 
-use crate::Totals;
+use crate::Stats;
 use crate::ingress::Ingress;
 use crate::ingress::unix::UnixIngress;
 
@@ -16,7 +16,7 @@ pub(crate) enum Command {
     /// Follow another policy.
     SetPolicy { policy: Policy, done: SyncSender<()> },
     /// Say what happened so far.
-    Totals(SyncSender<Totals>),
+    Stats(SyncSender<Stats>),
     /// End.
     Stop,
 }

@@ -26,7 +26,7 @@ use super::inlet::{Inlet, Inlets};
 use super::outbox::Outboxes;
 use super::poller::{Poller, Ready};
 use super::porter::{Cleared, Porter};
-use crate::{Config, RunError, Totals};
+use crate::{Config, RunError, Stats};
 
 /// How long the second hand sleeps beside the first before it rests: longer than it takes a client to send what it may.
 const LINGER: Duration = Duration::from_millis(2);
@@ -61,7 +61,7 @@ impl Shared {
     }
 
     /// Serves until it is stopped.
-    pub(super) fn serve(&self, config: &Config) -> Result<Totals, RunError> {
+    pub(super) fn serve(&self, config: &Config) -> Result<Stats, RunError> {
         thread::scope(|scope| {
             let _dismissal = Dismissal(self);
             if config.hands() > 1 {
@@ -76,7 +76,7 @@ impl Shared {
             }
             First::new(self, config).run()
         })?;
-        Ok(self.lock().totals())
+        Ok(self.lock().stats())
     }
 
     /// Who panicked with the lock has ended the worker; the others only have to end too.

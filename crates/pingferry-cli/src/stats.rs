@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use pingferry::{Drops, Totals};
+use pingferry::{Drops, Stats};
 use serde_json::{Map, Value, json};
 
 /// For people: a line for each count, drops with their reasons.
-pub(crate) fn text(totals: &Totals) -> String {
-    let c = &totals.counters;
+pub(crate) fn text(stats: &Stats) -> String {
+    let c = &stats.counters;
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = write!(
@@ -22,10 +22,10 @@ pub(crate) fn text(totals: &Totals) -> String {
         c.flows_opened,
         c.flows_expired,
         c.flows_evicted,
-        totals.flows,
-        totals.sockets,
+        stats.flows,
+        stats.sockets,
         c.fragments_held,
-        totals.receive_overflows,
+        stats.receive_overflows,
     );
     for (what, drops) in [("requests", &c.request_drops), ("answers", &c.answer_drops)] {
         let _ = write!(text, "{what} dropped {}", drops.total());
@@ -38,8 +38,8 @@ pub(crate) fn text(totals: &Totals) -> String {
 }
 
 /// For programs: one object, reasons that did not occur left out.
-pub(crate) fn json(totals: &Totals) -> Value {
-    let c = &totals.counters;
+pub(crate) fn json(stats: &Stats) -> Value {
+    let c = &stats.counters;
     let drops = |drops: &Drops| -> Map<String, Value> {
         drops.iter().map(|(reason, count)| (reason.label().to_owned(), count.into())).collect()
     };
@@ -52,10 +52,10 @@ pub(crate) fn json(totals: &Totals) -> Value {
         "flows_opened": c.flows_opened,
         "flows_expired": c.flows_expired,
         "flows_evicted": c.flows_evicted,
-        "flows_alive": totals.flows,
-        "sockets_open": totals.sockets,
+        "flows_alive": stats.flows,
+        "sockets_open": stats.sockets,
         "fragments_held": c.fragments_held,
-        "receive_overflows": totals.receive_overflows,
+        "receive_overflows": stats.receive_overflows,
         "request_drops": drops(&c.request_drops),
         "answer_drops": drops(&c.answer_drops),
     })
@@ -67,24 +67,24 @@ mod tests {
 
     use super::*;
 
-    fn totals() -> Totals {
-        let mut totals = Totals::default();
-        totals.counters.packets = 9;
-        totals.counters.request_drops[DropReason::NotIcmp] = 2;
-        totals.counters.request_drops[DropReason::BadVersion] = 1;
-        totals
+    fn stats() -> Stats {
+        let mut stats = Stats::default();
+        stats.counters.packets = 9;
+        stats.counters.request_drops[DropReason::NotIcmp] = 2;
+        stats.counters.request_drops[DropReason::BadVersion] = 1;
+        stats
     }
 
     #[test]
     fn every_reason_is_said_with_its_count() {
-        let text = text(&totals());
+        let text = text(&stats());
         assert!(text.starts_with("packets in 9, requests sent 0,"), "{text}");
         assert!(text.contains("requests dropped 3: bad_version 1, not_icmp 2\nanswers dropped 0\n"), "{text}");
     }
 
     #[test]
     fn json_has_the_same() {
-        let json = json(&totals());
+        let json = json(&stats());
         assert_eq!(json["packets"], 9);
         assert_eq!(json["request_drops"], json!({"bad_version": 1, "not_icmp": 2}));
     }

@@ -1,4 +1,4 @@
-//! The exact commands that mend what is missing.
+//! The exact commands that fix what is missing.
 
 use rustix::io::Errno;
 use serde::Serialize;
@@ -10,7 +10,7 @@ const EVERY_GROUP: &str = "0 2147483647";
 
 /// Something missing, and the ways to have it: one of them is enough.
 #[derive(Debug, Serialize)]
-pub(super) struct Mend {
+pub(super) struct Fix {
     pub(super) missing: Missing,
     pub(super) remedies: Vec<Remedy>,
 }
@@ -44,17 +44,17 @@ pub(super) enum How {
     Kubernetes,
 }
 
-/// What mends the things the report says are missing, where a command can.
-pub(super) fn mends(report: &Report) -> Vec<Mend> {
+/// What fixes the things the report says are missing, where a command can.
+pub(super) fn fixes(report: &Report) -> Vec<Fix> {
     let denied = [&report.ipv4, &report.ipv6].iter().any(|reach| is_denied(&reach.socket));
     let ping = if denied { ping_sockets(&report.permission) } else { Vec::new() };
-    let mends = [
+    let fixes = [
         (Missing::PingSockets, ping),
         (Missing::Tun, report.tun.open.as_ref().err().map_or(Vec::new(), |error| tun(&report.tun, error))),
         (Missing::UserNamespaces, user_namespaces(&report.user_namespaces)),
     ];
-    let mendable = mends.into_iter().filter(|(_, remedies)| !remedies.is_empty());
-    mendable.map(|(missing, remedies)| Mend { missing, remedies }).collect()
+    let mendable = fixes.into_iter().filter(|(_, remedies)| !remedies.is_empty());
+    mendable.map(|(missing, remedies)| Fix { missing, remedies }).collect()
 }
 
 pub(super) fn is_denied(opened: &Result<(), KernelError>) -> bool {
@@ -137,13 +137,13 @@ mod tests {
     use super::*;
 
     fn commands(report: &Report, missing: Missing) -> Vec<String> {
-        let mends = mends(report).into_iter().filter(|mend| mend.missing == missing);
-        mends.flat_map(|mend| mend.remedies).map(|remedy| remedy.command).collect()
+        let fixes = fixes(report).into_iter().filter(|fix| fix.missing == missing);
+        fixes.flat_map(|fix| fix.remedies).map(|remedy| remedy.command).collect()
     }
 
     #[test]
     fn nothing_missing_needs_no_mending() {
-        assert!(mends(&admitted()).is_empty());
+        assert!(fixes(&admitted()).is_empty());
     }
 
     #[test]

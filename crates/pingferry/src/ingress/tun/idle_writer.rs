@@ -26,7 +26,7 @@ use pingferry_sys::tun::Tun;
 use tracing::debug;
 
 use super::keep_undelivered;
-use crate::worker::outbox::Item;
+use crate::driver::outbox::Item;
 
 /// How long the thread may leave an offer, and how long it may write, which usually takes less than 1 µs and 3.
 const PATIENCE: Duration = Duration::from_micros(10);
@@ -48,7 +48,7 @@ const WRITING: u8 = 4;
 const OVER: u8 = 5;
 
 /// The worker's end.
-pub(super) struct HandOff {
+pub(super) struct IdleWriter {
     place: Arc<Place>,
     thread: Thread,
     /// Before then nothing is offered.
@@ -64,7 +64,7 @@ struct Place {
     tun: Weak<Tun>,
 }
 
-impl HandOff {
+impl IdleWriter {
     /// Starts the thread, which looks for offers for so long after the last one before it sleeps.
     pub(super) fn start(tun: &Arc<Tun>, length: Duration) -> io::Result<Self> {
         let place = Arc::new(Place::new(ABSENT, tun));
@@ -142,7 +142,7 @@ impl HandOff {
     }
 }
 
-impl Drop for HandOff {
+impl Drop for IdleWriter {
     fn drop(&mut self) {
         self.finish(&mut Vec::new());
         self.wake(OVER);
@@ -224,46 +224,46 @@ mod tests {
         vec![answer(&mut endpoint, path, 1)]
     }
 
-    fn without_thread(turn: u8) -> HandOff {
+    fn without_thread(turn: u8) -> IdleWriter {
         let place = Place { turn: AtomicU8::new(turn), items: Mutex::default(), tun: Weak::new() };
-        HandOff { place: Arc::new(place), thread: current(), resume: Instant::now() }
+        IdleWriter { place: Arc::new(place), thread: current(), resume: Instant::now() }
     }
 
     #[test]
     fn what_nobody_takes_comes_back_and_nothing_is_offered_for_a_while() {
-        let (mut hand_off, mut items) = (without_thread(LOOKING), items());
+        let (mut idle_writer, mut items) = (without_thread(LOOKING), items());
         let start = Instant::now();
         for _ in 0..2 {
-            assert!(!hand_off.offer(&mut items));
-            assert_eq!((items.len(), hand_off.place.turn()), (1, LOOKING));
+            assert!(!idle_writer.offer(&mut items));
+            assert_eq!((items.len(), idle_writer.place.turn()), (1, LOOKING));
         }
-        assert!(hand_off.resume >= start + PAUSE);
+        assert!(idle_writer.resume >= start + PAUSE);
     }
 
     #[test]
     fn a_thread_that_writes_for_too_long_is_waited_for_once() {
-        let (start, mut hand_off) = (Instant::now(), without_thread(WRITING));
-        assert!(!hand_off.settle(&mut Vec::new()));
-        assert!(hand_off.resume >= start + PAUSE);
-        hand_off.resume += HOUR;
-        let resume = hand_off.resume;
-        assert!(!hand_off.settle(&mut Vec::new()) && !hand_off.offer(&mut items()));
-        assert_eq!(hand_off.resume, resume, "not waited for again");
-        hand_off.place.pass(WRITING, LOOKING);
-        assert!(hand_off.settle(&mut Vec::new()));
+        let (start, mut idle_writer) = (Instant::now(), without_thread(WRITING));
+        assert!(!idle_writer.settle(&mut Vec::new()));
+        assert!(idle_writer.resume >= start + PAUSE);
+        idle_writer.resume += HOUR;
+        let resume = idle_writer.resume;
+        assert!(!idle_writer.settle(&mut Vec::new()) && !idle_writer.offer(&mut items()));
+        assert_eq!(idle_writer.resume, resume, "not waited for again");
+        idle_writer.place.pass(WRITING, LOOKING);
+        assert!(idle_writer.settle(&mut Vec::new()));
     }
 
     #[test]
     fn a_thread_that_rests_is_not_woken_for_a_while() {
-        let (start, mut hand_off) = (Instant::now(), without_thread(LOOKING));
-        hand_off.rest();
-        assert!(hand_off.resume >= start + PAUSE);
-        hand_off.resume += HOUR;
-        assert!(!hand_off.offer(&mut items()));
-        assert_eq!(hand_off.place.turn(), ASLEEP);
-        hand_off.resume = start;
-        assert!(!hand_off.offer(&mut items()));
-        assert_eq!(hand_off.place.turn(), LOOKING);
+        let (start, mut idle_writer) = (Instant::now(), without_thread(LOOKING));
+        idle_writer.rest();
+        assert!(idle_writer.resume >= start + PAUSE);
+        idle_writer.resume += HOUR;
+        assert!(!idle_writer.offer(&mut items()));
+        assert_eq!(idle_writer.place.turn(), ASLEEP);
+        idle_writer.resume = start;
+        assert!(!idle_writer.offer(&mut items()));
+        assert_eq!(idle_writer.place.turn(), LOOKING);
     }
 
     #[test]

@@ -46,7 +46,7 @@ use self::sockets::Sockets;
 use self::wake::Wake;
 use crate::ingress::unix::UnixIngress;
 use crate::ingress::{Ingress, Outlet};
-use crate::{Config, RunError, Totals};
+use crate::{Config, RunError, Stats};
 
 /// What the hands of a worker share, under its lock.
 pub(crate) struct Worker {
@@ -131,7 +131,7 @@ impl Worker {
     }
 
     /// Serves until it is stopped. The configuration is the one it was made with.
-    pub(crate) fn run(self, config: &Config) -> Result<Totals, RunError> {
+    pub(crate) fn run(self, config: &Config) -> Result<Stats, RunError> {
         Shared::new(self).serve(config)
     }
 
@@ -175,7 +175,7 @@ impl Worker {
                     self.endpoint.set_policy(policy);
                     _ = done.send(());
                 }
-                Command::Totals(done) => _ = done.send(self.totals()),
+                Command::Stats(done) => _ = done.send(self.stats()),
                 Command::Stop => return ControlFlow::Break(()),
             }
         }
@@ -190,9 +190,9 @@ impl Worker {
     }
 
     /// What happened so far. Waits until it is known of every packet whether it has left.
-    fn totals(&mut self) -> Totals {
+    fn stats(&mut self) -> Stats {
         self.finish();
-        Totals {
+        Stats {
             counters: self.endpoint.counters().clone(),
             flows: self.endpoint.flows(),
             sockets: self.endpoint.sockets(),
