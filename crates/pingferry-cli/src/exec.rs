@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 use clap::Args;
 use ipnet::{Ipv4Net, Ipv6Net};
-use pingferry::{PathConfig, Proxy, Tun};
+use pingferry::{Proxy, Tun};
 use pingferry_sys::namespace::{allow_ping, keep_network_capabilities, unshare_as_self};
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
 use pingferry_sys::preflight;
@@ -45,7 +45,7 @@ pub(crate) struct ExecArgs {
 pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, CliError> {
     let config = args.proxy.config(None)?;
     // What is not an echo request has no way out: programs are to fail at once instead of hanging.
-    let path_config = PathConfig { prohibit_others: true, ..args.proxy.path_config()? };
+    let path_config = args.proxy.path_config()?.with_prohibit_others(true);
     // Forked first, while this process has one thread.
     let child = Child::fork(|pipe| become_command(pipe, &args.command)).map_err(|error| no_namespace(&error))?;
     let (fd, mtu) = child.pipe().receive_fd().map_err(|error| no_namespace(&error))?;
@@ -53,7 +53,7 @@ pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, CliError> {
     args.sandbox.confine(&Sandbox { child: Some(child.pid()), ..Sandbox::default() });
 
     let proxy = Proxy::open(config)?;
-    let attached = proxy.attach_tun(PathConfig { mtu: mtu as usize, ..path_config }, [tun]);
+    let attached = proxy.attach_tun(path_config.with_mtu(mtu as usize), [tun]);
     attached.map_err(|error| CliError::runtime(format!("cannot serve the TUN device: {error}")))?;
     let pid = child.pid();
     signals::pass_on_signals(move |signal| pass_on(pid, signal))

@@ -78,20 +78,18 @@ enum Sockets {
 impl ProxyArgs {
     /// The proxy's configuration, with the rules of a configuration file behind its own.
     pub(crate) fn config(&self, file: Option<&File>) -> Result<Config, CliError> {
-        let core = CoreConfig {
-            idle_timeout: self.idle_timeout,
-            sharing: match self.sockets {
+        let core = CoreConfig::default()
+            .with_idle_timeout(self.idle_timeout)
+            .with_sharing(match self.sockets {
                 Sockets::Shared => Sharing::Shared,
                 Sockets::PerFlow => Sharing::PerFlow,
-            },
-            max_flows: self.max_flows as usize,
-            max_flows_per_source: self.max_flows_per_source.map_or(usize::MAX, |max| max as usize),
-            max_sockets: self.max_sockets.map_or(usize::MAX, |max| max as usize),
-            rate: self.rate.map(per_second),
-            rate_per_source: self.rate_per_source.map(per_second),
-            policy: self.policy.policy(file),
-            ..CoreConfig::default()
-        };
+            })
+            .with_max_flows(self.max_flows as usize)
+            .with_max_flows_per_source(self.max_flows_per_source.map_or(usize::MAX, |max| max as usize))
+            .with_max_sockets(self.max_sockets.map_or(usize::MAX, |max| max as usize))
+            .with_rate(self.rate.map(per_second))
+            .with_rate_per_source(self.rate_per_source.map(per_second))
+            .with_policy(self.policy.policy(file));
         Ok(Config {
             core,
             source_v4: self.icmpv4_src,
@@ -113,7 +111,7 @@ impl ProxyArgs {
 
     /// What all paths have in common.
     pub(crate) fn path_config(&self) -> Result<PathConfig, CliError> {
-        let mut config = PathConfig { sources: self.source.clone(), ..PathConfig::default() };
+        let mut config = PathConfig::default().with_sources(self.source.clone());
         for gateway in &self.gateway {
             let replaced = match gateway {
                 IpAddr::V4(gateway) => config.gateway_v4.replace(*gateway).map(IpAddr::V4),

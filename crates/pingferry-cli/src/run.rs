@@ -155,12 +155,12 @@ fn attach(
     if let Some((queues, mtu)) = tun {
         let name = queues.first().map_or("", Tun::name);
         served.push(format!("TUN device {name} with MTU {mtu}"));
-        let attached = proxy.attach_tun(PathConfig { mtu, ..path_config.clone() }, queues);
+        let attached = proxy.attach_tun(path_config.clone().with_mtu(mtu), queues);
         attached.map_err(|error| CliError::runtime(format!("cannot serve the TUN device: {error}")))?;
     }
     for ((listener, path), domain) in listeners.into_iter().zip(1..) {
         served.push(format!("Unix socket {}", path.display()));
-        let attached = proxy.attach_unix(PathConfig { domain: DomainId(domain), ..path_config.clone() }, listener);
+        let attached = proxy.attach_unix(path_config.clone().with_domain(DomainId(domain)), listener);
         attached.map_err(|error| CliError::runtime(format!("cannot serve {}: {error}", path.display())))?;
     }
     Ok(served)

@@ -15,19 +15,19 @@ pub(crate) fn text(stats: &Stats) -> String {
         "packets in {}, requests sent {}, answers in {}, answers returned {}, own errors {}\n\
          flows opened {}, expired {}, evicted {}, alive {}; sockets open {}; fragments held {}; receive overflows {}\n",
         c.packets,
-        c.requests_sent,
-        c.answers,
-        c.answers_returned,
-        c.errors_originated,
+        c.requests_sent(),
+        c.replies_received + c.icmp_errors_received,
+        c.replies_returned() + c.icmp_errors_returned(),
+        c.errors_generated(),
         c.flows_opened,
         c.flows_expired,
         c.flows_evicted,
         stats.flows,
         stats.sockets,
-        c.fragments_held,
+        c.fragments_held(),
         stats.receive_overflows,
     );
-    for (what, drops) in [("requests", &c.request_drops), ("answers", &c.answer_drops)] {
+    for (what, drops) in [("requests", &c.request_drops), ("answers", &c.reply_drops)] {
         let _ = write!(text, "{what} dropped {}", drops.total());
         for (number, (reason, count)) in drops.iter().enumerate() {
             let _ = write!(text, "{} {reason} {count}", if number == 0 { ":" } else { "," });
@@ -45,19 +45,19 @@ pub(crate) fn json(stats: &Stats) -> Value {
     };
     json!({
         "packets": c.packets,
-        "requests_sent": c.requests_sent,
-        "answers": c.answers,
-        "answers_returned": c.answers_returned,
-        "errors_originated": c.errors_originated,
+        "requests_sent": c.requests_sent(),
+        "answers": c.replies_received + c.icmp_errors_received,
+        "answers_returned": c.replies_returned() + c.icmp_errors_returned(),
+        "errors_originated": c.errors_generated(),
         "flows_opened": c.flows_opened,
         "flows_expired": c.flows_expired,
         "flows_evicted": c.flows_evicted,
         "flows_alive": stats.flows,
         "sockets_open": stats.sockets,
-        "fragments_held": c.fragments_held,
+        "fragments_held": c.fragments_held(),
         "receive_overflows": stats.receive_overflows,
         "request_drops": drops(&c.request_drops),
-        "answer_drops": drops(&c.answer_drops),
+        "answer_drops": drops(&c.reply_drops),
     })
 }
 

@@ -36,16 +36,14 @@ struct World {
 
 fn config(script: &mut Script<'_>) -> Config {
     let rules = ["allow 224.0.0.0/4", "allow ff00::/8", "allow 192.0.2.255"].map(|rule| rule.parse().unwrap());
-    Config {
-        sharing: script.pick(&[Sharing::Shared, Sharing::PerFlow]),
-        max_flows: script.index(12) + 1,
-        socket_linger: Duration::from_secs(script.pick(&[10, 0, 90])),
-        policy: Policy { rules: if script.flag() { rules.into() } else { Vec::new() } },
-        max_flows_per_source: script.pick(&[usize::MAX, 1, 2, 4]),
-        max_sockets: script.pick(&[usize::MAX, 1, 2, 3]),
-        rate_per_source: script.pick(&[None, Some(Rate { per_second: 1, burst: 3 })]),
-        ..Config::default()
-    }
+    Config::default()
+        .with_sharing(script.pick(&[Sharing::Shared, Sharing::PerFlow]))
+        .with_max_flows(script.index(12) + 1)
+        .with_socket_linger(Duration::from_secs(script.pick(&[10, 0, 90])))
+        .with_policy(Policy { rules: if script.flag() { rules.into() } else { Vec::new() } })
+        .with_max_flows_per_source(script.pick(&[usize::MAX, 1, 2, 4]))
+        .with_max_sockets(script.pick(&[usize::MAX, 1, 2, 3]))
+        .with_rate_per_source(script.pick(&[None, Some(Rate { per_second: 1, burst: 3 })]))
 }
 
 fn family(script: &mut Script<'_>) -> Family {
@@ -64,13 +62,11 @@ impl World {
     fn add_path(&mut self, domain: DomainId, mtu: usize) {
         let number = self.paths.len();
         let sources = Family::ALL.map(|family| craft::client(family, 0).into());
-        let config = PathConfig {
-            domain,
-            mtu,
-            prohibit_others: number % 2 == 1,
-            sources: if number % 4 == 3 { sources.into() } else { Vec::new() },
-            ..PathConfig::default()
-        };
+        let config = PathConfig::default()
+            .with_domain(domain)
+            .with_mtu(mtu)
+            .with_prohibit_others(number % 2 == 1)
+            .with_sources(if number % 4 == 3 { sources.into() } else { Vec::new() });
         self.paths.push(self.network.add_path(config));
     }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use pingferry_proto::wire::{IpHeader, IpPacket, is_icmp_error};
 use pingferry_proto::{
-    Config, Counters, Delivery, DropReason, Endpoint, ErrorReport, Family, HostAddresses, Output, Outputs, PathConfig,
-    PathId, Received, SendError, SocketId, Transmit, Verdict,
+    Config, Counters, Delivery, DeliveryKind, DropReason, Endpoint, ErrorReport, Family, HostAddresses, Output,
+    Outputs, PathConfig, PathId, Received, SendError, SocketId, Transmit, Verdict,
 };
 
 use crate::craft::{self, gateway_v4, gateway_v6};
@@ -75,7 +75,7 @@ impl Network {
     }
 
     pub(crate) fn add_path(&mut self, config: PathConfig) -> PathId {
-        let config = PathConfig { gateway_v4: Some(gateway_v4()), gateway_v6: Some(gateway_v6()), ..config };
+        let config = config.with_gateway_v4(Some(gateway_v4())).with_gateway_v6(Some(gateway_v6()));
         let path = self.endpoint.add_path(config.clone());
         assert!(self.paths.insert(path, config).is_none(), "identifiers of paths are not used again");
         path
@@ -122,12 +122,12 @@ impl Network {
 
     fn handle(&mut self, path: PathId, packet: &[u8]) -> Verdict {
         let before = self.endpoint.counters().clone();
-        let verdict = self.endpoint.handle_packet(self.now, path, packet);
+        let verdict = self.endpoint.handle_packet(self.now, path, None, packet);
         let after = self.endpoint.counters();
         assert_eq!(after.packets, before.packets + 1);
         if let Verdict::Dropped(reason) = verdict {
             assert!(after.request_drops[reason] > before.request_drops[reason]);
-            assert_eq!(after.requests_sent, before.requests_sent);
+            assert_eq!(after.requests_attempted, before.requests_attempted);
         }
         verdict
     }
@@ -138,9 +138,11 @@ impl Network {
     }
 
     pub(crate) fn answer(&mut self, socket: SocketId, received: Received<'_>) -> Verdict {
-        let before = self.endpoint.counters().clone();
+        let mut expected = self.endpoint.counters().clone();
         let verdict = self.endpoint.handle_reply(self.now, socket, received);
-        self.check_answer(&before, verdict);
+        expected.replies_received += 1;
+        expected.replies_attempted += u64::from(verdict == Verdict::Forwarded);
+        self.check_return(expected, verdict);
         if verdict == Verdict::Forwarded {
             self.ledger.expect_return(Returned::Reply(Reply::new(socket, &received)));
         }
@@ -148,10 +150,12 @@ impl Network {
     }
 
     pub(crate) fn error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
-        let before = self.endpoint.counters().clone();
+        let mut expected = self.endpoint.counters().clone();
         let alive = (self.endpoint.flows(), self.endpoint.next_deadline());
         let verdict = self.endpoint.handle_icmp_error(socket, report);
-        self.check_answer(&before, verdict);
+        expected.icmp_errors_received += 1;
+        expected.icmp_errors_attempted += u64::from(verdict == Verdict::Forwarded);
+        self.check_return(expected, verdict);
         let same = alive == (self.endpoint.flows(), self.endpoint.next_deadline());
         assert!(same, "an error neither ends nor refreshes a flow (RFC 5508 REQ-8)");
         if verdict == Verdict::Forwarded {
@@ -160,15 +164,11 @@ impl Network {
         verdict
     }
 
-    fn check_answer(&self, before: &Counters, verdict: Verdict) {
-        let mut expected = before.clone();
-        expected.answers += 1;
-        match verdict {
-            Verdict::Forwarded => expected.answers_returned += 1,
-            Verdict::Dropped(reason) => expected.answer_drops[reason] += 1,
-            Verdict::Held => panic!("answers do not wait"),
+    fn check_return(&self, mut expected: Counters, verdict: Verdict) {
+        if let Verdict::Dropped(reason) = verdict {
+            expected.reply_drops[reason] += 1;
         }
-        assert_eq!(*self.endpoint.counters(), expected, "an answer is counted once");
+        assert_eq!(*self.endpoint.counters(), expected, "a reply or error is counted once");
     }
 
     /// Time goes by; `noticed` says whether the driver looks at the clock before it does something else.
@@ -193,6 +193,7 @@ impl Network {
                     Output::Close(socket) => self.close(*socket),
                     Output::Transmit(transmit) => self.transmit(transmit, outputs.bytes(&transmit.message)),
                     Output::Deliver(delivery) => self.deliver(delivery, &outputs),
+                    other => panic!("{other:?}"),
                 }
             }
         }
@@ -243,8 +244,8 @@ impl Network {
     fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) {
         let mtu = self.paths.get(&delivery.path).map_or(usize::MAX, |path| path.mtu);
         let delivered = Delivered::join(outputs.packets(delivery), mtu);
-        if delivery.local_error {
-            check_originated(&delivered);
+        if delivery.kind == DeliveryKind::GeneratedError {
+            check_generated(&delivered);
         } else {
             self.ledger.comes_back(delivery.path, &delivered);
         }
@@ -257,15 +258,14 @@ impl Network {
     fn check(&self) {
         assert!(self.ledger.is_closed(), "whatever is forwarded comes out");
         let c = self.endpoint.counters();
-        assert_eq!(c.packets, c.requests_sent + c.fragments_held + c.request_drops.total(), "{c:?}");
-        assert_eq!(c.answers, c.answers_returned + c.answer_drops.total(), "{c:?}");
+        assert!(c.add_up(), "{c:?}");
         let flows = self.endpoint.flows();
         assert_eq!(c.flows_opened, c.flows_expired + c.flows_evicted + flows as u64, "{c:?}");
         assert!(flows <= self.max_flows);
         assert_eq!(self.endpoint.sockets(), self.sockets.len());
         assert!(self.sockets.len() <= self.max_sockets);
         let allowed = ERROR_BURST + (self.now - self.began).as_millis();
-        assert!(u128::from(c.errors_originated) <= allowed, "{} errors", c.errors_originated);
+        assert!(u128::from(c.errors_generated_attempted) <= allowed, "{} errors", c.errors_generated_attempted);
     }
 
     /// Nobody says anything any more: everything is closed, by the endpoint's own deadlines.
@@ -284,7 +284,7 @@ impl Network {
 }
 
 /// What pingferry itself says is an error, from its gateway, about a packet that is not one.
-fn check_originated(delivered: &Delivered) {
+fn check_generated(delivered: &Delivered) {
     let Delivered { header, message } = delivered;
     let family = header.family();
     assert!(header.source == gateway_v4() || header.source == gateway_v6());

@@ -45,7 +45,7 @@ impl World {
         let mut network = Network::new(Config::default());
         let paths = [0, 0, 1].map(|domain| {
             let domain = DomainId(domain);
-            (network.add_path(PathConfig { domain, ..PathConfig::default() }), domain)
+            (network.add_path(PathConfig::default().with_domain(domain)), domain)
         });
         Self { network, model: Model::default(), paths, fragments: 0 }
     }
@@ -109,7 +109,7 @@ impl World {
     fn compare(&self) {
         let counters = self.network.endpoint.counters();
         // Fragments that became a whole stay among those that were held.
-        assert_eq!(counters.fragments_held, self.model.held);
+        assert_eq!(counters.fragments_held(), self.model.held);
         assert_eq!(counters.request_drops[DropReason::ReassemblyTimeout], self.model.timed_out);
         assert_eq!(counters.request_drops[DropReason::ReassemblyFull], self.model.crowded_out);
         let deadline = self.network.endpoint.next_deadline();

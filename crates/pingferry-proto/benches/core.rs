@@ -98,7 +98,7 @@ struct Core {
 
 impl Core {
     fn new(max_flows: u32) -> Self {
-        let mut endpoint = Endpoint::new(Config { max_flows: max_flows as usize, ..Config::default() });
+        let mut endpoint = Endpoint::new(Config::default().with_max_flows(max_flows as usize));
         let path = endpoint.add_path(PathConfig::default());
         Self { endpoint, path, now: Instant::now(), outputs: Outputs::default(), idents: HashMap::new() }
     }
@@ -114,7 +114,7 @@ impl Core {
     }
 
     fn request(&mut self, packet: &[u8]) {
-        assert_eq!(self.endpoint.handle_packet(self.now, self.path, packet), Verdict::Forwarded);
+        assert_eq!(self.endpoint.handle_packet(self.now, self.path, None, packet), Verdict::Forwarded);
     }
 
     /// Opens the sockets that are asked for.

@@ -5,8 +5,22 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::family::Family;
 use crate::flow::DomainId;
-use crate::{Family, Policy};
+use crate::policy::Policy;
+
+/// A setter for each field, to chain.
+macro_rules! setters {
+    ($($setter:ident => $field:ident: $type:ty,)+) => {
+        $(
+            #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+            #[must_use]
+            pub fn $setter(self, $field: $type) -> Self {
+                Self { $field, ..self }
+            }
+        )+
+    };
+}
 
 /// How flows are given sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,25 +34,27 @@ pub enum Sharing {
 
 /// How an endpoint behaves.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
-    /// How long a flow stays without a request or an answer. RFC 5508 REQ-1 asks for 60 s or more.
+    /// How long a flow stays open without a request or a reply. RFC 5508 REQ-1 requires 60 s or more.
     pub idle_timeout: Duration,
     /// How long a socket stays open without a flow.
     pub socket_linger: Duration,
     /// How flows are given sockets.
     pub sharing: Sharing,
-    /// How many flows there may be, at least 1. At one more, the source with the most flows gives up the one that was idle
-    /// longest.
+    /// The largest number of flows, at least 1. One more evicts a flow of the source with the most flows, the one that was
+    /// idle longest.
     pub max_flows: usize,
-    /// How many flows one source may have, at least 1. At one more, its own flow that was idle longest gives way.
+    /// The largest number of flows of one source, at least 1. One more evicts that source's flow that was idle longest.
     pub max_flows_per_source: usize,
-    /// How many sockets there may be, at least 1. Flows that would need more share what there is, or are refused.
+    /// The largest number of sockets, at least 1. A flow that would need one more shares an open socket. If none is free for
+    /// its destination, its requests are rejected.
     pub max_sockets: usize,
-    /// How many requests one source may send a second.
+    /// The largest rate of requests from one source. `None` is no limit.
     pub rate_per_source: Option<Rate>,
-    /// How many requests all sources together may send a second.
+    /// The largest rate of requests from all sources together. `None` is no limit.
     pub rate: Option<Rate>,
-    /// Which destinations may be pinged.
+    /// Which destinations may be pinged. The rules of a [path](PathConfig::policy) come before these.
     pub policy: Policy,
 }
 
@@ -58,23 +74,40 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    setters! {
+        with_idle_timeout => idle_timeout: Duration,
+        with_socket_linger => socket_linger: Duration,
+        with_sharing => sharing: Sharing,
+        with_max_flows => max_flows: usize,
+        with_max_flows_per_source => max_flows_per_source: usize,
+        with_max_sockets => max_sockets: usize,
+        with_rate_per_source => rate_per_source: Option<Rate>,
+        with_rate => rate: Option<Rate>,
+        with_policy => policy: Policy,
+    }
+}
+
 /// How a path behaves.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PathConfig {
-    /// The address space the path belongs to.
+    /// The domain that the path belongs to.
     pub domain: DomainId,
-    /// The largest packet the path carries, in bytes.
+    /// The largest packet that the path carries, in bytes. Larger replies are fragmented.
     pub mtu: usize,
-    /// The source of ICMP errors that pingferry itself sends on this path; if it is not given, one of the host's own
-    /// addresses.
+    /// The source of the ICMP errors that pingferry generates for this path. `None` chooses one of the host's addresses.
     pub gateway_v4: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub gateway_v6: Option<Ipv6Addr>,
-    /// The sources that packets of this path may have; any, if there are none. Others are dropped as spoofed.
+    /// The source addresses that packets of this path may have. Packets from others are dropped as spoofed. Empty allows all.
     pub sources: Vec<IpNet>,
-    /// Answer what is not an echo request with Destination Unreachable, administratively prohibited, so that programs
-    /// fail at once; otherwise it is dropped silently.
+    /// Answer packets that are not echo requests with Destination Unreachable, administratively prohibited, so that programs
+    /// fail at once. Otherwise they are dropped silently.
     pub prohibit_others: bool,
+    /// Which destinations may be pinged from this path. These rules are matched first, then those of the
+    /// [endpoint](Config::policy); the first match decides.
+    pub policy: Policy,
 }
 
 impl Default for PathConfig {
@@ -86,31 +119,40 @@ impl Default for PathConfig {
             gateway_v6: None,
             sources: Vec::new(),
             prohibit_others: false,
+            policy: Policy::default(),
         }
     }
 }
 
 impl PathConfig {
+    setters! {
+        with_domain => domain: DomainId,
+        with_mtu => mtu: usize,
+        with_gateway_v4 => gateway_v4: Option<Ipv4Addr>,
+        with_gateway_v6 => gateway_v6: Option<Ipv6Addr>,
+        with_sources => sources: Vec<IpNet>,
+        with_prohibit_others => prohibit_others: bool,
+        with_policy => policy: Policy,
+    }
+
     pub(crate) fn gateway(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.gateway_v4.map(IpAddr::V4),
             Family::V6 => self.gateway_v6.map(IpAddr::V6),
         }
     }
-}
 
-impl PathConfig {
-    /// Whether a packet of this path may come from `source`.
+    /// Whether packets of this path may come from `source`.
     pub(crate) fn admits(&self, source: IpAddr) -> bool {
         self.sources.is_empty() || self.sources.iter().any(|prefix| prefix.contains(&source))
     }
 }
 
-/// How often something may happen: so often a second, and so often at once.
+/// The largest rate of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// A second, at least 1.
+    /// Events per second in the long run, at least 1.
     pub per_second: u32,
-    /// At once, at least 1.
+    /// Events at once after a pause, at least 1.
     pub burst: u32,
 }

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod drop_reason;
 mod endpoint;
 mod family;
 mod flow;
@@ -26,13 +27,14 @@ mod stats;
 pub mod wire;
 
 pub use config::{Config, PathConfig, Rate, Sharing};
+pub use drop_reason::{DropReason, Drops};
 pub use endpoint::icmp_error::ErrorReport;
 pub use endpoint::reply::Received;
 pub use endpoint::request::SendError;
 pub use endpoint::{Endpoint, Verdict};
 pub use family::Family;
-pub use flow::{Class, DomainId, PathId, SocketId};
+pub use flow::{Class, DomainId, PathId, SocketId, Tag};
 pub use host_addresses::HostAddresses;
-pub use output::{Delivery, Output, Outputs, Transmit};
+pub use output::{Delivery, DeliveryKind, Dropped, Output, Outputs, Transmit};
 pub use policy::{Action, DecidedBy, Decision, ParseRuleError, Policy, Rule};
-pub use stats::{Counters, DropReason, Drops};
+pub use stats::{Counters, PathCounters};

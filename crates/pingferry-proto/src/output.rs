@@ -1,57 +1,92 @@
-//! What an endpoint wants done.
+//! What an endpoint wants the driver to do.
 
 use std::ops::Range;
 
-use crate::flow::{PathId, SocketId};
+use crate::drop_reason::DropReason;
+use crate::flow::{PathId, SocketId, Tag};
 use crate::wire::IpHeader;
 
-/// One thing for the driver to do. They are to be done in order.
+/// One thing for the driver to do. Outputs have to be carried out in order.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Output {
     /// Open a ping socket, then call [`socket_opened`](crate::Endpoint::socket_opened) or
     /// [`socket_failed`](crate::Endpoint::socket_failed).
     Open(SocketId),
     /// Send an echo request.
     Transmit(Transmit),
-    /// Hand a packet to a path.
+    /// Deliver a packet to a path.
     Deliver(Delivery),
     /// Close a socket.
     Close(SocketId),
+    /// A tagged packet was dropped. There is nothing to do. Packets without a tag are only counted.
+    Drop(Dropped),
 }
 
-/// An echo request on its way out of a ping socket.
+/// An echo request to send from a ping socket.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Transmit {
     /// The socket to send from. If it could not be opened, report
     /// [`SendError::NoSocket`](crate::SendError::NoSocket).
     pub socket: SocketId,
     /// The hop limit to send with, at least 1.
     pub hop_limit: u8,
-    /// The path the request came in on.
+    /// The path the request was received from.
     pub path: PathId,
-    /// The request's header as it came in; where to send, and the traffic class to send with, are in it.
+    /// The tag of the packet. Of several fragments it is that of the last one to arrive.
+    pub tag: Option<Tag>,
+    /// The header of the request as it was received. It has the destination and the traffic class to send with.
     pub header: IpHeader,
-    /// Where the ICMP message lies in its [`Outputs`].
+    /// Where the ICMP message is in its [`Outputs`].
     pub message: Range<usize>,
 }
 
-/// A packet on its way back to a path, perhaps in [several pieces](Outputs::packets).
+/// A packet to deliver to a path, perhaps in [several fragments](Outputs::packets).
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Delivery {
-    /// The path to hand it to.
+    /// The path to deliver to.
     pub path: PathId,
-    /// The number of the flow that it answers, from 1 on, or 0 if it answers none. Only deliveries with the same number have to
-    /// keep their order.
+    /// The tag of the newest request of the flow, or of the packet that a [generated error](DeliveryKind::GeneratedError) is
+    /// about.
+    pub tag: Option<Tag>,
+    /// What the packet is.
+    pub kind: DeliveryKind,
+    /// The number of the flow that the packet belongs to, from 1 on. 0 if it belongs to none. Only deliveries with the same
+    /// number have to keep their order.
     pub flow: u32,
-    /// Where the packet, or its fragments one behind the other, lie in its [`Outputs`].
+    /// Where the packet, or its fragments one after the other, are in its [`Outputs`].
     pub(crate) bytes: Range<usize>,
     /// The length of each fragment but the last.
     pub(crate) piece_len: usize,
-    /// Made by pingferry itself, not the answer of a host.
-    pub local_error: bool,
 }
 
-/// Outputs and the bytes they refer to. Reused from batch to batch, so that packets allocate nothing.
+/// What a [`Delivery`] carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeliveryKind {
+    /// An echo reply.
+    Reply,
+    /// An ICMP error of a router or host.
+    IcmpError,
+    /// An ICMP error that pingferry generated about a packet of the path.
+    GeneratedError,
+}
+
+/// A tagged packet that was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// The path the packet was received from.
+    pub path: PathId,
+    /// The tag of the packet.
+    pub tag: Tag,
+    /// Why it was dropped.
+    pub reason: DropReason,
+}
+
+/// Outputs and the bytes they refer to. The same memory is used for batch after batch, so packets allocate nothing.
 #[derive(Debug, Default)]
 pub struct Outputs {
     pub(crate) queue: Vec<Output>,
@@ -74,17 +109,17 @@ impl Outputs {
         self.queue.is_empty()
     }
 
-    /// The bytes of one of these outputs; none for a range that is not of these outputs.
+    /// The bytes of one of these outputs. Empty for a range that is not of these outputs.
     pub fn bytes(&self, range: &Range<usize>) -> &[u8] {
         self.bytes.get(range.clone()).unwrap_or(&[])
     }
 
-    /// The IP packets of a delivery: one, or its fragments.
+    /// The IP packets of a delivery: one packet, or its fragments.
     pub fn packets(&self, delivery: &Delivery) -> impl Iterator<Item = &[u8]> {
         self.bytes(&delivery.bytes).chunks(delivery.piece_len.max(1))
     }
 
-    /// Removes all outputs; their memory is kept.
+    /// Removes all outputs, and keeps their memory.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.bytes.clear();

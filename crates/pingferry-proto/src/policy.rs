@@ -60,7 +60,7 @@ pub struct Decision {
 /// What decided about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecidedBy {
-    /// The rule with this index among [`Policy::rules`].
+    /// The rule with this index among [`Policy::rules`], or among the rules of all policies that were asked.
     Rule(usize),
     /// No rule, and the destination is one other host: it is allowed.
     Host,
@@ -97,12 +97,22 @@ impl Policy {
     /// Whether `source` may ping `destination`; `is_group` says that the destination stands for several hosts, which for a
     /// broadcast address only its network knows.
     pub fn decide(&self, source: IpAddr, destination: IpAddr, is_group: bool) -> Decision {
+        Self::decide_in_order([self], source, destination, is_group)
+    }
+
+    /// As [`decide`](Self::decide) of one policy that has the rules of all these, in this order.
+    pub fn decide_in_order<'a>(
+        policies: impl IntoIterator<Item = &'a Policy>,
+        source: IpAddr,
+        destination: IpAddr,
+        is_group: bool,
+    ) -> Decision {
         let refused = refused(destination, is_group);
         let decides = |rule: &Rule| {
             let means_it = || refused.is_none_or(|(_, block)| block.contains(&rule.destination));
             rule.matches(source, destination) && (rule.action == Action::Deny || means_it())
         };
-        let by_rule = self.rules.iter().enumerate().find(|(_, rule)| decides(rule));
+        let by_rule = policies.into_iter().flat_map(|policy| &policy.rules).enumerate().find(|(_, rule)| decides(rule));
         match (by_rule, refused) {
             (Some((index, rule)), _) => Decision { allowed: rule.action == Action::Allow, by: DecidedBy::Rule(index) },
             (None, None) => Decision { allowed: true, by: DecidedBy::Host },
@@ -141,6 +151,7 @@ impl fmt::Display for Rule {
 
 /// Why a text is not a [`Rule`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ParseRuleError {
     /// Its words are not those of a rule.
     Form,

@@ -13,9 +13,10 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::flow::{DomainId, PathId};
+use crate::drop_reason::DropReason;
+use crate::family::Family;
+use crate::flow::{DomainId, Origin};
 use crate::wire::{Fragment, IpHeader};
-use crate::{DropReason, Family};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_DATAGRAMS: usize = 1024;
@@ -38,17 +39,17 @@ struct Key {
     identification: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Datagram {
-    path: PathId,
-    /// That of the first fragment, once it has come.
-    header: Option<IpHeader>,
+    /// Header and origin of the first fragment, once it has arrived.
+    first: Option<(IpHeader, Origin)>,
     bytes: Vec<u8>,
     /// What has come; sorted, apart from each other.
     received: Vec<Range<usize>>,
     /// Known once the last fragment has come.
     total: Option<usize>,
-    fragments: u64,
+    /// Where the fragments came from that have arrived.
+    origins: Vec<Origin>,
     void: bool,
 }
 
@@ -59,19 +60,18 @@ pub(crate) enum Reassembled {
     Waits,
     /// It was the last one missing. The header is that of the first fragment.
     Whole { header: IpHeader, payload: Vec<u8> },
-    /// It is dropped, and so many that waited with it.
-    Dropped { reason: DropReason, fragments: u64 },
+    /// It is dropped, and with it the fragments that waited, which came from `waiting`.
+    Dropped { reason: DropReason, waiting: Vec<Origin> },
 }
 
 /// A datagram that was given up.
 #[derive(Debug)]
 pub(crate) struct GivenUp {
     pub(crate) reason: DropReason,
-    /// How many fragments of it had come.
-    pub(crate) fragments: u64,
-    pub(crate) path: PathId,
-    /// The first fragment as a packet, if it had come.
-    pub(crate) first: Option<Vec<u8>>,
+    /// Where its fragments came from.
+    pub(crate) origins: Vec<Origin>,
+    /// The first fragment as a packet, and where it came from, if it has arrived.
+    pub(crate) first: Option<(Vec<u8>, Origin)>,
 }
 
 impl Reassembly {
@@ -80,22 +80,22 @@ impl Reassembly {
         &mut self,
         now: Instant,
         domain: DomainId,
-        path: PathId,
+        origin: Origin,
         header: &IpHeader,
         fragment: Fragment,
         payload: &[u8],
     ) -> Reassembled {
         let Some(range) = place(header.family(), fragment, payload) else {
-            return Reassembled::Dropped { reason: DropReason::BadFragment, fragments: 0 };
+            return Reassembled::Dropped { reason: DropReason::BadFragment, waiting: Vec::new() };
         };
         let IpHeader { source, destination, identification, .. } = *header;
         let key = Key { domain, source, destination, identification };
         let datagram = self.datagrams.entry(key).or_insert_with(|| {
             self.order.push_back((now, key));
-            Datagram::new(path)
+            Datagram::default()
         });
         let before = datagram.bytes.len();
-        let outcome = datagram.insert(header, fragment, range, payload);
+        let outcome = datagram.insert(origin, header, fragment, range, payload);
         self.bytes = self.bytes - before + datagram.bytes.len();
         if matches!(outcome, Reassembled::Whole { .. }) {
             self.forget(&key);
@@ -112,8 +112,8 @@ impl Reassembly {
         }
         let datagram = self.forget(&key)?;
         let reason = if crowded { DropReason::ReassemblyFull } else { DropReason::ReassemblyTimeout };
-        let GivenUp { fragments, path, first, .. } = datagram.give_up();
-        Some(GivenUp { reason, fragments, path, first })
+        let first = datagram.first_packet();
+        Some(GivenUp { reason, origins: datagram.origins, first })
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
@@ -141,36 +141,39 @@ fn place(family: Family, fragment: Fragment, payload: &[u8]) -> Option<Range<usi
 }
 
 impl Datagram {
-    fn new(path: PathId) -> Self {
-        Self { path, header: None, bytes: Vec::new(), received: Vec::new(), total: None, fragments: 0, void: false }
-    }
-
-    fn insert(&mut self, header: &IpHeader, fragment: Fragment, range: Range<usize>, payload: &[u8]) -> Reassembled {
+    fn insert(
+        &mut self,
+        origin: Origin,
+        header: &IpHeader,
+        fragment: Fragment,
+        range: Range<usize>,
+        payload: &[u8],
+    ) -> Reassembled {
         if self.void || self.contradicts(fragment, &range) {
             return self.make_void();
         }
         if let Some(there) = self.received.iter().find(|there| there.start < range.end && range.start < there.end) {
             let repeats = there.start <= range.start && range.end <= there.end;
             return if repeats && self.bytes.get(range) == Some(payload) {
-                Reassembled::Dropped { reason: DropReason::DuplicateFragment, fragments: 0 }
+                Reassembled::Dropped { reason: DropReason::DuplicateFragment, waiting: Vec::new() }
             } else {
                 self.make_void()
             };
         }
         if fragment.offset == 0 {
-            self.header = Some(*header);
+            self.first = Some((*header, origin));
         }
         if !fragment.more {
             self.total = Some(range.end);
         }
         self.write(range, payload);
-        match (self.header, self.total) {
-            (Some(header), Some(total)) if self.received.first() == Some(&(0..total)) => {
+        match (self.first, self.total) {
+            (Some((header, _)), Some(total)) if self.received.first() == Some(&(0..total)) => {
                 let payload = std::mem::take(&mut self.bytes);
                 Reassembled::Whole { header: IpHeader { fragment: None, ..header }, payload }
             }
             _ => {
-                self.fragments += 1;
+                self.origins.push(origin);
                 Reassembled::Waits
             }
         }
@@ -184,10 +187,10 @@ impl Datagram {
     }
 
     fn make_void(&mut self) -> Reassembled {
-        let fragments = std::mem::take(&mut self.fragments);
+        let waiting = std::mem::take(&mut self.origins);
         self.bytes = Vec::new();
         self.void = true;
-        Reassembled::Dropped { reason: DropReason::FragmentOverlap, fragments }
+        Reassembled::Dropped { reason: DropReason::FragmentOverlap, waiting }
     }
 
     fn write(&mut self, range: Range<usize>, payload: &[u8]) {
@@ -206,15 +209,15 @@ impl Datagram {
         self.received.insert(at, joined);
     }
 
-    fn give_up(self) -> GivenUp {
-        let first = self.header.zip(self.received.first().filter(|range| range.start == 0)).map(|(header, range)| {
-            let payload = self.bytes.get(range.clone()).unwrap_or_default();
-            let mut packet = Vec::with_capacity(header.wire_len() + payload.len());
-            header.emit(payload.len(), &mut packet);
-            packet.extend_from_slice(payload);
-            packet
-        });
-        GivenUp { reason: DropReason::ReassemblyTimeout, fragments: self.fragments, path: self.path, first }
+    /// What has arrived of the datagram's beginning, as a packet, and where its first fragment came from.
+    fn first_packet(&self) -> Option<(Vec<u8>, Origin)> {
+        let (header, origin) = self.first?;
+        let range = self.received.first().filter(|range| range.start == 0)?;
+        let payload = self.bytes.get(range.clone()).unwrap_or_default();
+        let mut packet = Vec::with_capacity(header.wire_len() + payload.len());
+        header.emit(payload.len(), &mut packet);
+        packet.extend_from_slice(payload);
+        Some((packet, origin))
     }
 }
 
@@ -223,8 +226,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::flow::PathId;
 
-    const PATH: PathId = PathId(0);
+    const ORIGIN: Origin = Origin { path: PathId(0), tag: None };
 
     fn header(identification: u32) -> IpHeader {
         IpHeader {
@@ -252,12 +256,12 @@ mod tests {
         fn insert(&mut self, identification: u32, offset: u16, more: bool, payload: &[u8]) -> Reassembled {
             let fragment = Fragment { offset, more };
             let header = IpHeader { fragment: Some(fragment), ..header(identification) };
-            self.reassembly.insert(self.now, DomainId(0), PATH, &header, fragment, payload)
+            self.reassembly.insert(self.now, DomainId(0), ORIGIN, &header, fragment, payload)
         }
 
-        fn dropped(&mut self, offset: u16, more: bool, payload: &[u8]) -> (DropReason, u64) {
+        fn dropped(&mut self, offset: u16, more: bool, payload: &[u8]) -> (DropReason, usize) {
             match self.insert(1, offset, more, payload) {
-                Reassembled::Dropped { reason, fragments } => (reason, fragments),
+                Reassembled::Dropped { reason, waiting } => (reason, waiting.len()),
                 other => panic!("{other:?}"),
             }
         }
@@ -301,8 +305,8 @@ mod tests {
         assert_eq!(bench.reassembly.next_deadline(), Some(bench.now + TIMEOUT));
         assert!(bench.reassembly.give_up(bench.now + TIMEOUT - Duration::from_millis(1)).is_none());
         let first = bench.reassembly.give_up(bench.now + TIMEOUT).unwrap();
-        assert_eq!((first.reason, first.fragments), (DropReason::ReassemblyTimeout, 1));
-        assert_eq!(first.first.unwrap().len(), 28);
+        assert_eq!((first.reason, first.origins.len()), (DropReason::ReassemblyTimeout, 1));
+        assert_eq!(first.first.unwrap().0.len(), 28);
         assert!(bench.reassembly.give_up(bench.now + TIMEOUT).unwrap().first.is_none());
         assert_eq!((bench.reassembly.bytes, bench.reassembly.next_deadline()), (0, None));
     }

@@ -1,205 +1,188 @@
-//! What happened to every packet.
+//! Counters: what became of every packet.
+//!
+//! # Theory of operation
+//!
+//! Counters only grow, so a difference between two readings is always what happened in between. An output is counted as
+//! *attempted* when the endpoint emits it, and as *failed* when the driver reports that it could not be carried out. What
+//! succeeded is the difference, which methods compute.
 
-use std::fmt;
-use std::ops::{AddAssign, Index, IndexMut};
+use std::iter::Sum;
+use std::ops::AddAssign;
 
-macro_rules! drop_reasons {
-    ($($(#[$doc:meta])* $name:ident => $label:literal,)+) => {
-        /// Why a packet was not forwarded. Each dropped packet has exactly one.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum DropReason {
-            $($(#[$doc])* $name,)+
-        }
+use crate::drop_reason::Drops;
 
-        impl DropReason {
-            /// Every reason, in the order in which a packet is examined.
-            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
-
-            /// The stable name in logs and metrics: lower case with underscores.
-            pub const fn label(self) -> &'static str {
-                match self {
-                    $(DropReason::$name => $label,)+
-                }
-            }
-        }
-    };
-}
-
-drop_reasons! {
-    /// Larger than an IP packet can be, or than the ingress can carry.
-    Oversized => "oversized",
-    /// Ends before its own headers say it does.
-    Truncated => "truncated",
-    /// Neither IPv4 nor IPv6.
-    BadVersion => "bad_version",
-    /// An IPv4 header length below 20 bytes (RFC 791 §3.1).
-    BadHeaderLength => "bad_header_length",
-    /// An IPv4 total length below its header length.
-    BadTotalLength => "bad_total_length",
-    /// The IPv4 header checksum is wrong (RFC 1812 §5.2.2).
-    BadHeaderChecksum => "bad_header_checksum",
-    /// IPv4 options that do not parse.
-    BadOptions => "bad_options",
-    /// IPv6 extension headers that do not parse, or stand in a wrong order (RFC 8200 §4.1).
-    BadExtensionHeader => "bad_extension_header",
-    /// An IPv4 source route option or an IPv6 routing header.
-    SourceRouted => "source_routed",
-    /// The source is not an address a host can have: unspecified, loopback, multicast or broadcast (RFC 1812 §5.3.7).
-    InvalidSource => "invalid_source",
-    /// A source that the path may not have.
-    SpoofedSource => "spoofed_source",
-    /// Source and destination are the same.
-    SourceIsDestination => "source_is_destination",
-    /// pingferry's own probe, routed back into an ingress.
-    Loop => "loop",
-    /// Another protocol than the ICMP of its family.
-    NotIcmp => "not_icmp",
-    /// An ICMP message that is not an echo request.
-    NotEchoRequest => "not_echo_request",
-    /// An echo request with a code other than 0.
-    BadCode => "bad_code",
-    /// The ICMP checksum is wrong.
-    BadIcmpChecksum => "bad_icmp_checksum",
-    /// The hop limit ends here (RFC 1812 §5.3.1).
-    HopLimitExceeded => "hop_limit_exceeded",
-    /// The policy refuses the destination.
-    DestinationRefused => "destination_refused",
-    /// A fragment that no fragment can be: empty, not of whole units, or beyond the largest packet.
-    BadFragment => "bad_fragment",
-    /// A fragment that came before.
-    DuplicateFragment => "duplicate_fragment",
-    /// A fragment that overlaps with others of its datagram, which is void then (RFC 5722 §4).
-    FragmentOverlap => "fragment_overlap",
-    /// A fragment whose datagram was not whole in time (RFC 8200 §4.5).
-    ReassemblyTimeout => "reassembly_timeout",
-    /// A fragment whose datagram gave way to newer ones.
-    ReassemblyFull => "reassembly_full",
-    /// More requests than the rate of the source, or of all together, allows.
-    RateExceeded => "rate_exceeded",
-    /// No socket could be opened to send from.
-    NoSocket => "no_socket",
-    /// The kernel has no route to the destination.
-    NoRoute => "no_route",
-    /// The destination cannot be reached on its link.
-    HostUnreachable => "host_unreachable",
-    /// Larger than the path to the destination carries.
-    TooBig => "too_big",
-    /// The kernel's own policy refuses to send: a firewall, or a broadcast address.
-    SendProhibited => "send_prohibited",
-    /// The kernel has no buffer for the packet.
-    SendBufferFull => "send_buffer_full",
-    /// The kernel refuses to send for another reason.
-    SendFailed => "send_failed",
-    /// What a ping socket received is not an echo reply.
-    NotEchoReply => "not_echo_reply",
-    /// A reply from an address that was not asked through this socket.
-    UnexpectedPeer => "unexpected_peer",
-    /// A reply to another kind of query or with another identifier than was sent.
-    UnexpectedReply => "unexpected_reply",
-    /// A reply to a sequence number that was not sent.
-    UnexpectedSeq => "unexpected_seq",
-    /// An ICMP error that quotes no request of its socket.
-    UnexpectedQuote => "unexpected_quote",
-    /// The hop limit of an answer ends here.
-    ReplyHopLimitExceeded => "reply_hop_limit_exceeded",
-    /// The path a packet came from or has to go back to is closed.
-    PathClosed => "path_closed",
-    /// The ingress did not take a packet for its path: its queue is full, or it is gone.
-    DeliveryFailed => "delivery_failed",
-}
-
-impl fmt::Display for DropReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
-    }
-}
-
-/// How many packets were dropped, by reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drops([u64; DropReason::ALL.len()]);
-
-impl Default for Drops {
-    fn default() -> Self {
-        Self([0; DropReason::ALL.len()])
-    }
-}
-
-#[expect(clippy::indexing_slicing, reason = "the array has one element for each reason")]
-impl Index<DropReason> for Drops {
-    type Output = u64;
-
-    fn index(&self, reason: DropReason) -> &u64 {
-        &self.0[reason as usize]
-    }
-}
-
-#[expect(clippy::indexing_slicing, reason = "the array has one element for each reason")]
-impl IndexMut<DropReason> for Drops {
-    fn index_mut(&mut self, reason: DropReason) -> &mut u64 {
-        &mut self.0[reason as usize]
-    }
-}
-
-impl Drops {
-    /// The reasons that occurred, with their counts.
-    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
-        DropReason::ALL.iter().map(|&reason| (reason, self[reason])).filter(|&(_, count)| count > 0)
-    }
-
-    /// All drops together.
-    pub fn total(&self) -> u64 {
-        self.0.iter().sum()
-    }
-}
-
-/// What an endpoint did since it was made.
+/// What an endpoint did since it was made. Every counter only grows.
 ///
-/// The books balance once all outputs are taken: `packets == requests_sent + fragments_held` plus the drops of requests,
-/// `answers == answers_returned` plus the drops of answers.
+/// After each call of the endpoint two equations hold, which [`add_up`](Self::add_up) checks:
+///
+/// - [`packets`](Self::packets) = [`requests_sent()`](Self::requests_sent) + [`fragments_held()`](Self::fragments_held)
+///   + [`request_drops`](Self::request_drops)[`.total()`](Drops::total)
+/// - [`replies_received`](Self::replies_received) + [`icmp_errors_received`](Self::icmp_errors_received)
+///   = [`replies_returned()`](Self::replies_returned) + [`icmp_errors_returned()`](Self::icmp_errors_returned)
+///   + [`reply_drops`](Self::reply_drops)[`.total()`](Drops::total)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
-    /// Packets that came in from paths.
+    /// Packets received from paths.
     pub packets: u64,
-    /// Echo requests handed to sockets, less those the kernel refused.
-    pub requests_sent: u64,
-    /// Fragments that wait for others, or were joined to a request by a later one.
-    pub fragments_held: u64,
-    /// Replies and ICMP errors that came in from ping sockets.
-    pub answers: u64,
-    /// Answers handed to paths, less those the ingress refused.
-    pub answers_returned: u64,
-    /// ICMP errors that pingferry made itself, for packets it dropped.
-    pub errors_originated: u64,
-    /// Flows made.
+    /// Echo requests given to the driver to send.
+    pub requests_attempted: u64,
+    /// Echo requests that the driver reported as not sent. They are in [`request_drops`](Self::request_drops) too.
+    pub requests_failed: u64,
+    /// Fragments that were stored to wait for the other fragments of their datagram.
+    pub fragments_accepted: u64,
+    /// Stored fragments that were dropped later. They are in [`request_drops`](Self::request_drops) too.
+    pub fragments_discarded: u64,
+    /// Messages received from ping sockets.
+    pub replies_received: u64,
+    /// Replies given to the driver to deliver to a path.
+    pub replies_attempted: u64,
+    /// Replies that the driver reported as not delivered. They are in [`reply_drops`](Self::reply_drops) too.
+    pub replies_failed: u64,
+    /// ICMP errors of routers and hosts received from ping sockets.
+    pub icmp_errors_received: u64,
+    /// ICMP errors of routers and hosts given to the driver to deliver to a path.
+    pub icmp_errors_attempted: u64,
+    /// ICMP errors of routers and hosts that the driver reported as not delivered. They are in
+    /// [`reply_drops`](Self::reply_drops) too.
+    pub icmp_errors_failed: u64,
+    /// ICMP errors that pingferry generated itself about packets it dropped, and gave to the driver to deliver.
+    pub errors_generated_attempted: u64,
+    /// ICMP errors generated by pingferry that the driver reported as not delivered.
+    pub errors_generated_failed: u64,
+    /// ICMP errors that were due but were not generated, because of the limit on their rate.
+    pub errors_withheld: u64,
+    /// Flows opened.
     pub flows_opened: u64,
     /// Flows closed because they were idle.
     pub flows_expired: u64,
-    /// Flows that gave way to new ones because the table was full.
+    /// Flows closed to make room for new ones.
     pub flows_evicted: u64,
-    /// What came from paths and was not sent.
+    /// Packets from paths that were not sent, by reason.
     pub request_drops: Drops,
-    /// What came from sockets and was not returned.
-    pub answer_drops: Drops,
+    /// Replies and ICMP errors from ping sockets that were not delivered, by reason.
+    pub reply_drops: Drops,
 }
 
-impl AddAssign<&Drops> for Drops {
-    fn add_assign(&mut self, other: &Drops) {
-        self.0.iter_mut().zip(other.0).for_each(|(sum, count)| *sum += count);
+impl Counters {
+    /// Echo requests sent.
+    pub fn requests_sent(&self) -> u64 {
+        self.requests_attempted.saturating_sub(self.requests_failed)
     }
+
+    /// Fragments that wait for others, or became part of a request when the last fragment arrived. The last fragment itself
+    /// is not among them: it is counted as the request, or as a drop.
+    pub fn fragments_held(&self) -> u64 {
+        self.fragments_accepted.saturating_sub(self.fragments_discarded)
+    }
+
+    /// Replies delivered.
+    pub fn replies_returned(&self) -> u64 {
+        self.replies_attempted.saturating_sub(self.replies_failed)
+    }
+
+    /// ICMP errors of routers and hosts delivered.
+    pub fn icmp_errors_returned(&self) -> u64 {
+        self.icmp_errors_attempted.saturating_sub(self.icmp_errors_failed)
+    }
+
+    /// ICMP errors generated by pingferry and delivered.
+    pub fn errors_generated(&self) -> u64 {
+        self.errors_generated_attempted.saturating_sub(self.errors_generated_failed)
+    }
+
+    /// Whether every packet, reply and ICMP error is accounted for exactly once: the two equations
+    /// [above](Self#) hold.
+    pub fn add_up(&self) -> bool {
+        let received = self.replies_received + self.icmp_errors_received;
+        let returned = self.replies_returned() + self.icmp_errors_returned();
+        self.packets == self.requests_sent() + self.fragments_held() + self.request_drops.total()
+            && received == returned + self.reply_drops.total()
+    }
+}
+
+/// What an endpoint did for one path. Every counter only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PathCounters {
+    /// Packets received from the path.
+    pub packets: u64,
+    /// Echo requests of the path given to the driver to send.
+    pub requests_attempted: u64,
+    /// Echo requests of the path that the driver reported as not sent. They are in [`drops`](Self::drops) too.
+    pub requests_failed: u64,
+    /// Packets of the path that were dropped, for any reason.
+    pub drops: u64,
+    /// Replies and ICMP errors given to the driver to deliver to the path. Each is one packet, or all of its fragments.
+    pub deliveries_attempted: u64,
+    /// Replies and ICMP errors that the driver reported as not delivered.
+    pub deliveries_failed: u64,
+}
+
+impl PathCounters {
+    /// Echo requests sent.
+    pub fn requests_sent(&self) -> u64 {
+        self.requests_attempted.saturating_sub(self.requests_failed)
+    }
+
+    /// Replies and ICMP errors delivered.
+    pub fn delivered(&self) -> u64 {
+        self.deliveries_attempted.saturating_sub(self.deliveries_failed)
+    }
+}
+
+/// Adds the fields of `$other` to those of `$sum`. A field that is not listed is a compile error.
+macro_rules! add_fields {
+    ($sum:ident += $other:ident: $type:ident { $($field:ident),+ $(,)? }) => {
+        let $type { $($field),+ } = $other;
+        $($sum.$field += $field;)+
+    };
 }
 
 impl AddAssign<&Counters> for Counters {
     fn add_assign(&mut self, other: &Counters) {
-        self.packets += other.packets;
-        self.requests_sent += other.requests_sent;
-        self.fragments_held += other.fragments_held;
-        self.answers += other.answers;
-        self.answers_returned += other.answers_returned;
-        self.errors_originated += other.errors_originated;
-        self.flows_opened += other.flows_opened;
-        self.flows_expired += other.flows_expired;
-        self.flows_evicted += other.flows_evicted;
-        self.request_drops += &other.request_drops;
-        self.answer_drops += &other.answer_drops;
+        add_fields!(self += other: Counters {
+            packets,
+            requests_attempted,
+            requests_failed,
+            fragments_accepted,
+            fragments_discarded,
+            replies_received,
+            replies_attempted,
+            replies_failed,
+            icmp_errors_received,
+            icmp_errors_attempted,
+            icmp_errors_failed,
+            errors_generated_attempted,
+            errors_generated_failed,
+            errors_withheld,
+            flows_opened,
+            flows_expired,
+            flows_evicted,
+            request_drops,
+            reply_drops,
+        });
+    }
+}
+
+impl AddAssign for PathCounters {
+    fn add_assign(&mut self, other: Self) {
+        add_fields!(self += other: PathCounters {
+            packets,
+            requests_attempted,
+            requests_failed,
+            drops,
+            deliveries_attempted,
+            deliveries_failed,
+        });
+    }
+}
+
+impl Sum for PathCounters {
+    fn sum<I: Iterator<Item = Self>>(counters: I) -> Self {
+        counters.fold(Self::default(), |mut sum, counters| {
+            sum += counters;
+            sum
+        })
     }
 }

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use pingferry_proto::wire::{Echo, icmp_checksum};
-use pingferry_proto::{Config, DomainId, DropReason, Family, PathConfig, Received, Verdict};
+use pingferry_proto::{Config, DomainId, DropReason, Family, Received, Verdict};
 use support::*;
 
 #[test]
@@ -39,7 +39,7 @@ fn an_empty_payload_crosses() {
     let sent = bench.send(&echo_with(&header(CLIENT, TARGET), 1, 1, b""));
     assert_eq!(sent.message.len(), 8);
     let reply = bench.reply_to(&sent);
-    assert_eq!(bench.answer(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+    assert_eq!(bench.receive_reply(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
     assert_eq!(parse(&bench.delivered[0].1).payload.len(), 8);
 }
 
@@ -52,7 +52,7 @@ fn extended_echo_crosses() {
         let sent = bench.send(&request);
         let mut reply = bench.reply_to(&sent);
         reply[7] = 0xe0;
-        assert_eq!(bench.answer(sent.transmit.socket, target, &reply), Verdict::Forwarded);
+        assert_eq!(bench.receive_reply(sent.transmit.socket, target, &reply), Verdict::Forwarded);
         assert_eq!(parse(&bench.delivered[0].1).payload[6..8], [5, 0xe0]);
     }
 }
@@ -66,7 +66,7 @@ fn duplicates_and_late_answers_pass() {
     }
     let reply = bench.reply_to(&first);
     for _ in 0..2 {
-        assert_eq!(bench.answer(first.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+        assert_eq!(bench.receive_reply(first.transmit.socket, TARGET, &reply), Verdict::Forwarded);
     }
 }
 
@@ -75,9 +75,9 @@ fn only_the_asked_host_can_answer() {
     let mut bench = Bench::new(Config::default());
     let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
     let reply = bench.reply_to(&sent);
-    let verdict = bench.answer(sent.transmit.socket, "192.0.2.99", &reply);
+    let verdict = bench.receive_reply(sent.transmit.socket, "192.0.2.99", &reply);
     assert_eq!(verdict, Verdict::Dropped(DropReason::UnexpectedPeer));
-    assert_eq!(bench.endpoint.counters().answer_drops[DropReason::UnexpectedPeer], 1);
+    assert_eq!(bench.endpoint.counters().reply_drops[DropReason::UnexpectedPeer], 1);
     assert!(bench.delivered.is_empty());
 }
 
@@ -93,11 +93,11 @@ fn only_what_was_asked_is_answered() {
         message
     };
     let dropped = Verdict::Dropped;
-    assert_eq!(bench.answer(socket, TARGET, &changed(7, 2)), dropped(DropReason::UnexpectedSeq));
-    assert_eq!(bench.answer(socket, TARGET, &changed(5, 0)), dropped(DropReason::UnexpectedReply));
-    assert_eq!(bench.answer(socket, TARGET, &changed(0, 43)), dropped(DropReason::UnexpectedReply));
-    assert_eq!(bench.answer(socket, TARGET, &changed(0, 8)), dropped(DropReason::NotEchoReply));
-    assert_eq!(bench.answer(socket, TARGET, &reply[..7]), dropped(DropReason::Truncated));
+    assert_eq!(bench.receive_reply(socket, TARGET, &changed(7, 2)), dropped(DropReason::UnexpectedSeq));
+    assert_eq!(bench.receive_reply(socket, TARGET, &changed(5, 0)), dropped(DropReason::UnexpectedReply));
+    assert_eq!(bench.receive_reply(socket, TARGET, &changed(0, 43)), dropped(DropReason::UnexpectedReply));
+    assert_eq!(bench.receive_reply(socket, TARGET, &changed(0, 8)), dropped(DropReason::NotEchoReply));
+    assert_eq!(bench.receive_reply(socket, TARGET, &reply[..7]), dropped(DropReason::Truncated));
     assert!(bench.delivered.is_empty());
 }
 
@@ -142,7 +142,7 @@ fn a_flow_moves_to_the_newest_path_of_its_domain() {
     let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
     assert_eq!(bench.packet_on(second, &echo(CLIENT, TARGET, 1, 2)), Verdict::Forwarded);
     let reply = bench.reply_to(&sent);
-    let _ = bench.answer(sent.transmit.socket, TARGET, &reply);
+    let _ = bench.receive_reply(sent.transmit.socket, TARGET, &reply);
     assert_eq!(bench.delivered[0].0, second, "also the answer to what came in on the first");
     assert_eq!(bench.endpoint.flows(), 1);
 }
@@ -150,14 +150,14 @@ fn a_flow_moves_to_the_newest_path_of_its_domain() {
 #[test]
 fn the_same_flow_in_another_domain_is_another_flow() {
     let mut bench = Bench::new(Config::default());
-    let other = bench.endpoint.add_path(PathConfig { domain: DomainId(1), ..path_config() });
+    let other = bench.endpoint.add_path(path_config().with_domain(DomainId(1)));
     let first = bench.send(&echo(CLIENT, TARGET, 1, 1));
     assert_eq!(bench.packet_on(other, &echo(CLIENT, TARGET, 1, 1)), Verdict::Forwarded);
     let second = bench.sent[1].clone();
     assert_ne!(first.transmit.socket, second.transmit.socket, "or their answers could not be told apart");
     for (sent, path) in [(&second, other), (&first, bench.path)] {
         let reply = bench.reply_to(sent);
-        let _ = bench.answer(sent.transmit.socket, TARGET, &reply);
+        let _ = bench.receive_reply(sent.transmit.socket, TARGET, &reply);
         assert_eq!(bench.delivered.last().unwrap().0, path);
     }
 }
@@ -168,7 +168,7 @@ fn answers_for_a_closed_path_are_counted() {
     let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
     bench.endpoint.remove_path(bench.path);
     let reply = bench.reply_to(&sent);
-    assert_eq!(bench.answer(sent.transmit.socket, TARGET, &reply), Verdict::Dropped(DropReason::PathClosed));
+    assert_eq!(bench.receive_reply(sent.transmit.socket, TARGET, &reply), Verdict::Dropped(DropReason::PathClosed));
     assert_eq!(bench.packet(&echo(CLIENT, TARGET, 1, 1)), Verdict::Dropped(DropReason::PathClosed));
 }
 
@@ -183,7 +183,7 @@ fn a_clock_that_jumps_harms_no_flow_that_is_used() {
     let again = bench.send(&echo(CLIENT, TARGET, 7, 2));
     assert_eq!(again.transmit.socket, sent.transmit.socket, "the flow is still there");
     let reply = bench.reply_to(&again);
-    assert_eq!(bench.answer(again.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+    assert_eq!(bench.receive_reply(again.transmit.socket, TARGET, &reply), Verdict::Forwarded);
     bench.now = start;
     bench.advance(Duration::from_secs(30));
     assert_eq!(bench.endpoint.flows(), 1, "idle for half its time");
@@ -192,5 +192,5 @@ fn a_clock_that_jumps_harms_no_flow_that_is_used() {
     assert_eq!(bench.endpoint.flows(), 0);
     let sent = bench.send(&echo(CLIENT, TARGET, 7, 3));
     let reply = bench.reply_to(&sent);
-    assert_eq!(bench.answer(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+    assert_eq!(bench.receive_reply(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
 }

@@ -198,7 +198,7 @@ fn local_failures_are_told() {
             let sent = bench.send(&probe);
             let Verdict::Dropped(reason) = bench.send_error(&sent, send_error) else { panic!("not dropped") };
             assert_eq!(bench.endpoint.counters().request_drops[reason], 1);
-            assert_eq!(bench.endpoint.counters().requests_sent, 0);
+            assert_eq!(bench.endpoint.counters().requests_sent(), 0);
             let told = bench.delivered.first().map(|(_, packet)| {
                 let message = parse(packet).payload;
                 assert_eq!(message[8..], probe[..], "quoted as it came");

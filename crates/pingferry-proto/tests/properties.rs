@@ -3,12 +3,13 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use pingferry_proto::wire::{Fragment, IcmpError, IpHeader, IpPacket};
-use pingferry_proto::{Config, DomainId, Endpoint, ErrorReport, Family, PathConfig, PathId, Sharing, Verdict};
+use pingferry_proto::{Config, DomainId, Endpoint, ErrorReport, Family, PathCounters, PathId, Sharing, Tag, Verdict};
 use proptest::prelude::*;
 use support::*;
 
@@ -89,10 +90,33 @@ fn target(n: u8) -> String {
     format!("192.0.2.{}", n + 1)
 }
 
-fn balanced(endpoint: &Endpoint) -> bool {
-    let c = endpoint.counters();
-    c.packets == c.requests_sent + c.fragments_held + c.request_drops.total()
-        && c.answers == c.answers_returned + c.answer_drops.total()
+/// Holds the counters against one another and against an earlier reading.
+#[derive(Default)]
+struct Accounts {
+    before: Vec<u64>,
+}
+
+impl Accounts {
+    fn check(&mut self, endpoint: &Endpoint, paths: &[PathId]) -> Result<(), TestCaseError> {
+        let c = endpoint.counters();
+        prop_assert!(c.add_up(), "{:?}", c);
+        let of_paths: PathCounters = paths.iter().map(|path| endpoint.path_counters(*path).unwrap()).sum();
+        let delivered = c.replies_attempted + c.icmp_errors_attempted + c.errors_generated_attempted;
+        let undelivered = c.replies_failed + c.icmp_errors_failed + c.errors_generated_failed;
+        let of_all =
+            [c.packets, c.requests_attempted, c.requests_failed, c.request_drops.total(), delivered, undelivered];
+        let PathCounters { packets, requests_attempted, requests_failed, drops, .. } = of_paths;
+        let PathCounters { deliveries_attempted, deliveries_failed, .. } = of_paths;
+        let sums = [packets, requests_attempted, requests_failed, drops, deliveries_attempted, deliveries_failed];
+        prop_assert_eq!(sums, of_all);
+
+        let mut now = sums.to_vec();
+        now.extend([c.fragments_accepted, c.fragments_discarded, c.replies_received, c.icmp_errors_received]);
+        now.extend([c.errors_withheld, c.flows_opened, c.flows_expired, c.flows_evicted, c.reply_drops.total()]);
+        prop_assert!(self.before.iter().zip(&now).all(|(before, now)| before <= now), "counters only grow");
+        self.before = now;
+        Ok(())
+    }
 }
 
 proptest! {
@@ -111,12 +135,12 @@ proptest! {
                 *first = if *first & 1 == 0 { 0x45 } else { 0x60 };
             }
             let _ = bench.packet(&packet);
-            prop_assert!(balanced(&bench.endpoint));
+            prop_assert!(bench.endpoint.counters().add_up());
         }
     }
 
     #[test]
-    fn an_answer_goes_to_who_asked_and_the_books_balance(
+    fn a_reply_goes_to_the_requester_and_the_counters_add_up(
         steps in proptest::collection::vec(any_step(), 1..120),
         per_flow: bool,
         max_flows in 1usize..12,
@@ -124,17 +148,26 @@ proptest! {
         max_sockets in 1usize..6,
     ) {
         let sharing = if per_flow { Sharing::PerFlow } else { Sharing::Shared };
-        let mut bench = Bench::new(Config { sharing, max_flows, max_flows_per_source, max_sockets, ..Config::default() });
+        let mut bench = Bench::new(
+            Config::default()
+                .with_sharing(sharing)
+                .with_max_flows(max_flows)
+                .with_max_flows_per_source(max_flows_per_source)
+                .with_max_sockets(max_sockets),
+        );
         let paths: Vec<PathId> = [0, 0, 1]
-            .map(|domain| bench.endpoint.add_path(PathConfig { domain: DomainId(domain), ..path_config() }))
+            .map(|domain| bench.endpoint.add_path(path_config().with_domain(DomainId(domain))))
             .to_vec();
+        let all_paths: Vec<PathId> = std::iter::once(bench.path).chain(paths.iter().copied()).collect();
+        let mut accounts = Accounts::default();
         // Who asked with which socket, destination and seq: (domain, client, ident).
         let mut asked: HashMap<_, (usize, IpAddr, u16)> = HashMap::new();
-        for step in steps {
+        for (step, number) in steps.into_iter().zip(1..) {
+            let tag = NonZeroU32::new(number).map(Tag);
             match step {
                 Step::Request { path, client, target: t, ident, seq } => {
                     let client = format!("10.0.0.{}", client + 1);
-                    let verdict = bench.packet_on(paths[path], &echo(&client, &target(t), ident, seq));
+                    let verdict = bench.tagged(paths[path], tag, &echo(&client, &target(t), ident, seq));
                     if verdict != Verdict::Forwarded {
                         continue;
                     }
@@ -149,7 +182,7 @@ proptest! {
                     }
                     let reply = bench.reply_to(&sent);
                     let before = bench.delivered.len();
-                    if bench.answer(socket, &target(from), &reply) == Verdict::Forwarded {
+                    if bench.receive_reply(socket, &target(from), &reply) == Verdict::Forwarded {
                         let (path, packet) = &bench.delivered[before];
                         let seq = u16::from_be_bytes([reply[6], reply[7]]);
                         let (domain, client, ident) = asked[&(socket, ip(&target(from)), seq)];
@@ -190,15 +223,18 @@ proptest! {
                 Step::Fragment { identification, offset, more, len } => {
                     let fragment = Some(Fragment { offset, more });
                     let header = IpHeader { identification, fragment, ..header("10.0.0.1", &target(0)) };
-                    let _ = bench.packet(&packet(&header, &[8; 32][..len]));
+                    let _ = bench.tagged(bench.path, tag, &packet(&header, &[8; 32][..len]));
                 }
                 Step::Garbage(bytes) => {
-                    let _ = bench.packet(&bytes);
+                    let _ = bench.tagged(bench.path, tag, &bytes);
                 }
                 Step::Wait(seconds) => bench.advance(Duration::from_secs(seconds)),
                 Step::Descriptors(left) => bench.descriptors_left = left,
             }
-            prop_assert!(balanced(&bench.endpoint));
+            accounts.check(&bench.endpoint, &all_paths)?;
+            let tags: HashSet<Tag> = bench.dropped.iter().map(|dropped| dropped.tag).collect();
+            prop_assert_eq!(tags.len(), bench.dropped.len(), "a packet is dropped once");
+            prop_assert_eq!(tags.len() as u64, bench.endpoint.counters().request_drops.total());
             prop_assert!(bench.endpoint.flows() <= max_flows && bench.idents.len() <= max_sockets);
             prop_assert_eq!(bench.endpoint.sockets(), bench.idents.len());
         }

@@ -28,7 +28,7 @@ fn pingers_of_one_host_have_a_socket_each() {
     assert_eq!((sockets.len(), bench.opened.len()), (1000, 1000));
     for (ident, sent) in sent.iter().enumerate() {
         let reply = bench.reply_to(sent);
-        assert_eq!(bench.answer(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+        assert_eq!(bench.receive_reply(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
         let delivered = &bench.delivered.last().unwrap().1;
         assert_eq!(usize::from(u16::from_be_bytes([delivered[24], delivered[25]])), ident);
     }
@@ -54,16 +54,16 @@ fn a_crowd_reuses_the_sockets_of_those_who_left() {
 
 #[test]
 fn per_flow_gives_every_flow_its_own_socket() {
-    let mut bench = Bench::new(Config { sharing: Sharing::PerFlow, ..Config::default() });
+    let mut bench = Bench::new(Config::default().with_sharing(Sharing::PerFlow));
     for host in 1..=50 {
         bench.send(&echo(CLIENT, &format!("192.0.2.{host}"), 77, 1));
     }
     assert_eq!(bench.opened.len(), 50);
     let first = bench.sent[0].clone();
     let reply = bench.reply_to(&first);
-    let other = bench.answer(first.transmit.socket, "192.0.2.2", &reply);
+    let other = bench.receive_reply(first.transmit.socket, "192.0.2.2", &reply);
     assert_eq!(other, Verdict::Dropped(DropReason::UnexpectedPeer), "though the socket is its own");
-    assert_eq!(bench.answer(first.transmit.socket, "192.0.2.1", &reply), Verdict::Forwarded);
+    assert_eq!(bench.receive_reply(first.transmit.socket, "192.0.2.1", &reply), Verdict::Forwarded);
 }
 
 #[test]
@@ -74,14 +74,14 @@ fn a_flow_ends_on_time_and_its_socket_later() {
     assert_eq!(bench.endpoint.next_deadline(), Some(start + Duration::from_secs(60)));
     bench.advance(Duration::from_secs(40));
     let reply = bench.reply_to(&sent);
-    let _ = bench.answer(sent.transmit.socket, TARGET, &reply);
+    let _ = bench.receive_reply(sent.transmit.socket, TARGET, &reply);
     assert_eq!(bench.endpoint.next_deadline(), Some(start + Duration::from_secs(100)), "an answer is activity");
 
     bench.advance(Duration::from_millis(59_999));
     assert_eq!(bench.endpoint.flows(), 1);
     bench.advance(Duration::from_millis(1));
     assert_eq!((bench.endpoint.flows(), bench.endpoint.sockets()), (0, 1));
-    let late = bench.answer(sent.transmit.socket, TARGET, &reply);
+    let late = bench.receive_reply(sent.transmit.socket, TARGET, &reply);
     assert_eq!(late, Verdict::Dropped(DropReason::UnexpectedPeer));
 
     assert_eq!(bench.endpoint.next_deadline(), Some(start + Duration::from_secs(110)));
@@ -94,7 +94,7 @@ fn a_flow_ends_on_time_and_its_socket_later() {
 
 #[test]
 fn flows_never_exceed_the_cap_and_the_oldest_gives_way() {
-    let mut bench = Bench::new(Config { max_flows: 10, ..Config::default() });
+    let mut bench = Bench::new(Config::default().with_max_flows(10));
     for ident in 0..11 {
         bench.send(&echo(CLIENT, TARGET, ident, 1));
         assert!(bench.endpoint.flows() <= 10);
@@ -102,16 +102,16 @@ fn flows_never_exceed_the_cap_and_the_oldest_gives_way() {
     assert_eq!(bench.endpoint.counters().flows_evicted, 1);
     let (first, second) = (bench.sent[0].clone(), bench.sent[1].clone());
     let reply = bench.reply_to(&second);
-    assert_eq!(bench.answer(second.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+    assert_eq!(bench.receive_reply(second.transmit.socket, TARGET, &reply), Verdict::Forwarded);
     let reply = bench.reply_to(&first);
-    let _ = bench.answer(first.transmit.socket, TARGET, &reply);
+    let _ = bench.receive_reply(first.transmit.socket, TARGET, &reply);
     let last = &bench.delivered.last().unwrap().1;
     assert_ne!(last[24..26], [0, 0], "nobody gets an answer to the flow that is gone");
 }
 
 #[test]
 fn a_sweep_costs_nobody_else() {
-    let mut bench = Bench::new(Config { max_flows: 100, max_flows_per_source: 60, ..Config::default() });
+    let mut bench = Bench::new(Config::default().with_max_flows(100).with_max_flows_per_source(60));
     let steady = bench.send(&echo("10.0.0.3", TARGET, 1, 1));
     for host in 0..1000 {
         bench.send(&echo(CLIENT, &format!("198.18.{}.{}", host / 250, 1 + host % 250), 7, 1));
@@ -124,12 +124,12 @@ fn a_sweep_costs_nobody_else() {
     let counters = bench.endpoint.counters();
     assert_eq!(counters.flows_evicted, 940 + 61, "and gives up its flows when others need them");
     let reply = bench.reply_to(&steady);
-    assert_eq!(bench.answer(steady.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+    assert_eq!(bench.receive_reply(steady.transmit.socket, TARGET, &reply), Verdict::Forwarded);
 }
 
 #[test]
 fn at_the_cap_of_sockets_flows_share_or_are_refused() {
-    let mut bench = Bench::new(Config { max_sockets: 2, ..Config::default() });
+    let mut bench = Bench::new(Config::default().with_max_sockets(2));
     for ident in 0..40 {
         let verdict = bench.packet(&echo(CLIENT, TARGET, ident, 1));
         let expected = if ident < 2 { Verdict::Forwarded } else { Verdict::Dropped(DropReason::NoSocket) };
@@ -142,7 +142,7 @@ fn at_the_cap_of_sockets_flows_share_or_are_refused() {
     for sent in bench.sent.clone() {
         let reply = bench.reply_to(&sent);
         let from = sent.transmit.header.destination.to_string();
-        assert_eq!(bench.answer(sent.transmit.socket, &from, &reply), Verdict::Forwarded);
+        assert_eq!(bench.receive_reply(sent.transmit.socket, &from, &reply), Verdict::Forwarded);
     }
 }
 
@@ -172,12 +172,12 @@ fn without_descriptors_old_flows_go_on_and_new_ones_are_told() {
     assert_eq!(bench.packet(&echo("10.0.0.3", TARGET, 2, 1)), Verdict::Forwarded);
     assert_eq!(bench.sent.len(), 1);
     assert_eq!(bench.endpoint.counters().request_drops[DropReason::NoSocket], 1);
-    assert_eq!(bench.endpoint.counters().requests_sent, 1);
+    assert_eq!(bench.endpoint.counters().requests_sent(), 1);
     let told = parse(&bench.delivered[0].1);
     assert_eq!((told.header.destination, &told.payload[..2]), (ip("10.0.0.3"), &[3, 13][..]));
 
     let reply = bench.reply_to(&first);
-    assert_eq!(bench.answer(first.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+    assert_eq!(bench.receive_reply(first.transmit.socket, TARGET, &reply), Verdict::Forwarded);
     bench.descriptors_left = 1;
     bench.send(&echo("10.0.0.3", TARGET, 2, 2));
     assert_eq!(bench.sent.len(), 2, "recovers with the next packet");

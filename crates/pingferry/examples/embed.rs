@@ -31,6 +31,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{} bytes from {}, hop limit {}", answer.len(), packet.header.source, packet.header.hop_limit);
 
     let stats = proxy.close()?;
-    println!("{} sent, {} returned", stats.counters.requests_sent, stats.counters.answers_returned);
+    println!("{} sent, {} returned", stats.counters.requests_sent(), stats.counters.replies_returned());
     Ok(())
 }

@@ -12,7 +12,7 @@
 //! let packet_from_a_client = [0u8; 28];
 //! path.send(&packet_from_a_client)?;
 //! let stats = proxy.close()?;
-//! println!("{} echo requests sent", stats.counters.requests_sent);
+//! println!("{} echo requests sent", stats.counters.requests_sent());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -32,7 +32,7 @@ pub use ingress::channel::Path;
 pub use ingress::unix::UnixIngress;
 pub use pingferry_proto::{
     Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, ParseRuleError,
-    PathConfig, Policy, Rate, Rule, Sharing,
+    PathConfig, PathCounters, Policy, Rate, Rule, Sharing, Tag,
 };
 pub use pingferry_sys::tun::Tun;
 pub use proxy::{Control, Proxy, Stats};

@@ -26,7 +26,7 @@ fn echo(source: &str, destination: &str, ident: u16, payload: &[u8]) -> Vec<u8> 
 /// A proxy that may ping loopback.
 fn open() -> Proxy {
     let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap(), "allow ::1".parse().unwrap()] };
-    let core = CoreConfig { policy, ..CoreConfig::default() };
+    let core = CoreConfig::default().with_policy(policy);
     Proxy::open(Config { core, ..Config::default() }).unwrap()
 }
 
@@ -53,7 +53,7 @@ fn echoes_cross_in_both_families() {
             }
         }
         let stats = proxy.close().unwrap();
-        assert_eq!((stats.counters.requests_sent, stats.counters.answers_returned), (6, 6));
+        assert_eq!((stats.counters.requests_sent(), stats.counters.replies_returned()), (6, 6));
     });
 }
 
@@ -63,7 +63,7 @@ fn packets_of_a_flow_keep_their_order_whoever_serves_them() {
     isolated(|| {
         for processors in [1, 2] {
             let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap()] };
-            let core = CoreConfig { policy, ..CoreConfig::default() };
+            let core = CoreConfig::default().with_policy(policy);
             let proxy = Proxy::open(Config { core, processors, ..Config::default() }).unwrap();
             let (path, answers) = attach(&proxy);
             let mut seqs = vec![Vec::new(); usize::from(FLOWS)];
@@ -98,7 +98,7 @@ fn packets_of_a_flow_keep_their_order_through_a_tun_device() {
         let host: IpAddr = "198.18.0.1".parse().unwrap();
         ferry.add_address("lo", host.into()).unwrap();
         let policy = Policy { rules: vec!["allow 198.18.0.0/15".parse().unwrap()] };
-        let core = CoreConfig { policy, ..CoreConfig::default() };
+        let core = CoreConfig::default().with_policy(policy);
         let proxy = ferry.run(|| Proxy::open(Config { core, processors: 2, ..Config::default() })).unwrap().unwrap();
         let addresses = vec!["10.0.0.2/24".parse().unwrap()];
         let device = TunConfig { name: "tun0".into(), addresses, ..TunConfig::default() };
@@ -158,12 +158,12 @@ fn a_full_batch_crosses_without_loss() {
 fn several_workers_share_the_domains() {
     isolated(|| {
         let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap()] };
-        let core = CoreConfig { policy, ..CoreConfig::default() };
+        let core = CoreConfig::default().with_policy(policy);
         let proxy = Proxy::open(Config { core, workers: 2, ..Config::default() }).unwrap();
         let (back, answers) = channel();
         let paths = [0, 1, 2].map(|domain| {
             let back = back.clone();
-            let config = PathConfig { domain: DomainId(domain), ..PathConfig::default() };
+            let config = PathConfig::default().with_domain(DomainId(domain));
             proxy.attach(config, move |packet: &[u8]| drop(back.send((domain, packet.to_vec())))).unwrap()
         });
         for (domain, path) in (0u32..).zip(&paths) {
@@ -171,7 +171,7 @@ fn several_workers_share_the_domains() {
             assert_eq!(answers.recv_timeout(PATIENCE).unwrap().0, domain);
         }
         let stats = proxy.close().unwrap();
-        assert_eq!((stats.flows, stats.counters.answers_returned), (3, 3));
+        assert_eq!((stats.flows, stats.counters.replies_returned()), (3, 3));
     });
 }
 
@@ -240,9 +240,9 @@ fn a_callback_that_panics_harms_its_own_path_only() {
             path.send(&echo("10.0.0.3", "127.0.0.1", ident, b"")).unwrap();
             answers.recv_timeout(PATIENCE).unwrap();
         }
-        eventually("all answers to come", || Ok(proxy.stats()?.counters.answers == 4)).unwrap();
+        eventually("all answers to come", || Ok(proxy.stats()?.counters.replies_received == 4)).unwrap();
         let stats = proxy.close().unwrap();
-        assert_eq!(stats.counters.answer_drops[DropReason::DeliveryFailed], 2);
+        assert_eq!(stats.counters.reply_drops[DropReason::DeliveryFailed], 2);
     });
 }
 

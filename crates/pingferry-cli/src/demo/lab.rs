@@ -42,7 +42,7 @@ impl Lab {
             queue_length: None,
         };
         let (tun, mtu, _) = self.client.run(|| config.open())??;
-        Ok((tun, PathConfig { mtu: mtu as usize, ..PathConfig::default() }))
+        Ok((tun, PathConfig::default().with_mtu(mtu as usize)))
     }
 }
 

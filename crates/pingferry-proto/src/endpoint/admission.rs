@@ -6,14 +6,14 @@ use std::time::Instant;
 use crate::endpoint::Endpoint;
 use crate::flow::peer_table::BASE_SLOTS;
 use crate::flow::seq_set::SeqSet;
-use crate::flow::{Flow, FlowId, FlowKey, LastRequest, PathId, SocketId};
+use crate::flow::{Flow, FlowId, FlowKey, LastRequest, Origin, SocketId};
 
 impl Endpoint {
     /// Makes a flow. `None` if every socket there can be has a flow to this destination.
     pub(crate) fn open_flow(
         &mut self,
         key: FlowKey,
-        path: PathId,
+        origin: Origin,
         last_request: LastRequest,
         now: Instant,
     ) -> Option<FlowId> {
@@ -23,7 +23,7 @@ impl Endpoint {
         }
         let preferred = self.preferred_slot(&key);
         let seqs = SeqSet::new(last_request.seq);
-        let id = self.flows.insert(Flow { key, path, slot: preferred, seqs, last_request }, now)?;
+        let id = self.flows.insert(Flow { key, origin, slot: preferred, seqs, last_request }, now)?;
         let Some(slot) = self.peers.occupy(id, preferred, &self.flows) else {
             self.flows.remove(id);
             return None;

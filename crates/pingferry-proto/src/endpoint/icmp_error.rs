@@ -9,10 +9,12 @@
 
 use std::net::IpAddr;
 
+use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Verdict};
+use crate::family::Family;
 use crate::flow::{Flow, FlowId, FlowKey, Peer, SocketId};
+use crate::output::DeliveryKind;
 use crate::wire::{Echo, ICMP_HEADER_LEN, IcmpError, IpHeader, restore_ident, write_checksum};
-use crate::{DropReason, Family};
 
 /// An ICMP error about a probe of a ping socket.
 #[derive(Clone, Copy, Debug)]
@@ -36,22 +38,19 @@ pub struct ErrorReport<'a> {
 impl Endpoint {
     /// An ICMP error about a request sent from a ping socket came in.
     pub fn handle_icmp_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
-        self.counters.answers += 1;
+        self.counters.icmp_errors_received += 1;
         let relayed = self.relay(socket, report);
-        self.count_reply(relayed)
+        self.count_reply_drop(relayed)
     }
 
     fn relay(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Result<(), DropReason> {
         let id = self.flow_for_error(socket, report)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
-        let (path, client) = (flow.path, flow.key.source);
-        if !self.paths.contains_key(&path) {
-            return Err(DropReason::PathClosed);
-        }
+        let (origin, client) = (flow.origin, flow.key.source);
         // The host's own kernel speaks where a neighbour is silent: to the client that is pingferry.
         let own = self.local.own.contains(&report.offender);
         let (offender, hop_limit) = if own {
-            (self.gateway(path, socket.class.family).unwrap_or(report.offender), report.hop_limit)
+            (self.gateway(origin.path, socket.class.family).unwrap_or(report.offender), report.hop_limit)
         } else {
             (report.offender, report.hop_limit.saturating_sub(1))
         };
@@ -61,8 +60,7 @@ impl Endpoint {
         let traffic_class = report.traffic_class;
         let header = IpHeader { hop_limit, traffic_class, ..IpHeader::icmp(offender, client) };
         let message = error_message(&header, flow, report);
-        self.deliver(path, Some(id), header, &message);
-        Ok(())
+        self.deliver(DeliveryKind::IcmpError, origin, Some(id), header, &message)
     }
 
     /// The flow whose request is quoted.

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use crate::drop_reason::DropReason;
 use crate::endpoint::Endpoint;
-use crate::flow::{DomainId, PathId, is_group};
+use crate::family::Family;
+use crate::flow::{Origin, PathId, is_group};
+use crate::output::DeliveryKind;
 use crate::wire::{IcmpError, IpHeader, IpPacket, is_icmp_error, write_checksum};
-use crate::{DropReason, Family};
 
 /// Why a packet is not forwarded, and what its sender is told.
 #[derive(Clone, Copy, Debug)]
@@ -33,24 +35,26 @@ impl Endpoint {
     pub(crate) fn send_local_error(
         &mut self,
         now: Instant,
-        path: PathId,
+        origin: Origin,
         error: impl FnOnce(Family) -> IcmpError,
         original: &[u8],
     ) {
         let Some(packet) = IpPacket::parse(original).ok().filter(may_cause_error) else { return };
         let family = packet.header.family();
-        let Some(gateway) = self.gateway(path, family) else { return };
-        let domain = self.paths.get(&path).map_or(DomainId::default(), |path| path.domain);
-        if self.errors.take(now, (domain, packet.header.source)) {
-            self.counters.errors_originated += 1;
-            let (header, message) = error_about(&packet, original, error(family), gateway);
-            self.deliver(path, None, header, &message);
+        let Some(gateway) = self.gateway(origin.path, family) else { return };
+        let Some(domain) = self.paths.get(&origin.path).map(|path| path.config.domain) else { return };
+        if !self.errors.take(now, (domain, packet.header.source)) {
+            self.counters.errors_withheld += 1;
+            return;
         }
+        let (header, message) = error_about(&packet, original, error(family), gateway);
+        // The path is open: its domain was found.
+        let _ = self.deliver(DeliveryKind::GeneratedError, origin, None, header, &message);
     }
 
     /// The address that pingferry's own errors come from on a path.
     pub(crate) fn gateway(&self, path: PathId, family: Family) -> Option<IpAddr> {
-        self.paths.get(&path)?.gateway(family).or_else(|| self.local.speaker(family))
+        self.paths.get(&path)?.config.gateway(family).or_else(|| self.local.speaker(family))
     }
 }
 

@@ -12,19 +12,23 @@ mod local_error;
 pub(crate) mod reply;
 pub(crate) mod request;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::time::Instant;
 
+use crate::config::{Config, PathConfig, Rate};
+use crate::drop_reason::DropReason;
 use crate::flow::peer_table::PeerTable;
 use crate::flow::socket_pool::SocketPool;
 use crate::flow::table::FlowTable;
-use crate::flow::{FlowId, PathId, SocketId};
-use crate::output::{Delivery, Output, Outputs};
+use crate::flow::{FlowId, Origin, PathId, SocketId};
+use crate::host_addresses::HostAddresses;
+use crate::output::{Delivery, DeliveryKind, Dropped, Output, Outputs};
+use crate::policy::Policy;
 use crate::rate_limit::RateLimiter;
 use crate::reassembly::{GivenUp, Reassembly};
+use crate::stats::{Counters, PathCounters};
 use crate::wire::{IcmpError, IpHeader, emit_fragmented};
-use crate::{Config, Counters, DropReason, HostAddresses, PathConfig, Policy, Rate};
 
 /// How many flows an endpoint has room for from the start at most; for more it grows.
 const MAX_ROOM: usize = 1 << 20;
@@ -42,20 +46,28 @@ const ERRORS_PER_SOURCE: Rate = Rate { per_second: 100, burst: 100 };
 /// What became of an input. Drops are in the [`Counters`] as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
+#[non_exhaustive]
 pub enum Verdict {
     /// It is among the outputs.
     Forwarded,
-    /// It is a fragment that waits for others.
+    /// It is a fragment that waits for the others of its datagram.
     Held,
-    /// It went no further; its sender may have been told.
+    /// It was dropped. An ICMP error for its sender may be among the outputs.
     Dropped(DropReason),
+}
+
+/// A path that is open.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) config: PathConfig,
+    pub(crate) counters: PathCounters,
 }
 
 /// The proxy's core: see the [crate's documentation](crate) for how it is driven.
 #[derive(Debug)]
 pub struct Endpoint {
     pub(crate) config: Config,
-    pub(crate) paths: HashMap<PathId, PathConfig>,
+    pub(crate) paths: BTreeMap<PathId, Path>,
     next_path: u32,
     pub(crate) flows: FlowTable,
     pub(crate) peers: PeerTable,
@@ -78,7 +90,7 @@ impl Endpoint {
         let room = config.max_flows.min(MAX_ROOM);
         Self {
             sockets: SocketPool::new(config.socket_linger, config.max_sockets),
-            paths: HashMap::new(),
+            paths: BTreeMap::new(),
             next_path: 0,
             flows: FlowTable::with_capacity(room),
             peers: PeerTable::with_capacity(room / FLOWS_PER_PEER),
@@ -99,8 +111,21 @@ impl Endpoint {
     pub fn add_path(&mut self, config: PathConfig) -> PathId {
         let id = PathId(self.next_path);
         self.next_path += 1;
-        self.paths.insert(id, config);
+        self.paths.insert(id, Path { config, counters: PathCounters::default() });
         id
+    }
+
+    /// Changes the configuration of a path. Its flows stay; their next packets are handled by the new configuration. The
+    /// domain stays what it was, whatever `config` says. Returns false if there is no such path.
+    pub fn set_path_config(&mut self, path: PathId, config: PathConfig) -> bool {
+        let Some(path) = self.paths.get_mut(&path) else { return false };
+        path.config = config.with_domain(path.config.domain);
+        true
+    }
+
+    /// What happened on a path so far. `None` if there is no such path.
+    pub fn path_counters(&self, path: PathId) -> Option<PathCounters> {
+        self.paths.get(&path).map(|path| path.counters)
     }
 
     /// Removes a path. Its flows stay until they are idle or appear on another path of the domain; answers to them are
@@ -173,28 +198,62 @@ impl Endpoint {
         self.sockets.open_sockets()
     }
 
-    /// Sends a packet to a path, in fragments if it is larger than the path's MTU. Without a flow that it answers it is
-    /// pingferry's own.
-    pub(crate) fn deliver(&mut self, path: PathId, flow: Option<FlowId>, header: IpHeader, message: &[u8]) {
-        let Some(config) = self.paths.get(&path) else { return };
+    /// Emits a packet for a path, in fragments if it is larger than the path's MTU.
+    ///
+    /// # Errors
+    /// The path is closed.
+    pub(crate) fn deliver(
+        &mut self,
+        kind: DeliveryKind,
+        Origin { path: id, tag }: Origin,
+        flow: Option<FlowId>,
+        header: IpHeader,
+        message: &[u8],
+    ) -> Result<(), DropReason> {
+        let path = self.paths.get_mut(&id).ok_or(DropReason::PathClosed)?;
+        path.counters.deliveries_attempted += 1;
+        match kind {
+            DeliveryKind::Reply => self.counters.replies_attempted += 1,
+            DeliveryKind::IcmpError => self.counters.icmp_errors_attempted += 1,
+            DeliveryKind::GeneratedError => self.counters.errors_generated_attempted += 1,
+        }
         // Packets that may be fragmented need different identifications (RFC 6864 §4.3).
         self.identification = self.identification.wrapping_add(1);
         let header = IpHeader { identification: self.identification, ..header };
         let start = self.outputs.bytes.len();
-        let piece_len = emit_fragmented(&header, message, config.mtu, &mut self.outputs.bytes);
+        let piece_len = emit_fragmented(&header, message, path.config.mtu, &mut self.outputs.bytes);
         let bytes = start..self.outputs.bytes.len();
-        let (local_error, flow) = (flow.is_none(), flow.map_or(0, |FlowId(number)| number.get()));
-        self.outputs.queue.push(Output::Deliver(Delivery { path, flow, bytes, piece_len, local_error }));
+        let flow = flow.map_or(0, |FlowId(number)| number.get());
+        self.outputs.queue.push(Output::Deliver(Delivery { path: id, tag, kind, flow, bytes, piece_len }));
+        Ok(())
     }
 
-    /// Drops datagrams whose fragments did not come in time, or that newer ones need the room of.
+    /// Drops datagrams that are still incomplete at their time-out, or whose room newer ones need.
     pub(crate) fn give_up_datagrams(&mut self, now: Instant) {
-        while let Some(GivenUp { reason, fragments, path, first }) = self.reassembly.give_up(now) {
-            self.counters.fragments_held -= fragments;
-            self.counters.request_drops[reason] += fragments;
-            if let (DropReason::ReassemblyTimeout, Some(first)) = (reason, first) {
-                self.send_local_error(now, path, IcmpError::reassembly_time_exceeded, &first);
+        while let Some(GivenUp { reason, origins, first }) = self.reassembly.give_up(now) {
+            self.discard_fragments(&origins, reason);
+            if let (DropReason::ReassemblyTimeout, Some((packet, origin))) = (reason, first) {
+                self.send_local_error(now, origin, IcmpError::reassembly_time_exceeded, &packet);
             }
+        }
+    }
+
+    /// Counts drops of fragments that were accepted before.
+    pub(crate) fn discard_fragments(&mut self, origins: &[Origin], reason: DropReason) {
+        for origin in origins {
+            self.counters.fragments_discarded += 1;
+            self.count_drop(*origin, reason);
+        }
+    }
+
+    /// Counts the drop of a packet that came from a path.
+    pub(crate) fn count_drop(&mut self, Origin { path, tag }: Origin, reason: DropReason) {
+        self.counters.request_drops[reason] += 1;
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.counters.drops += 1;
+        }
+        if let Some(tag) = tag {
+            self.outputs.queue.push(Output::Drop(Dropped { path, tag, reason }));
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::DropReason;
+use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::{FlowId, Peer, SocketId};
-use crate::output::Delivery;
+use crate::output::{Delivery, DeliveryKind};
 use crate::wire::{Echo, IpHeader, restore_ident};
 
 /// A message that a ping socket received.
@@ -25,30 +25,33 @@ pub struct Received<'a> {
 impl Endpoint {
     /// A message came in on a ping socket.
     pub fn handle_reply(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Verdict {
-        self.counters.answers += 1;
+        self.counters.replies_received += 1;
         let returned = self.return_reply(now, socket, received);
-        self.count_reply(returned)
+        self.count_reply_drop(returned)
     }
 
-    /// The ingress did not take a delivery, or one of its pieces. To be told once a delivery.
+    /// The driver did not deliver `delivery`, or one of its fragments. To be called once for a delivery.
     pub fn handle_delivery_error(&mut self, delivery: &Delivery) -> Verdict {
-        if delivery.local_error {
-            self.counters.errors_originated -= 1;
-        } else {
-            self.counters.answers_returned -= 1;
-            self.counters.answer_drops[DropReason::DeliveryFailed] += 1;
+        let reason = DropReason::DeliveryFailed;
+        match delivery.kind {
+            DeliveryKind::Reply => self.counters.replies_failed += 1,
+            DeliveryKind::IcmpError => self.counters.icmp_errors_failed += 1,
+            DeliveryKind::GeneratedError => self.counters.errors_generated_failed += 1,
         }
-        Verdict::Dropped(DropReason::DeliveryFailed)
+        if delivery.kind != DeliveryKind::GeneratedError {
+            self.counters.reply_drops[reason] += 1;
+        }
+        if let Some(path) = self.paths.get_mut(&delivery.path) {
+            path.counters.deliveries_failed += 1;
+        }
+        Verdict::Dropped(reason)
     }
 
-    pub(crate) fn count_reply(&mut self, returned: Result<(), DropReason>) -> Verdict {
+    pub(crate) fn count_reply_drop(&mut self, returned: Result<(), DropReason>) -> Verdict {
         match returned {
-            Ok(()) => {
-                self.counters.answers_returned += 1;
-                Verdict::Forwarded
-            }
+            Ok(()) => Verdict::Forwarded,
             Err(reason) => {
-                self.counters.answer_drops[reason] += 1;
+                self.counters.reply_drops[reason] += 1;
                 Verdict::Dropped(reason)
             }
         }
@@ -58,23 +61,21 @@ impl Endpoint {
         let echo = Echo::parse_reply(socket.class.family, received.message)?;
         let id = self.flow_for_reply(socket, received.from, echo)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
-        let (path, ident, client) = (flow.path, flow.key.ident, flow.key.source);
-        if !self.paths.contains_key(&path) {
-            return Err(DropReason::PathClosed);
-        }
+        let (origin, ident, client) = (flow.origin, flow.key.ident, flow.key.source);
         let hop_limit = received.hop_limit.saturating_sub(1);
         if hop_limit == 0 {
             return Err(DropReason::ReplyHopLimitExceeded);
         }
-        self.flows.touch(id, now);
         let traffic_class = received.traffic_class;
         let header = IpHeader { hop_limit, traffic_class, ..IpHeader::icmp(received.from, client) };
         let mut message = std::mem::take(&mut self.message);
         message.clear();
         message.extend_from_slice(received.message);
         restore_ident(header.source, header.destination, ident, &mut message);
-        self.deliver(path, Some(id), header, &message);
+        let delivered = self.deliver(DeliveryKind::Reply, origin, Some(id), header, &message);
         self.message = message;
+        delivered?;
+        self.flows.touch(id, now);
         Ok(())
     }
 

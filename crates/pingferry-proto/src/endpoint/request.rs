@@ -3,16 +3,20 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use crate::config::{PathConfig, Sharing};
+use crate::drop_reason::DropReason;
 use crate::endpoint::local_error::Reject;
-use crate::endpoint::{Endpoint, Verdict};
-use crate::flow::{Class, DomainId, FlowId, FlowKey, LastRequest, PathId, is_group};
+use crate::endpoint::{Endpoint, Path, Verdict};
+use crate::family::Family;
+use crate::flow::{Class, DomainId, Flow, FlowId, FlowKey, LastRequest, Origin, PathId, Tag, is_group};
 use crate::output::{Output, Transmit};
+use crate::policy::Policy;
 use crate::reassembly::Reassembled;
 use crate::wire::{Echo, IcmpError, IpHeader, IpPacket, icmp_checksum};
-use crate::{DropReason, Family, Sharing};
 
 /// Why the kernel did not send a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SendError {
     /// There is no socket: it could not be opened.
     NoSocket,
@@ -31,22 +35,18 @@ pub enum SendError {
 }
 
 impl Endpoint {
-    /// A packet came in on a path.
-    pub fn handle_packet(&mut self, now: Instant, path: PathId, packet: &[u8]) -> Verdict {
+    /// A packet was received from a path. Its `tag`, if it has one, comes back with the outputs it causes: in
+    /// [`Transmit::tag`], [`Delivery::tag`](crate::Delivery::tag) and [`Dropped::tag`](crate::Dropped::tag).
+    pub fn handle_packet(&mut self, now: Instant, path: PathId, tag: Option<Tag>, packet: &[u8]) -> Verdict {
         self.counters.packets += 1;
-        match self.forward(now, path, packet) {
-            Ok(verdict) => {
-                // A fragment that waits is counted already: it may have been given up since.
-                if verdict == Verdict::Forwarded {
-                    self.counters.requests_sent += 1;
-                }
-                verdict
-            }
-            Err(reject) => self.refuse(now, path, reject, packet),
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.counters.packets += 1;
         }
+        let origin = Origin { path, tag };
+        self.forward(now, origin, packet).unwrap_or_else(|reject| self.reject(now, origin, reject, packet))
     }
 
-    /// The kernel did not send `transmit`, whose message was `message`.
+    /// The kernel did not send `transmit`, whose message was `message`. To be called once for a transmit.
     pub fn handle_send_error(
         &mut self,
         now: Instant,
@@ -54,82 +54,85 @@ impl Endpoint {
         message: &[u8],
         error: SendError,
     ) -> Verdict {
-        self.counters.requests_sent -= 1;
-        let mut original = Vec::with_capacity(transmit.header.wire_len() + message.len());
-        transmit.header.emit(message.len(), &mut original);
+        let Transmit { path, tag, header, .. } = *transmit;
+        self.counters.requests_failed += 1;
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.counters.requests_failed += 1;
+        }
+        let mut original = Vec::with_capacity(header.wire_len() + message.len());
+        header.emit(message.len(), &mut original);
         original.extend_from_slice(message);
-        self.refuse(now, transmit.path, send_reject(transmit.header.family(), error), &original)
+        self.reject(now, Origin { path, tag }, send_reject(header.family(), error), &original)
     }
 
-    fn refuse(&mut self, now: Instant, path: PathId, reject: Reject, packet: &[u8]) -> Verdict {
-        self.counters.request_drops[reject.reason] += 1;
+    fn reject(&mut self, now: Instant, origin: Origin, reject: Reject, packet: &[u8]) -> Verdict {
+        self.count_drop(origin, reject.reason);
         if let Some(error) = reject.error {
-            self.send_local_error(now, path, |_| error, packet);
+            self.send_local_error(now, origin, |_| error, packet);
         }
         Verdict::Dropped(reject.reason)
     }
 
-    fn forward(&mut self, now: Instant, path: PathId, packet: &[u8]) -> Result<Verdict, Reject> {
-        let config = self.paths.get(&path).ok_or(DropReason::PathClosed)?;
+    fn forward(&mut self, now: Instant, origin: Origin, packet: &[u8]) -> Result<Verdict, Reject> {
+        let Path { config, .. } = self.paths.get(&origin.path).ok_or(DropReason::PathClosed)?;
         let domain = config.domain;
         let IpPacket { header, payload } = IpPacket::parse(packet)?;
         check_addresses(&header)?;
         if !config.admits(header.source) {
             return Err(DropReason::SpoofedSource.into());
         }
-        self.check_kind(path, &header, payload)?;
-        self.check_crossing(&header)?;
+        self.check_kind(config, &header, payload)?;
+        self.check_crossing(config, &header)?;
         let Some(fragment) = header.fragment else {
-            return self.forward_whole(now, domain, path, &header, payload);
+            return self.forward_whole(now, domain, origin, &header, payload);
         };
-        let reassembled = self.reassembly.insert(now, domain, path, &header, fragment, payload);
+        let reassembled = self.reassembly.insert(now, domain, origin, &header, fragment, payload);
         if matches!(reassembled, Reassembled::Waits) {
-            self.counters.fragments_held += 1;
+            self.counters.fragments_accepted += 1;
         }
         self.give_up_datagrams(now);
         match reassembled {
             Reassembled::Waits => Ok(Verdict::Held),
-            // What came in fragments may leave in fragments.
+            // A request that came in fragments may leave in fragments.
             Reassembled::Whole { header, payload } => {
-                self.forward_whole(now, domain, path, &IpHeader { dont_fragment: false, ..header }, &payload)
+                self.forward_whole(now, domain, origin, &IpHeader { dont_fragment: false, ..header }, &payload)
             }
-            Reassembled::Dropped { reason, fragments } => {
-                self.counters.fragments_held -= fragments;
-                self.counters.request_drops[reason] += fragments;
+            Reassembled::Dropped { reason, waiting } => {
+                self.discard_fragments(&waiting, reason);
                 Err(reason.into())
             }
         }
     }
 
-    /// What can be said of a packet and of its first fragment alike: that it is an echo request, and not one of our own.
-    fn check_kind(&self, path: PathId, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
+    /// Checks what a packet and its first fragment alike show: that it is an echo request, and not one of pingferry's own.
+    fn check_kind(&self, config: &PathConfig, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
         let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
         let echo = match (header.is_icmp(), is_first) {
             (false, _) => Err(DropReason::NotIcmp),
             (true, true) => Echo::parse_request(header.family(), payload),
             (true, false) => return Ok(()),
         };
-        let prohibit_others = self.paths.get(&path).is_some_and(|path| path.prohibit_others);
         match echo {
             Ok(echo) if self.local.own.contains(&header.source) && self.sockets.has_ident(echo.ident) => {
                 Err(DropReason::Loop.into())
             }
             Ok(_) => Ok(()),
-            Err(reason @ (DropReason::NotIcmp | DropReason::NotEchoRequest)) if prohibit_others => {
+            Err(reason @ (DropReason::NotIcmp | DropReason::NotEchoRequest)) if config.prohibit_others => {
                 Err(Reject::answered(reason, IcmpError::prohibited(header.family())))
             }
             Err(reason) => Err(reason.into()),
         }
     }
 
-    /// Whether a packet may go on from here to where it wants.
-    fn check_crossing(&self, header: &IpHeader) -> Result<(), Reject> {
+    /// Checks that a packet may go on from here to its destination.
+    fn check_crossing(&self, config: &PathConfig, header: &IpHeader) -> Result<(), Reject> {
         if header.hop_limit <= 1 {
             let error = IcmpError::time_exceeded(header.family());
             return Err(Reject::answered(DropReason::HopLimitExceeded, error));
         }
         let is_group = self.local.is_group(header.destination);
-        if !self.config.policy.decide(header.source, header.destination, is_group).allowed {
+        let policies = [&config.policy, &self.config.policy];
+        if !Policy::decide_in_order(policies, header.source, header.destination, is_group).allowed {
             let error = IcmpError::prohibited(header.family());
             return Err(Reject::answered(DropReason::DestinationRefused, error));
         }
@@ -140,7 +143,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         domain: DomainId,
-        path: PathId,
+        origin: Origin,
         header: &IpHeader,
         message: &[u8],
     ) -> Result<Verdict, Reject> {
@@ -160,8 +163,8 @@ impl Endpoint {
             source: header.source,
             destination: header.destination,
         };
-        let flow = self.find_or_open_flow(key, path, last_request(header, echo, message), now)?;
-        self.transmit(flow, header, message);
+        let flow = self.find_or_open_flow(key, origin, last_request(header, echo, message), now)?;
+        self.transmit(flow, origin, header, message);
         Ok(Verdict::Forwarded)
     }
 
@@ -176,16 +179,16 @@ impl Endpoint {
     fn find_or_open_flow(
         &mut self,
         key: FlowKey,
-        path: PathId,
+        origin: Origin,
         last_request: LastRequest,
         now: Instant,
     ) -> Result<FlowId, Reject> {
         let Some(id) = self.flows.find(&key) else {
             let error = IcmpError::prohibited(key.class.family);
-            return self.open_flow(key, path, last_request, now).ok_or(Reject::answered(DropReason::NoSocket, error));
+            return self.open_flow(key, origin, last_request, now).ok_or(Reject::answered(DropReason::NoSocket, error));
         };
         if let Some(flow) = self.flows.get_mut(id) {
-            flow.path = path;
+            flow.origin = origin;
             flow.seqs.insert(last_request.seq);
             flow.last_request = last_request;
         }
@@ -194,17 +197,22 @@ impl Endpoint {
         Ok(id)
     }
 
-    fn transmit(&mut self, flow: FlowId, header: &IpHeader, message: &[u8]) {
-        let Some(flow) = self.flows.get(flow) else { return };
-        if self.sockets.needs_opening(flow.socket()) {
-            self.outputs.queue.push(Output::Open(flow.socket()));
+    fn transmit(&mut self, flow: FlowId, Origin { path, tag }: Origin, header: &IpHeader, message: &[u8]) {
+        let Some(socket) = self.flows.get(flow).map(Flow::socket) else { return };
+        if self.sockets.needs_opening(socket) {
+            self.outputs.queue.push(Output::Open(socket));
+        }
+        self.counters.requests_attempted += 1;
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.counters.requests_attempted += 1;
         }
         let start = self.outputs.bytes.len();
         self.outputs.bytes.extend_from_slice(message);
         self.outputs.queue.push(Output::Transmit(Transmit {
-            socket: flow.socket(),
+            socket,
             hop_limit: header.hop_limit - 1,
-            path: flow.path,
+            path,
+            tag,
             header: *header,
             message: start..self.outputs.bytes.len(),
         }));

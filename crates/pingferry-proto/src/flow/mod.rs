@@ -20,9 +20,21 @@ use crate::wire::EchoKind;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DomainId(pub u32);
 
-/// One connection of a domain: where packets come in and answers go back.
+/// One connection of a domain: where packets are received from and replies are delivered to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PathId(pub u32);
+
+/// A number that the caller attaches to a packet, and gets back with the outputs that the packet causes. It means nothing to
+/// the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag(pub NonZeroU32);
+
+/// Where a packet comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) path: PathId,
+    pub(crate) tag: Option<Tag>,
+}
 
 /// What a flow needs of its socket. Flows of one class can share sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,8 +135,8 @@ pub(crate) struct FlowId(pub(crate) NonZeroU32);
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) key: FlowKey,
-    /// The path its newest request came in on.
-    pub(crate) path: PathId,
+    /// Where its newest request came from, and so where its replies are delivered to.
+    pub(crate) origin: Origin,
     /// The slot of its socket.
     pub(crate) slot: u16,
     /// What it has asked.

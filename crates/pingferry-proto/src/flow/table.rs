@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use crate::Family;
     use crate::flow::seq_set::SeqSet;
-    use crate::flow::{Class, DomainId, LastRequest, PathId};
+    use crate::flow::{Class, DomainId, LastRequest, Origin, PathId};
     use crate::wire::EchoKind;
 
     fn key(ident: u16) -> FlowKey {
@@ -269,7 +269,8 @@ mod tests {
 
     fn flow(ident: u16) -> Flow {
         let last_request = LastRequest { hop_limit: 64, traffic_class: 0, len: 8, seq: 0, checksum: [0; 2] };
-        Flow { key: key(ident), path: PathId(0), slot: 0, seqs: SeqSet::new(0), last_request }
+        let origin = Origin { path: PathId(0), tag: None };
+        Flow { key: key(ident), origin, slot: 0, seqs: SeqSet::new(0), last_request }
     }
 
     #[test]

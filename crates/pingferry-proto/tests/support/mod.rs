@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use pingferry_proto::wire::{IpHeader, IpPacket, write_checksum};
 use pingferry_proto::{
-    Class, Config, Endpoint, ErrorReport, Family, Output, Outputs, PathConfig, PathId, Received, SendError, SocketId,
-    Transmit, Verdict,
+    Class, Config, Delivery, Dropped, Endpoint, ErrorReport, Family, Output, Outputs, PathConfig, PathId, Received,
+    SendError, SocketId, Tag, Transmit, Verdict,
 };
 
 pub const CLIENT: &str = "10.0.0.2";
@@ -34,6 +34,9 @@ pub struct Bench {
     /// What was to be sent, whether there was a socket or not.
     pub tried: Vec<Transmit>,
     pub delivered: Vec<(PathId, Vec<u8>)>,
+    pub deliveries: Vec<Delivery>,
+    /// Tagged packets that were dropped.
+    pub dropped: Vec<Dropped>,
     pub opened: Vec<SocketId>,
     pub closed: Vec<SocketId>,
     pub idents: HashMap<SocketId, u16>,
@@ -52,6 +55,8 @@ impl Bench {
             sent: Vec::new(),
             tried: Vec::new(),
             delivered: Vec::new(),
+            deliveries: Vec::new(),
+            dropped: Vec::new(),
             opened: Vec::new(),
             closed: Vec::new(),
             idents: HashMap::new(),
@@ -70,7 +75,11 @@ impl Bench {
     }
 
     pub fn packet_on(&mut self, path: PathId, packet: &[u8]) -> Verdict {
-        let verdict = self.endpoint.handle_packet(self.now, path, packet);
+        self.tagged(path, None, packet)
+    }
+
+    pub fn tagged(&mut self, path: PathId, tag: Option<Tag>, packet: &[u8]) -> Verdict {
+        let verdict = self.endpoint.handle_packet(self.now, path, tag, packet);
         self.settle();
         verdict
     }
@@ -81,7 +90,7 @@ impl Bench {
         self.sent.last().expect("a request left").clone()
     }
 
-    pub fn answer(&mut self, socket: SocketId, from: &str, message: &[u8]) -> Verdict {
+    pub fn receive_reply(&mut self, socket: SocketId, from: &str, message: &[u8]) -> Verdict {
         let received = Received { from: ip(from), hop_limit: 57, traffic_class: 0, message };
         self.receive(socket, received)
     }
@@ -154,9 +163,12 @@ impl Bench {
                         }
                     }
                     Output::Deliver(delivery) => {
+                        self.deliveries.push(delivery.clone());
                         let packets = outputs.packets(delivery).map(|packet| (delivery.path, packet.to_vec()));
                         self.delivered.extend(packets);
                     }
+                    Output::Drop(dropped) => self.dropped.push(*dropped),
+                    other => panic!("{other:?}"),
                 }
             }
         }
@@ -175,11 +187,9 @@ impl Bench {
 }
 
 pub fn path_config() -> PathConfig {
-    PathConfig {
-        gateway_v4: Some(GATEWAY.parse().unwrap()),
-        gateway_v6: Some(GATEWAY_6.parse().unwrap()),
-        ..PathConfig::default()
-    }
+    PathConfig::default()
+        .with_gateway_v4(Some(GATEWAY.parse().unwrap()))
+        .with_gateway_v6(Some(GATEWAY_6.parse().unwrap()))
 }
 
 pub fn ip(address: &str) -> IpAddr {

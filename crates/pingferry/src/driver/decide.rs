@@ -56,7 +56,7 @@ impl Worker {
     }
 
     fn decide_on_request(&mut self, now: Instant, path: PathId, packet: &[u8]) {
-        if let Verdict::Dropped(reason) = self.endpoint.handle_packet(now, path, packet) {
+        if let Verdict::Dropped(reason) = self.endpoint.handle_packet(now, path, None, packet) {
             debug!(path = path.0, len = packet.len(), %reason, "packet dropped");
             if reason == DropReason::Loop {
                 self.report_loop();

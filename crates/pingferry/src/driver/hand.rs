@@ -298,7 +298,7 @@ mod tests {
             let mut worker = Worker::new(Config::default(), receiver, Arc::new(Wake::new().unwrap())).unwrap();
             let (now, path) = (Instant::now(), worker.endpoint.add_path(PathConfig::default()));
             let request = echo_request([10, 0, 0, 1].into(), [192, 0, 2, 1].into(), 7, 1, b"");
-            let _ = worker.endpoint.handle_packet(now, path, &request);
+            let _ = worker.endpoint.handle_packet(now, path, None, &request);
             let mut is_woken = |deadline| {
                 worker.deadline = deadline;
                 worker.see_to_deadlines();
@@ -332,7 +332,7 @@ mod tests {
             let shared = Shared::new(worker);
             let mut hand = Hand::new(&shared, &config);
             let mut most = 0;
-            while shared.lock().endpoint.counters().requests_sent < PATHS * PACKETS {
+            while shared.lock().endpoint.counters().requests_sent() < PATHS * PACKETS {
                 hand.take().unwrap();
                 let (found, worker) = hand.serve().unwrap();
                 assert!(found);

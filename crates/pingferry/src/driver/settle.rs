@@ -52,6 +52,8 @@ impl Worker {
                         let _ = self.endpoint.handle_send_error(now, transmit, message, SendError::NoSocket);
                     }
                 },
+                // Drops of tagged packets: packets have no tags here.
+                _ => {}
             }
         }
         self.post();

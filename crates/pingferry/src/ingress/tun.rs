@@ -125,7 +125,7 @@ mod tests {
     pub(super) fn answer(endpoint: &mut Endpoint, path: PathId, seq: u16) -> Item {
         let (now, mut outputs) = (Instant::now(), Outputs::default());
         let request = echo_request(CLIENT.into(), TARGET.into(), 7, seq, b"");
-        let _ = endpoint.handle_packet(now, path, &request);
+        let _ = endpoint.handle_packet(now, path, None, &request);
         endpoint.take_outputs(&mut outputs);
         let mut sockets = outputs.iter().filter_map(|output| match output {
             Output::Open(id) => Some((true, *id)),
