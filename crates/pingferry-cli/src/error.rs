@@ -62,7 +62,7 @@ impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::NoPing { v4, v6 } => Self::permission(check::explain_no_ping(&v4, &v6)),
-            OpenError::Worker(_) => Self::runtime(error.to_string()),
+            _ => Self::runtime(error.to_string()),
         }
     }
 }

@@ -6,14 +6,15 @@ use std::process::ExitCode;
 
 use clap::Args;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use pingferry::{Config, CoreConfig, DomainId, PathConfig, Proxy, Rate, Tun, UnixIngress};
+use pingferry::ingress::UnixIngress;
+use pingferry::{DomainId, PathConfig, Proxy, Tun};
 use pingferry_sys::namespace::Netns;
-use pingferry_sys::preflight::{descriptor_limit, raise_descriptor_limit};
+use pingferry_sys::preflight::raise_descriptor_limit;
 use pingferry_sys::process::in_child;
 use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::TunConfig;
 use rustix::io::Errno;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::config::{Configuration, File, FileArg, Reload};
 use crate::error::CliError;
@@ -25,9 +26,6 @@ use crate::{signals, stats};
 
 /// A burst of a few thousand packets waits rather than being lost before it is read.
 const QUEUE_LENGTH: u32 = 10_000;
-
-/// What a worker has open besides ping sockets, and a few connections of clients.
-const OTHER_DESCRIPTORS: u64 = 20;
 
 #[derive(Args)]
 pub(crate) struct RunArgs {
@@ -112,9 +110,10 @@ pub(crate) fn run(args: &RunArgs, log: &LogArgs, configuration: Configuration) -
 
 fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<File>) -> Result<ExitCode, CliError> {
     let workers = usize::from(args.workers);
-    let mut config = Config { workers, ..args.proxy.config(file.as_ref())? };
-    config.core.max_sockets = config.core.max_sockets.min(sockets_within_descriptors(args.workers));
-    share_limits(&mut config.core, workers);
+    if let Err(error) = raise_descriptor_limit() {
+        debug!(%error, "the limit of descriptors stays as it is");
+    }
+    let config = args.proxy.config(file.as_ref())?.with_workers(workers);
     let watched = args.ingress.watch()?;
     // Before the proxy starts its thread: entering another user namespace needs a process with one.
     let tun = args.ingress.open_tun(workers, watched.as_ref())?;
@@ -164,22 +163,6 @@ fn attach(
         attached.map_err(|error| CliError::runtime(format!("cannot serve {}: {error}", path.display())))?;
     }
     Ok(served)
-}
-
-/// As many ping sockets as there are descriptors, less those that all else takes: each pinger of one host needs one.
-fn sockets_within_descriptors(workers: u16) -> usize {
-    let descriptors = raise_descriptor_limit().unwrap_or_else(|_| descriptor_limit()).soft;
-    let left = descriptors.saturating_sub(OTHER_DESCRIPTORS * u64::from(workers)).max(1);
-    usize::try_from(left).unwrap_or(usize::MAX)
-}
-
-/// Each worker gets its part of what all may have together.
-fn share_limits(core: &mut CoreConfig, workers: usize) {
-    core.max_flows = core.max_flows.div_ceil(workers);
-    core.max_sockets = core.max_sockets.div_ceil(workers);
-    if let (Some(rate), Ok(workers)) = (&mut core.rate, u32::try_from(workers)) {
-        *rate = Rate { per_second: rate.per_second.div_ceil(workers), burst: rate.burst.div_ceil(workers) };
-    }
 }
 
 impl IngressArgs {

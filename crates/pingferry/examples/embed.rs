@@ -1,4 +1,4 @@
-//! Adds the proxy to a program that has packets of its own: pings a host and prints the answer.
+//! Adds the proxy to a program that has packets of its own: pings a host and prints the reply.
 //!
 //! ```text
 //! cargo run --example embed -- 192.0.2.1
@@ -17,18 +17,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Open it, and attach a path with a callback for the packets that go back.
     let proxy = Proxy::open(Config::default())?;
-    let (back, answers) = mpsc::channel();
+    let (back, replies) = mpsc::channel();
     let path = proxy.attach(PathConfig::default(), move |packet: &[u8]| {
-        // Nobody waits for more than the first answer.
+        // Only the first reply is waited for.
         let _ = back.send(packet.to_vec());
     })?;
 
     // Hand in what a client sends, and take what comes back.
     let client = Ipv4Addr::new(10, 0, 0, 2).into();
     path.send(&echo_request(client, host, 0x1234, 1, b"hello from the embedding program"))?;
-    let answer = answers.recv_timeout(Duration::from_secs(5))?;
-    let packet = IpPacket::parse(&answer).map_err(DropReason::label)?;
-    println!("{} bytes from {}, hop limit {}", answer.len(), packet.header.source, packet.header.hop_limit);
+    let reply = replies.recv_timeout(Duration::from_secs(5))?;
+    let packet = IpPacket::parse(&reply).map_err(DropReason::label)?;
+    println!("{} bytes from {}, hop limit {}", reply.len(), packet.header.source, packet.header.hop_limit);
 
     let stats = proxy.close()?;
     println!("{} sent, {} returned", stats.counters.requests_sent(), stats.counters.replies_returned());

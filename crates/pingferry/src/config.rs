@@ -1,38 +1,57 @@
+//! How a proxy behaves.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use pingferry_proto::{Class, Family};
+use pingferry_proto::{Class, Family, Rate};
 use pingferry_sys::ping::SocketOptions;
+use pingferry_sys::preflight::descriptor_limit;
 
-/// How long to look where it pays.
+use crate::ingress::PcapFile;
+
+/// How long adaptive busy-polling polls: what a reply takes to come from a host on the same link.
 const BUSY_POLL: Duration = Duration::from_micros(50);
 
-/// How a proxy behaves.
+/// Descriptors that each worker leaves to everything but ping sockets: its own, those of ingresses, and some connections.
+const OTHER_DESCRIPTORS: usize = 20;
+
+/// How a proxy behaves. The limits in [`core`](Self::core) are those of the whole proxy.
+///
+/// ```
+/// use pingferry::{Config, CoreConfig};
+///
+/// let config = Config::default().with_core(CoreConfig::default().with_max_flows(1000)).with_workers(2);
+/// assert_eq!(config.core.max_flows, 1000);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Flows, limits and policy.
     pub core: pingferry_proto::Config,
-    /// Source of what leaves on IPv4. `None` lets the kernel's routing choose for each destination.
+    /// Source of what leaves on IPv4. `None`, the default, lets the kernel's routing choose for each destination.
     pub source_v4: Option<Ipv4Addr>,
-    /// Source of what leaves on IPv6. `None` lets the kernel's routing choose for each destination.
+    /// Source of what leaves on IPv6. `None`, the default, lets the kernel's routing choose for each destination.
     pub source_v6: Option<Ipv6Addr>,
-    /// Index of the interface that link-local IPv6 addresses belong to, `source_v6` and destinations alike; 0 for none.
+    /// Index of the interface that link-local IPv6 addresses belong to, of the source and of destinations; 0, the default, for
+    /// none.
     pub scope_id: u32,
-    /// Send and receive on this interface only. Also keeps own probes from being routed back into an ingress.
+    /// Send and receive on this interface only (`SO_BINDTODEVICE`). This also keeps the proxy's own probes from being routed
+    /// back into an ingress. Default: any.
     pub interface: Option<String>,
-    /// Room for answers that wait at one socket, in bytes; at most `net.core.rmem_max` is granted.
+    /// Room for replies that wait at one socket, in bytes, 4 MiB by default; the kernel grants at most `net.core.rmem_max`.
     pub receive_buffer: usize,
-    /// How many workers serve, each with its own flows and sockets; at least 1. Limits of `core` are those of each.
+    /// How many workers serve, each with its own flows and sockets: at least 1, the default. Each domain belongs to one worker.
     pub workers: usize,
-    /// How many processors may be used, by default as many as the process may use now (affinity, and a control group's
-    /// quota, which a confined process can no longer see). Where there is another one for each worker, it has a second
-    /// thread for when there is much to do; with some to spare, workers without a fixed `busy_poll` look for packets.
+    /// How many processors the proxy may use. Default: as many as the process may use now (affinity and control group quota).
+    /// Where each worker can have two, it has a helper thread for when there is much to do; with some to spare, workers
+    /// without a fixed `busy_poll` busy-poll adaptively.
     pub processors: usize,
-    /// How long a worker keeps looking for the next packet before it sleeps. Saves the time of a wake-up, costs a
-    /// processor while there is traffic. Zero sleeps at once; `None` looks for 50 µs where packets come that fast.
+    /// How long a worker polls for the next packet before it sleeps. This saves the time of a wake-up and costs a processor
+    /// while there is traffic. Zero sleeps at once. `None`, the default, polls for 50 µs while packets come that fast.
     pub busy_poll: Option<Duration>,
+    /// Writes the packets of all clients to this file. Default: none.
+    pub pcap: Option<PcapFile>,
 }
 
 impl Default for Config {
@@ -47,23 +66,103 @@ impl Default for Config {
             workers: 1,
             processors: available_parallelism().map_or(1, NonZeroUsize::get),
             busy_poll: None,
+            pcap: None,
         }
     }
 }
 
+/// Setters, one for each field.
 impl Config {
+    /// Sets [`core`](Self::core).
+    #[must_use]
+    pub fn with_core(self, core: pingferry_proto::Config) -> Self {
+        Self { core, ..self }
+    }
+
+    /// Sets [`source_v4`](Self::source_v4).
+    #[must_use]
+    pub fn with_source_v4(self, source: impl Into<Option<Ipv4Addr>>) -> Self {
+        Self { source_v4: source.into(), ..self }
+    }
+
+    /// Sets [`source_v6`](Self::source_v6).
+    #[must_use]
+    pub fn with_source_v6(self, source: impl Into<Option<Ipv6Addr>>) -> Self {
+        Self { source_v6: source.into(), ..self }
+    }
+
+    /// Sets [`scope_id`](Self::scope_id).
+    #[must_use]
+    pub fn with_scope_id(self, scope_id: u32) -> Self {
+        Self { scope_id, ..self }
+    }
+
+    /// Sets [`interface`](Self::interface).
+    #[must_use]
+    pub fn with_interface(self, interface: impl Into<Option<String>>) -> Self {
+        Self { interface: interface.into(), ..self }
+    }
+
+    /// Sets [`receive_buffer`](Self::receive_buffer).
+    #[must_use]
+    pub fn with_receive_buffer(self, receive_buffer: usize) -> Self {
+        Self { receive_buffer, ..self }
+    }
+
+    /// Sets [`workers`](Self::workers).
+    #[must_use]
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
+    }
+
+    /// Sets [`processors`](Self::processors).
+    #[must_use]
+    pub fn with_processors(self, processors: usize) -> Self {
+        Self { processors, ..self }
+    }
+
+    /// Sets [`busy_poll`](Self::busy_poll).
+    #[must_use]
+    pub fn with_busy_poll(self, busy_poll: impl Into<Option<Duration>>) -> Self {
+        Self { busy_poll: busy_poll.into(), ..self }
+    }
+
+    /// Sets [`pcap`](Self::pcap).
+    #[must_use]
+    pub fn with_pcap(self, pcap: impl Into<Option<PcapFile>>) -> Self {
+        Self { pcap: pcap.into(), ..self }
+    }
+}
+
+impl Config {
+    /// The configuration of each worker: its share of what all have together.
+    ///
+    /// Pingers of one host need a socket each, so there are at most as many as the process may have descriptors.
+    pub(crate) fn of_each_worker(mut self) -> Self {
+        let workers = self.workers.max(1);
+        let descriptors = usize::try_from(descriptor_limit().soft).unwrap_or(usize::MAX);
+        let sockets = descriptors.saturating_sub(OTHER_DESCRIPTORS * workers).max(1);
+        let core = &mut self.core;
+        core.max_flows = core.max_flows.div_ceil(workers);
+        core.max_sockets = core.max_sockets.min(sockets).div_ceil(workers);
+        if let (Some(rate), Ok(workers)) = (&mut core.rate, u32::try_from(workers)) {
+            *rate = Rate { per_second: rate.per_second.div_ceil(workers), burst: rate.burst.div_ceil(workers) };
+        }
+        self
+    }
+
     /// How many processors are left when each worker has one.
     pub(crate) fn spare_processors(&self) -> usize {
         self.processors.saturating_sub(self.workers)
     }
 
-    /// How many threads each worker has.
-    pub(crate) fn hands(&self) -> usize {
-        if self.spare_processors() >= self.workers { 2 } else { 1 }
+    /// Whether each worker has a helper thread.
+    pub(crate) fn has_helpers(&self) -> bool {
+        self.spare_processors() >= self.workers
     }
 
-    /// How long workers look for packets, where they do. Without a fixed length and without a processor to spare they never
-    /// do: what they look for would have to wait for them.
+    /// How long workers busy-poll, where they do. Without a fixed length and without a processor to spare they never do: the
+    /// sender of what they poll for would wait for their processor.
     pub(crate) fn busy_poll_length(&self) -> Duration {
         let adaptive = if self.spare_processors() > 0 { BUSY_POLL } else { Duration::ZERO };
         self.busy_poll.unwrap_or(adaptive)
@@ -86,5 +185,26 @@ impl Config {
             broadcast: class.dedicated,
             receive_buffer: self.receive_buffer,
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_the_limits_of_the_proxy() {
+        let rate = Rate { per_second: 100, burst: 10 };
+        let core = pingferry_proto::Config::default().with_max_flows(1001).with_max_sockets(10).with_rate(Some(rate));
+        let each = Config::default().with_core(core).with_workers(4).of_each_worker().core;
+        assert_eq!((each.max_flows, each.max_sockets), (251, 3));
+        assert_eq!(each.rate, Some(Rate { per_second: 25, burst: 3 }));
+    }
+
+    #[test]
+    fn there_are_no_more_sockets_than_descriptors() {
+        let limit = usize::try_from(descriptor_limit().soft).unwrap_or(usize::MAX);
+        let sockets = Config::default().of_each_worker().core.max_sockets;
+        assert!(0 < sockets && sockets <= limit.saturating_sub(OTHER_DESCRIPTORS).max(1));
     }
 }

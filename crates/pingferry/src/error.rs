@@ -1,9 +1,12 @@
+//! What can go wrong with a proxy.
+
 use std::io;
 
 use thiserror::Error;
 
 /// Why a proxy could not be opened.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Ping sockets can be opened for neither family, most often because no group of the process is in
     /// `net.ipv4.ping_group_range`.
@@ -21,11 +24,12 @@ pub enum OpenError {
 
 /// Why a proxy ended by itself.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum RunError {
-    /// A device that the proxy cannot go on without is gone.
+    /// An ingress that the proxy cannot do without is gone, such as a TUN device that was deleted.
     #[error("{ingress} is gone: {source}")]
     IngressGone {
-        /// What it was.
+        /// Its name.
         ingress: String,
         /// What the kernel said.
         source: io::Error,
@@ -38,13 +42,14 @@ pub enum RunError {
     Panicked,
 }
 
-/// The proxy is closed.
+/// The proxy has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the proxy is closed")]
 pub struct Closed;
 
 /// Why a packet was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum SendError {
     /// The path's queue is full. The packet is lost, as it would be at a congested router.
     #[error("the path's queue is full")]
@@ -52,4 +57,10 @@ pub enum SendError {
     /// The proxy is closed.
     #[error("the proxy is closed")]
     Closed,
+}
+
+impl From<Closed> for io::Error {
+    fn from(closed: Closed) -> Self {
+        io::Error::new(io::ErrorKind::NotConnected, closed)
+    }
 }

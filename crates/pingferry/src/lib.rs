@@ -1,8 +1,8 @@
 //! An unprivileged ICMP proxy as a library: ping and traceroute across anything that ends in userspace.
 //!
-//! A sandbox, a userspace network stack or a VPN has IP packets in hand and no root. It opens a [`Proxy`], attaches a
-//! path with a callback for the packets that go back, and hands in what its clients send; echo requests leave through
-//! ordinary Linux ping sockets, and answers come back as if one more router had forwarded them.
+//! A sandbox, a userspace network stack or a VPN has IP packets of its clients and no root. It opens a [`Proxy`], attaches a
+//! path with a callback for the packets that go back, and hands in what its clients send. Echo requests leave through ordinary
+//! Linux ping sockets, and replies and ICMP errors come back as if one more router had forwarded them.
 //!
 //! ```no_run
 //! use pingferry::{Config, PathConfig, Proxy};
@@ -16,23 +16,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The proxy runs on threads of its own, in the network namespace of the thread that opened it. TUN devices and Unix
-//! sockets can be attached to the same proxy. To drive the core with an event loop of one's own, use `pingferry-proto`.
+//! The proxy runs on threads of its own, in the network namespace of the thread that opened it. TUN devices, Unix sockets and
+//! [ingresses](ingress) of the program's own can be attached to the same proxy. To drive the core with an event loop of one's
+//! own, use `pingferry-proto`.
 #![forbid(unsafe_code)]
 
 mod config;
 mod driver;
 mod error;
-mod ingress;
+pub mod ingress;
 mod proxy;
+mod stats;
+mod sync;
+mod waker;
 
 pub use config::Config;
 pub use error::{Closed, OpenError, RunError, SendError};
-pub use ingress::channel::Path;
-pub use ingress::unix::UnixIngress;
 pub use pingferry_proto::{
     Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, ParseRuleError,
     PathConfig, PathCounters, Policy, Rate, Rule, Sharing, Tag,
 };
 pub use pingferry_sys::tun::Tun;
-pub use proxy::{Control, Proxy, Stats};
+pub use proxy::{Attachment, Control, Path, Proxy};
+pub use stats::Stats;

@@ -1,143 +1,155 @@
+//! A proxy and its handles.
+
 use std::io;
-use std::iter::Sum;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use pingferry_proto::{Class, Counters, Family, PathConfig, Policy};
+use pingferry_proto::{Class, Family, PathConfig, PathCounters, Policy};
 use pingferry_sys::ping::PingSocket;
 use pingferry_sys::preflight::default_source_address;
 use pingferry_sys::tun::Tun;
 use tracing::warn;
 
-use crate::driver::wake::Wake;
-use crate::driver::{Command, Worker};
-use crate::ingress::Ingress;
-use crate::ingress::channel::{self, Path};
-use crate::ingress::tun::TunIngress;
-use crate::ingress::unix::UnixIngress;
-use crate::{Closed, Config, OpenError, RunError};
+use crate::config::Config;
+use crate::driver::{Command, Mailbox, Worker};
+use crate::error::{Closed, OpenError, RunError, SendError};
+use crate::ingress::channel::{self, Sender};
+use crate::ingress::{Ingress, PcapFile, TunIngress, UnixIngress, split};
+use crate::stats::{IngressId, Published, Stats};
+use crate::waker::Waker;
 
-/// A proxy that runs. Dropping it stops it.
+/// A running proxy. It stops when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     workers: Vec<JoinHandle<Result<Stats, RunError>>>,
     control: Control,
-    /// For how long after each packet a thread for each TUN queue is near.
-    near: Duration,
-    gateway_v4: Option<IpAddr>,
-    gateway_v6: Option<IpAddr>,
+    /// For how long after each packet the idle writer of each TUN queue looks for the next one; zero for none.
+    idle_writer: Duration,
+    gateways: Gateways,
+    pcap: Option<PcapFile>,
+    next_ingress: AtomicU32,
+}
+
+/// The addresses that ICMP errors come from where a path has none.
+#[derive(Clone, Copy, Debug)]
+struct Gateways {
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
 }
 
 /// Stops a proxy or changes its policy, from any thread, for example one that handles signals.
 #[derive(Clone, Debug)]
-pub struct Control(Arc<[Line]>);
+pub struct Control(Arc<[Mailbox]>);
 
-/// The way to a worker's ear.
-#[derive(Debug)]
-struct Line {
-    commands: Sender<Command>,
-    wake: Arc<Wake>,
+/// An ingress that is attached to a proxy.
+///
+/// It stays attached when this is dropped.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    control: Control,
+    id: IngressId,
+    gateways: Gateways,
 }
 
-/// What a proxy did and has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// What became of all packets.
-    pub counters: Counters,
-    /// Flows that are alive.
-    pub flows: usize,
-    /// Sockets that are open.
-    pub sockets: usize,
-    /// Answers that the kernel dropped because a socket's receive buffer was full (`SK_MEMINFO_DROPS`).
-    pub receive_overflows: u64,
+/// A path of the embedding program. It is closed when it is dropped.
+#[derive(Debug)]
+pub struct Path {
+    sender: Sender,
+    attachment: Attachment,
 }
 
 impl Proxy {
-    /// Proves that ping sockets can be opened and starts the worker, which lives in the caller's network namespace.
+    /// Checks that ping sockets can be opened and starts the workers, which live in the caller's network namespace.
     ///
-    /// If only one family works, the proxy works with that one and says so once, as a `tracing` warning; requests of the
-    /// other are answered with Destination Unreachable.
+    /// If only one family works, the proxy serves that one and says so once, as a `tracing` warning. Requests of the other
+    /// are answered with Destination Unreachable.
     ///
     /// # Errors
-    /// Neither family works, or the worker could not be started.
+    /// Neither family works, or a worker could not be started.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        let test = |family| {
-            let class = Class { family, dont_fragment: false, dedicated: false };
-            PingSocket::open(&config.socket_options(class))
-        };
-        match (test(Family::V4), test(Family::V6)) {
-            (Ok(_), Ok(_)) => {}
-            (Ok(_), Err(error)) => warn!("only IPv4 is served: {error}"),
-            (Err(error), Ok(_)) => warn!("only IPv6 is served: {error}"),
-            (Err(v4), Err(v6)) => return Err(OpenError::NoPing { v4, v6 }),
-        }
+        check_families(&config)?;
         let gateway = |family| config.source(family).or_else(|| default_source_address(family).ok());
-        let (gateway_v4, gateway_v6) = (gateway(Family::V4), gateway(Family::V6));
-
-        let made: io::Result<Vec<(Line, Worker)>> = (0..config.workers.max(1)).map(|_| make_worker(&config)).collect();
-        let (lines, workers): (Vec<Line>, Vec<Worker>) = made?.into_iter().unzip();
-        let control = Control(lines.into());
+        let gateways = Gateways { v4: gateway(Family::V4), v6: gateway(Family::V6) };
+        let (each, count) = (config.clone().of_each_worker(), config.workers.max(1));
+        let made: io::Result<Vec<(Mailbox, Worker)>> = (0..count).map(|_| make_worker(&each)).collect();
+        let (mailboxes, workers): (Vec<Mailbox>, Vec<Worker>) = made?.into_iter().unzip();
+        let control = Control(mailboxes.into());
         let start = |(number, worker): (usize, Worker)| {
-            let (stop_all, config) = (StopAll(control.clone()), config.clone());
+            let stop_all = StopAll(control.clone());
             Builder::new().name(format!("pingferry-{number}")).spawn(move || {
                 let _stop_all = stop_all;
-                worker.run(&config)
+                worker.run()
             })
         };
         let workers: io::Result<Vec<_>> = workers.into_iter().enumerate().map(start).collect();
-        let near = if config.hands() > 1 { config.busy_poll_length() } else { Duration::ZERO };
-        Ok(Self { workers: workers?, control, near, gateway_v4, gateway_v6 })
+        let idle_writer = if config.has_helpers() { config.busy_poll_length() } else { Duration::ZERO };
+        let next_ingress = AtomicU32::new(0);
+        Ok(Self { workers: workers?, control, idle_writer, gateways, pcap: config.pcap, next_ingress })
     }
 
-    /// Attaches a path of the embedding program. Packets for its clients are handed to `back`, which the proxy's threads call,
-    /// one at a time, and which must not block. If it panics it is not called again, and what is for its clients is dropped
-    /// and counted.
+    /// Attaches a path of the embedding program. The proxy's threads call `callback` with each packet for its clients, one at a
+    /// time. It must not block. If it panics it is not called again, and packets for its clients are counted as not delivered.
     ///
     /// Without a gateway address in `config`, pingferry's own ICMP errors come from the address it would ping from.
     ///
     /// # Errors
     /// The proxy has ended, or there is no descriptor for the path.
-    pub fn attach(&self, config: PathConfig, back: impl FnMut(&[u8]) + Send + 'static) -> io::Result<Path> {
-        let (path, ingress) = channel::channel(back)?;
-        self.attach_ingress(self.line_of(&config)?, config, Box::new(ingress))?;
-        Ok(path)
+    pub fn attach(&self, config: PathConfig, callback: impl FnMut(&[u8]) + Send + 'static) -> io::Result<Path> {
+        let (sender, ingress) = channel::channel(callback)?;
+        let attachment = self.attach_ingress(config, ingress)?;
+        Ok(Path { sender, attachment })
+    }
+
+    /// Attaches an ingress of one path.
+    ///
+    /// # Errors
+    /// The proxy has ended, the ingress could not be taken apart, or the kernel cannot watch its descriptor.
+    pub fn attach_ingress(&self, config: PathConfig, ingress: impl Ingress) -> io::Result<Attachment> {
+        let attachment = self.new_attachment();
+        self.add_path(&attachment, self.mailbox_of(&config)?, config, ingress)?;
+        Ok(attachment)
     }
 
     /// Attaches a TUN device by its queues, of which each worker gets its share. The proxy ends when the device is deleted.
-    /// Where a processor is to spare for each worker, a thread is near that wakes clients sooner while the worker looks for
-    /// packets.
+    /// Where each worker may use a second processor, a thread of idle priority shortens round trips while the worker
+    /// busy-polls.
     ///
     /// # Errors
-    /// The proxy has ended, or the kernel cannot watch the device.
-    pub fn attach_tun(&self, config: PathConfig, queues: impl IntoIterator<Item = Tun>) -> io::Result<()> {
-        let lines = self.control.0.iter().cycle();
-        queues.into_iter().zip(lines).try_for_each(|(queue, line)| {
-            let ingress = TunIngress::new(queue, self.near);
-            self.attach_ingress(line, config.clone(), Box::new(ingress))
-        })
+    /// As [`attach_ingress`](Self::attach_ingress).
+    pub fn attach_tun(&self, config: PathConfig, queues: impl IntoIterator<Item = Tun>) -> io::Result<Attachment> {
+        let attachment = self.new_attachment();
+        let mailboxes = self.control.0.iter().cycle();
+        queues.into_iter().zip(mailboxes).try_for_each(|(queue, mailbox)| {
+            let ingress = TunIngress::new(queue).with_idle_writer(self.idle_writer);
+            self.add_path(&attachment, mailbox, config.clone(), ingress)
+        })?;
+        Ok(attachment)
     }
 
-    /// Attaches a Unix socket; each of its connections is a path with this configuration, and one worker serves them all.
+    /// Attaches a listening Unix socket. Each of its connections is a path with this configuration. One worker serves them all.
     ///
     /// # Errors
     /// The proxy has ended, or the kernel cannot watch the socket.
-    pub fn attach_unix(&self, config: PathConfig, listener: UnixIngress) -> io::Result<()> {
-        let (line, config) = (self.line_of(&config)?, self.with_gateways(config));
-        line.ask(|done| Command::Listen { config, listener, done })?
+    pub fn attach_unix(&self, config: PathConfig, listener: UnixIngress) -> io::Result<Attachment> {
+        let attachment = self.new_attachment();
+        let listener = listener.with_pcap(self.pcap.clone());
+        let (mailbox, config) = (self.mailbox_of(&config)?, self.gateways.fill(config));
+        mailbox.call(|done| Command::Listen { ingress: attachment.id, config, listener, done })??;
+        Ok(attachment)
     }
 
-    /// What the proxy did so far.
+    /// What the proxy did so far. The packet path neither waits for this nor is waited for.
     ///
-    /// # Errors
-    /// The proxy has ended.
-    pub fn stats(&self) -> Result<Stats, Closed> {
-        self.control.0.iter().map(|line| line.ask(Command::Stats)).sum()
+    /// What a client has received a reply to is in it.
+    pub fn stats(&self) -> Stats {
+        self.control.0.iter().map(|mailbox| mailbox.published.stats()).sum()
     }
 
-    /// What stops this proxy and changes its policy while someone [waits](Self::wait) for it.
+    /// A handle that stops this proxy and changes its policy while a thread [waits](Self::wait) for it.
     pub fn control(&self) -> Control {
         self.control.clone()
     }
@@ -160,69 +172,108 @@ impl Proxy {
         self.wait()
     }
 
-    fn attach_ingress(&self, line: &Line, config: PathConfig, ingress: Box<dyn Ingress>) -> io::Result<()> {
-        let config = self.with_gateways(config);
-        line.ask(|done| Command::Attach { config, ingress, done })?
+    fn new_attachment(&self) -> Attachment {
+        // Relaxed: each number only has to be a new one.
+        let id = IngressId(self.next_ingress.fetch_add(1, Ordering::Relaxed));
+        Attachment { control: self.control.clone(), id, gateways: self.gateways }
     }
 
-    /// The worker of a domain. Flows that move from path to path must not leave it.
-    fn line_of(&self, config: &PathConfig) -> Result<&Line, Closed> {
-        let lines = &self.control.0;
-        lines.get(config.domain.0 as usize % lines.len()).ok_or(Closed)
+    fn add_path(
+        &self,
+        attachment: &Attachment,
+        mailbox: &Mailbox,
+        config: PathConfig,
+        ingress: impl Ingress,
+    ) -> io::Result<()> {
+        let halves = split(ingress, self.pcap.as_ref())?;
+        let (ingress, config) = (attachment.id, self.gateways.fill(config));
+        mailbox.call(|done| Command::Attach { ingress, config, halves, done })?
     }
 
-    fn with_gateways(&self, mut config: PathConfig) -> PathConfig {
-        if let Some(IpAddr::V4(gateway)) = self.gateway_v4 {
-            config.gateway_v4.get_or_insert(gateway);
-        }
-        if let Some(IpAddr::V6(gateway)) = self.gateway_v6 {
-            config.gateway_v6.get_or_insert(gateway);
-        }
-        config
+    /// The worker of a domain. Flows that move from path to path stay with it.
+    fn mailbox_of(&self, config: &PathConfig) -> Result<&Mailbox, Closed> {
+        let mailboxes = &self.control.0;
+        mailboxes.get(config.domain.0 as usize % mailboxes.len()).ok_or(Closed)
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.control.stop();
-        // Why they ended was for `wait` to say; a panic was printed when it happened.
+        // Why they ended was for `wait` to return. A panic was printed when it happened.
         self.workers.drain(..).for_each(|worker| drop(worker.join()));
     }
 }
 
 impl Control {
-    /// Changes who may ping what. When this returns, every worker follows the new policy; flows stay.
+    /// Changes which destinations clients may ping. When this returns, every worker follows the new policy. Flows stay.
     ///
     /// # Errors
     /// The proxy has ended.
     pub fn set_policy(&self, policy: &Policy) -> Result<(), Closed> {
-        self.0.iter().try_for_each(|line| line.ask(|done| Command::SetPolicy { policy: policy.clone(), done }))
+        self.0.iter().try_for_each(|mailbox| mailbox.call(|done| Command::SetPolicy { policy: policy.clone(), done }))
     }
 
     /// Stops the proxy, whose [`wait`](Proxy::wait) then returns. Does nothing if it has ended.
     pub fn stop(&self) {
-        for line in self.0.iter() {
-            // One that has ended need not be stopped.
-            let _ = line.command(Command::Stop);
+        for mailbox in self.0.iter() {
+            // It fails only if the worker has ended.
+            let _ = mailbox.send(Command::Stop);
         }
     }
 }
 
-impl Line {
-    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, Closed> {
-        let (done, answer) = sync_channel(1);
-        self.command(command(done))?;
-        answer.recv().map_err(|_| Closed)
+impl Attachment {
+    /// Changes the configuration of the ingress: MTU, gateway addresses, sources and policy of its paths and of those to come.
+    /// The domain stays what it was. Flows stay; their next packets are handled by the new configuration.
+    ///
+    /// # Errors
+    /// The proxy has ended.
+    pub fn configure(&self, config: &PathConfig) -> Result<(), Closed> {
+        let config = self.gateways.fill(config.clone());
+        let configure = |mailbox: &Mailbox| {
+            mailbox.call(|done| Command::Configure { ingress: self.id, config: config.clone(), done })
+        };
+        self.control.0.iter().try_for_each(configure)
     }
 
-    fn command(&self, command: Command) -> Result<(), Closed> {
-        self.commands.send(command).map_err(|_| Closed)?;
-        self.wake.wake();
-        Ok(())
+    /// What the paths of the ingress did so far, closed ones included. The packet path neither waits for this nor is waited for.
+    pub fn stats(&self) -> PathCounters {
+        self.control.0.iter().map(|mailbox| mailbox.published.ingress(self.id)).sum()
     }
 }
 
-/// Held by each worker: however one ends, the others end too.
+impl Path {
+    /// Hands in an IP packet of a client. Never blocks.
+    ///
+    /// What is wrong with a packet is counted, not returned: see [`Proxy::stats`].
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when 1,024 packets wait already, [`SendError::Closed`] when the proxy has ended.
+    pub fn send(&self, packet: &[u8]) -> Result<(), SendError> {
+        self.sender.send(packet)
+    }
+
+    /// The handle of this path, which changes its configuration and tells its statistics.
+    pub fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+}
+
+impl Gateways {
+    /// Gives a path the addresses that it has not.
+    fn fill(self, mut config: PathConfig) -> PathConfig {
+        if let Some(IpAddr::V4(gateway)) = self.v4 {
+            config.gateway_v4.get_or_insert(gateway);
+        }
+        if let Some(IpAddr::V6(gateway)) = self.v6 {
+            config.gateway_v6.get_or_insert(gateway);
+        }
+        config
+    }
+}
+
+/// Each worker holds one: when one ends, however it does, the others end too.
 struct StopAll(Control);
 
 impl Drop for StopAll {
@@ -231,27 +282,23 @@ impl Drop for StopAll {
     }
 }
 
-fn make_worker(config: &Config) -> io::Result<(Line, Worker)> {
-    let (sender, receiver) = channel();
-    let wake = Arc::new(Wake::new()?);
-    let worker = Worker::new(config.clone(), receiver, Arc::clone(&wake))?;
-    Ok((Line { commands: sender, wake }, worker))
+fn check_families(config: &Config) -> Result<(), OpenError> {
+    let check = |family| {
+        let class = Class { family, dont_fragment: false, dedicated: false };
+        PingSocket::open(&config.socket_options(class))
+    };
+    match (check(Family::V4), check(Family::V6)) {
+        (Ok(_), Ok(_)) => {}
+        (Ok(_), Err(error)) => warn!("only IPv4 is served: {error}"),
+        (Err(error), Ok(_)) => warn!("only IPv6 is served: {error}"),
+        (Err(v4), Err(v6)) => return Err(OpenError::NoPing { v4, v6 }),
+    }
+    Ok(())
 }
 
-impl Sum for Stats {
-    fn sum<I: Iterator<Item = Stats>>(stats: I) -> Stats {
-        stats.fold(Stats::default(), |mut sum, stats| {
-            sum.counters += &stats.counters;
-            sum.flows += stats.flows;
-            sum.sockets += stats.sockets;
-            sum.receive_overflows += stats.receive_overflows;
-            sum
-        })
-    }
-}
-
-impl From<Closed> for io::Error {
-    fn from(closed: Closed) -> Self {
-        io::Error::new(io::ErrorKind::NotConnected, closed)
-    }
+fn make_worker(config: &Config) -> io::Result<(Mailbox, Worker)> {
+    let (commands, receiver) = channel();
+    let mailbox = Mailbox { commands, waker: Arc::new(Waker::new()?), published: Arc::new(Published::default()) };
+    let worker = Worker::new(config, receiver, &mailbox)?;
+    Ok((mailbox, worker))
 }

@@ -27,25 +27,25 @@ fn echo(source: &str, destination: &str, ident: u16, payload: &[u8]) -> Vec<u8> 
 fn open() -> Proxy {
     let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap(), "allow ::1".parse().unwrap()] };
     let core = CoreConfig::default().with_policy(policy);
-    Proxy::open(Config { core, ..Config::default() }).unwrap()
+    Proxy::open(Config::default().with_core(core)).unwrap()
 }
 
 fn attach(proxy: &Proxy) -> (Path, Receiver<Vec<u8>>) {
-    let (back, answers) = channel();
+    let (back, replies) = channel();
     let path = proxy.attach(PathConfig::default(), move |packet: &[u8]| drop(back.send(packet.to_vec()))).unwrap();
-    (path, answers)
+    (path, replies)
 }
 
 #[test]
 fn echoes_cross_in_both_families() {
     isolated(|| {
         let proxy = open();
-        let (path, answers) = attach(&proxy);
+        let (path, replies) = attach(&proxy);
         for (client, host) in [("10.0.0.2", "127.0.0.1"), ("fd00::2", "::1")] {
             for payload in [&b""[..], b"x", &[7; 1400]] {
                 path.send(&echo(client, host, 0x1234, payload)).unwrap();
-                let answer = answers.recv_timeout(PATIENCE).unwrap();
-                let packet = IpPacket::parse(&answer).unwrap();
+                let reply = replies.recv_timeout(PATIENCE).unwrap();
+                let packet = IpPacket::parse(&reply).unwrap();
                 assert_eq!(packet.header.source.to_string(), host);
                 assert_eq!(packet.header.destination.to_string(), client);
                 assert_eq!(Echo::parse_reply(packet.header.family(), packet.payload).unwrap().ident, 0x1234);
@@ -58,14 +58,14 @@ fn echoes_cross_in_both_families() {
 }
 
 #[test]
-fn packets_of_a_flow_keep_their_order_whoever_serves_them() {
+fn packets_of_a_flow_keep_their_order_with_one_thread_and_with_two() {
     const FLOWS: u16 = 5;
     isolated(|| {
         for processors in [1, 2] {
             let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap()] };
             let core = CoreConfig::default().with_policy(policy);
-            let proxy = Proxy::open(Config { core, processors, ..Config::default() }).unwrap();
-            let (path, answers) = attach(&proxy);
+            let proxy = Proxy::open(Config::default().with_core(core).with_processors(processors)).unwrap();
+            let (path, replies) = attach(&proxy);
             let mut seqs = vec![Vec::new(); usize::from(FLOWS)];
             for seq in 1..=4000 {
                 for ident in 0..FLOWS {
@@ -75,8 +75,8 @@ fn packets_of_a_flow_keep_their_order_whoever_serves_them() {
                 let outstanding = if seq < 4000 { 100 } else { 0 };
                 let count = |seqs: &[Vec<u16>]| seqs.iter().map(Vec::len).sum::<usize>();
                 while count(&seqs) + outstanding < usize::from(seq) * usize::from(FLOWS) {
-                    let answer = answers.recv_timeout(PATIENCE).unwrap();
-                    let packet = IpPacket::parse(&answer).unwrap();
+                    let reply = replies.recv_timeout(PATIENCE).unwrap();
+                    let packet = IpPacket::parse(&reply).unwrap();
                     let echo = Echo::parse_reply(packet.header.family(), packet.payload).unwrap();
                     seqs[usize::from(echo.ident)].push(echo.seq);
                 }
@@ -99,7 +99,7 @@ fn packets_of_a_flow_keep_their_order_through_a_tun_device() {
         ferry.add_address("lo", host.into()).unwrap();
         let policy = Policy { rules: vec!["allow 198.18.0.0/15".parse().unwrap()] };
         let core = CoreConfig::default().with_policy(policy);
-        let proxy = ferry.run(|| Proxy::open(Config { core, processors: 2, ..Config::default() })).unwrap().unwrap();
+        let proxy = ferry.run(|| Proxy::open(Config::default().with_core(core).with_processors(2))).unwrap().unwrap();
         let addresses = vec!["10.0.0.2/24".parse().unwrap()];
         let device = TunConfig { name: "tun0".into(), addresses, ..TunConfig::default() };
         let (tun, ..) = client.run(|| device.open()).unwrap().unwrap();
@@ -124,7 +124,7 @@ fn packets_of_a_flow_keep_their_order_through_a_tun_device() {
             let outstanding = if seq < SEQS { 100 } else { 0 };
             while seqs.iter().map(Vec::len).sum::<usize>() + outstanding < usize::from(seq * FLOWS) {
                 let readable = poll(&mut [PollFd::new(&raw, PollFlags::IN)], Some(&PATIENCE.try_into().unwrap()));
-                assert_eq!(readable.unwrap(), 1, "no answer");
+                assert_eq!(readable.unwrap(), 1, "no reply");
                 receiver.receive(&raw).unwrap();
                 for packet in receiver.iter() {
                     let echo = Echo::parse_reply(Family::V4, &packet[20..]).unwrap();
@@ -140,17 +140,17 @@ fn packets_of_a_flow_keep_their_order_through_a_tun_device() {
 fn a_full_batch_crosses_without_loss() {
     isolated(|| {
         let proxy = open();
-        let (path, answers) = attach(&proxy);
+        let (path, replies) = attach(&proxy);
         for ident in 0..500 {
             path.send(&echo("10.0.0.2", "127.0.0.1", ident, b"")).unwrap();
         }
         let mut idents: Vec<u16> = (0..500)
-            .map(|_| answers.recv_timeout(PATIENCE).unwrap())
-            .map(|answer| u16::from_be_bytes([answer[24], answer[25]]))
+            .map(|_| replies.recv_timeout(PATIENCE).unwrap())
+            .map(|reply| u16::from_be_bytes([reply[24], reply[25]]))
             .collect();
         idents.sort_unstable();
         assert!(idents.into_iter().eq(0..500));
-        assert_eq!(proxy.stats().unwrap().sockets, 500);
+        assert_eq!(proxy.stats().sockets, 500);
     });
 }
 
@@ -159,8 +159,8 @@ fn several_workers_share_the_domains() {
     isolated(|| {
         let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap()] };
         let core = CoreConfig::default().with_policy(policy);
-        let proxy = Proxy::open(Config { core, workers: 2, ..Config::default() }).unwrap();
-        let (back, answers) = channel();
+        let proxy = Proxy::open(Config::default().with_core(core).with_workers(2)).unwrap();
+        let (back, replies) = channel();
         let paths = [0, 1, 2].map(|domain| {
             let back = back.clone();
             let config = PathConfig::default().with_domain(DomainId(domain));
@@ -168,7 +168,7 @@ fn several_workers_share_the_domains() {
         });
         for (domain, path) in (0u32..).zip(&paths) {
             path.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
-            assert_eq!(answers.recv_timeout(PATIENCE).unwrap().0, domain);
+            assert_eq!(replies.recv_timeout(PATIENCE).unwrap().0, domain);
         }
         let stats = proxy.close().unwrap();
         assert_eq!((stats.flows, stats.counters.replies_returned()), (3, 3));
@@ -179,12 +179,12 @@ fn several_workers_share_the_domains() {
 fn bad_packets_are_counted() {
     isolated(|| {
         let proxy = open();
-        let (path, answers) = attach(&proxy);
+        let (path, replies) = attach(&proxy);
         path.send(b"").unwrap();
         path.send(&[0; 70_000]).unwrap();
         path.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
-        answers.recv_timeout(PATIENCE).unwrap();
-        let drops = proxy.stats().unwrap().counters.request_drops;
+        replies.recv_timeout(PATIENCE).unwrap();
+        let drops = proxy.stats().counters.request_drops;
         assert_eq!((drops[DropReason::Truncated], drops[DropReason::Oversized], drops.total()), (1, 1, 2));
     });
 }
@@ -193,12 +193,12 @@ fn bad_packets_are_counted() {
 fn paths_end_with_their_handle_and_with_the_proxy() {
     isolated(|| {
         let proxy = open();
-        let (first, first_answers) = attach(&proxy);
-        let (second, second_answers) = attach(&proxy);
+        let (first, first_replies) = attach(&proxy);
+        let (second, second_replies) = attach(&proxy);
         drop(first);
-        assert!(first_answers.recv_timeout(PATIENCE).is_err(), "its callback is dropped");
+        assert!(first_replies.recv_timeout(PATIENCE).is_err(), "its callback is dropped");
         second.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
-        second_answers.recv_timeout(PATIENCE).unwrap();
+        second_replies.recv_timeout(PATIENCE).unwrap();
 
         let control = proxy.control();
         control.stop();
@@ -234,13 +234,13 @@ fn a_callback_that_panics_harms_its_own_path_only() {
     isolated(|| {
         let proxy = open();
         let panicking = proxy.attach(PathConfig::default(), |_: &[u8]| panic!("in the callback")).unwrap();
-        let (path, answers) = attach(&proxy);
+        let (path, replies) = attach(&proxy);
         for ident in [1, 2] {
             panicking.send(&echo("10.0.0.2", "127.0.0.1", ident, b"")).unwrap();
             path.send(&echo("10.0.0.3", "127.0.0.1", ident, b"")).unwrap();
-            answers.recv_timeout(PATIENCE).unwrap();
+            replies.recv_timeout(PATIENCE).unwrap();
         }
-        eventually("all answers to come", || Ok(proxy.stats()?.counters.replies_received == 4)).unwrap();
+        eventually("all replies", || Ok(proxy.stats().counters.replies_received == 4)).unwrap();
         let stats = proxy.close().unwrap();
         assert_eq!(stats.counters.reply_drops[DropReason::DeliveryFailed], 2);
     });
@@ -261,9 +261,9 @@ fn the_proxy_lives_where_it_was_opened() {
         let elsewhere = Host::new("elsewhere").unwrap();
         elsewhere.add_address("lo", "192.0.2.1/32".parse().unwrap()).unwrap();
         let proxy = elsewhere.run(open).unwrap();
-        let (path, answers) = attach(&proxy);
+        let (path, replies) = attach(&proxy);
         path.send(&echo("10.0.0.2", "192.0.2.1", 1, b"")).unwrap();
-        answers.recv_timeout(PATIENCE).unwrap();
+        replies.recv_timeout(PATIENCE).unwrap();
     });
 }
 

@@ -1,47 +1,47 @@
-//! Whether to look for the next packet again and again, or to sleep until it comes.
+//! Whether to poll for the next packet again and again, or to sleep until it comes.
 //!
 //! # Theory of operation
 //!
-//! To be woken takes tens of microseconds where the processor has gone to sleep too, several times what an echo costs. Who
-//! keeps looking has its packet at once, and a busy processor.
+//! A wake-up takes tens of microseconds where the processor has gone to sleep too, several times what an echo costs. A thread
+//! that polls has its packet at once, and keeps a processor busy.
 //!
-//! With a fixed length the worker looks for that long after each packet. Otherwise it looks for 50 µs, and only while that
-//! seems to pay: it begins after two sleeps running that were hardly longer, since then it would have seen the packets
-//! coming, and stops when it has looked in vain. So one echo after the other over a fast network is answered sooner, and
-//! a ping now and then, whose answer comes soon and whose next request does not, costs what it did.
+//! With a fixed length the driver polls for that long after each packet. Otherwise it polls for 50 µs, and only while that pays:
+//! it begins after two sleeps in a row that were hardly longer, since polling would have seen those packets come, and it stops
+//! when it has polled in vain. So echoes that follow each other on a fast network are answered sooner, and a ping once a
+//! second, whose reply comes soon and whose next request does not, costs no more than before.
 
 use std::time::{Duration, Instant};
 
-use crate::Config;
+use crate::config::Config;
 
-/// What a sleep of 50 µs takes at most, with the time to wake up.
+/// A sleep of 50 µs takes no longer than this, the wake-up included.
 const SHORT_SLEEP: Duration = Duration::from_micros(100);
-/// How many short sleeps running make it worthwhile to look.
+/// So many short sleeps in a row show that polling pays. One may be chance: a ping's reply after its request.
 const ENOUGH: u32 = 2;
-/// What a wait takes that did not come to a sleep, since something was there already. Nothing can be learnt from it.
+/// A wait that is shorter was no sleep, since something was ready. It says nothing about the time between packets.
 const NO_SLEEP: Duration = Duration::from_micros(5);
 
 #[derive(Debug)]
 pub(super) struct BusyPoll {
     length: Duration,
-    /// How many sleeps running were short; `None` if the length is fixed, and nothing is to be learnt.
+    /// How many sleeps in a row were short; `None` if the length is fixed.
     short_sleeps: Option<u32>,
     until: Instant,
 }
 
 impl BusyPoll {
-    /// For a worker that begins at `now`.
+    /// For a driver that starts at `now`.
     pub(super) fn new(config: &Config, now: Instant) -> Self {
         let short_sleeps = if config.busy_poll.is_none() { Some(0) } else { None };
         Self { length: config.busy_poll_length(), short_sleeps, until: now }
     }
 
-    /// Whether to look again at once.
+    /// Whether to poll again at once.
     pub(super) fn is_on(&self, now: Instant) -> bool {
         now < self.until
     }
 
-    /// Something was there at `now`. `slept` is how long it was waited for, unless it was looked for.
+    /// Something was ready at `now`. `slept` is how long the driver slept until then; `None` if it polled.
     pub(super) fn found(&mut self, now: Instant, slept: Option<Duration>) {
         if let (Some(count), Some(slept)) = (&mut self.short_sleeps, slept.filter(|slept| *slept > NO_SLEEP)) {
             *count = if slept < SHORT_SLEEP { count.saturating_add(1) } else { 0 };
@@ -51,7 +51,7 @@ impl BusyPoll {
         }
     }
 
-    /// It was looked once more, and nothing was there at `now`.
+    /// Nothing was ready at `now`.
     pub(super) fn found_nothing(&mut self, now: Instant) {
         if now >= self.until {
             self.short_sleeps = self.short_sleeps.map(|_| 0);
@@ -59,7 +59,7 @@ impl BusyPoll {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -68,11 +68,11 @@ mod tests {
     }
 
     fn fixed(length: Duration, start: Instant) -> BusyPoll {
-        BusyPoll::new(&Config { busy_poll: Some(length), processors: 1, ..Config::default() }, start)
+        BusyPoll::new(&Config::default().with_busy_poll(length).with_processors(1), start)
     }
 
     fn adaptive(start: Instant) -> BusyPoll {
-        BusyPoll::new(&Config { processors: 2, ..Config::default() }, start)
+        BusyPoll::new(&Config::default().with_processors(2), start)
     }
 
     #[test]
@@ -96,17 +96,17 @@ mod tests {
     }
 
     #[test]
-    fn begins_after_short_sleeps_and_ends_when_it_was_in_vain() {
+    fn begins_after_short_sleeps_and_ends_when_it_polled_in_vain() {
         let start = Instant::now();
         let mut poll = adaptive(start);
         for slept in [60, 5_000, 60, 2, 5_000, 60, 2] {
             poll.found(start, Some(us(slept)));
-            assert!(!poll.is_on(start), "one short sleep, and waits that came to none");
+            assert!(!poll.is_on(start), "one short sleep, and waits that were no sleep");
         }
         poll.found(start, Some(us(60)));
         assert!(poll.is_on(start + us(49)));
         poll.found(start + us(40), None);
-        assert!(poll.is_on(start + us(89)), "found while looking");
+        assert!(poll.is_on(start + us(89)), "found while polling");
         poll.found_nothing(start + us(90));
         poll.found(start + us(95), Some(us(60)));
         assert!(!poll.is_on(start + us(95)), "in vain");
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn never_without_a_processor_to_spare() {
         let start = Instant::now();
-        let config = Config { processors: 2, workers: 2, ..Config::default() };
+        let config = Config::default().with_processors(2).with_workers(2);
         let mut poll = BusyPoll::new(&config, start);
         (0..9).for_each(|_| poll.found(start, Some(us(60))));
         assert!(!poll.is_on(start));

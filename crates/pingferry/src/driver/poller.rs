@@ -1,6 +1,16 @@
+//! Which descriptors are readable.
+//!
+//! # Theory of operation
+//!
+//! Each direction has an `epoll` instance: the uplink's watches the paths, listeners, wake-ups and address changes, the
+//! downlink's watches the ping sockets. While one thread does both directions, the downlink's instance is itself watched by
+//! the uplink's, so that the thread sleeps in one place. The helper thread takes it out while it does the downlink.
+//!
+//! All are level-triggered: what was not read to its end is reported again.
+
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use pingferry_proto::PathId;
@@ -8,43 +18,40 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
-/// What is ready to be read.
+/// What is readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
-    /// Somebody has a command for the worker.
+pub(super) enum Token {
+    /// The worker has a command.
     Wake,
     /// A ping socket, by its index.
     Socket(u32),
-    /// A path's ingress.
+    /// A path's source.
     Path(PathId),
     /// A listener, by its index.
     Listener(u32),
     /// The host's addresses have changed.
     Addresses,
+    /// Some ping sockets.
+    Downlink,
 }
 
-/// Something that is ready.
+/// A descriptor that is readable.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ready {
-    pub(crate) token: Token,
-    /// A socket has errors queued.
-    pub(crate) errors: bool,
+pub(super) struct Ready {
+    pub(super) token: Token,
+    /// A socket has errors in its error queue.
+    pub(super) errors: bool,
 }
 
 impl From<&Event> for Ready {
     fn from(event: &Event) -> Self {
-        // A copy, because events lie packed.
+        // Copied, because events are packed structures.
         let (data, flags) = (event.data, event.flags);
         Self { token: Token::from_data(data), errors: flags.contains(EventFlags::ERR) }
     }
 }
 
 impl Token {
-    /// Whether packets are to be read there.
-    pub(super) fn is_packets(self) -> bool {
-        matches!(self, Token::Socket(_) | Token::Path(_))
-    }
-
     fn to_data(self) -> EventData {
         let (kind, number) = match self {
             Token::Wake => (0, 0),
@@ -52,6 +59,7 @@ impl Token {
             Token::Path(PathId(number)) => (2, number),
             Token::Listener(index) => (3, index),
             Token::Addresses => (4, 0),
+            Token::Downlink => (5, 0),
         };
         EventData::new_u64(kind << 32 | u64::from(number))
     }
@@ -64,37 +72,40 @@ impl Token {
             2 => Token::Path(PathId(number)),
             3 => Token::Listener(number),
             4 => Token::Addresses,
+            5 => Token::Downlink,
             _ => Token::Wake,
         }
     }
 }
 
-/// Waits for descriptors to be readable. Level-triggered: what was not read to its end is reported again.
-pub(crate) struct Poller {
+/// An `epoll` instance.
+#[derive(Debug)]
+pub(super) struct Poller {
     epoll: OwnedFd,
 }
 
 impl Poller {
-    /// How many events one wait returns at most.
-    pub(crate) const EVENTS: usize = 64;
+    /// Events that one wait returns: as many as a round serves sockets or paths in general.
+    pub(super) const EVENTS: usize = 64;
 
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)? })
     }
 
-    pub(crate) fn add(&self, source: impl AsFd, token: Token) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, source, token.to_data(), EventFlags::IN)?)
+    pub(super) fn add(&self, descriptor: impl AsFd, token: Token) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, descriptor, token.to_data(), EventFlags::IN)?)
     }
 
-    /// A descriptor that is closed for good removes itself; one that others may hold has to be removed.
-    pub(crate) fn remove(&self, source: impl AsFd) {
-        // Not watched is what was wanted.
-        let _ = epoll::delete(&self.epoll, source);
+    /// Stops watching a descriptor. Closing the last copy of a descriptor does that too.
+    pub(super) fn remove(&self, descriptor: impl AsFd) {
+        // It fails only if the descriptor is not watched.
+        let _ = epoll::delete(&self.epoll, descriptor);
     }
 
-    /// Waits until something is readable or `timeout` is over, and replaces `ready` by what is.
-    pub(crate) fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+    /// Waits until a descriptor is readable or `timeout` is over, and replaces `ready` by what is readable.
+    pub(super) fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
+        // A time that the kernel has no number for is as good as none.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut events = [const { MaybeUninit::<Event>::uninit() }; Self::EVENTS];
         match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
@@ -106,15 +117,20 @@ impl Poller {
     }
 }
 
-#[cfg(test)]
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
     #[test]
     fn tokens_survive_the_kernel() {
-        for token in
-            [Token::Wake, Token::Socket(70_000), Token::Path(PathId(u32::MAX)), Token::Listener(3), Token::Addresses]
-        {
+        let tokens = [Token::Wake, Token::Socket(70_000), Token::Path(PathId(u32::MAX)), Token::Listener(3)];
+        for token in tokens.into_iter().chain([Token::Addresses, Token::Downlink]) {
             assert_eq!(Token::from_data(token.to_data()), token);
         }
     }

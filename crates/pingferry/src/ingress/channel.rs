@@ -3,115 +3,110 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::error;
 
-use super::{Ingress, Outlet};
-use crate::SendError;
-use crate::driver::wake::Wake;
+use super::{Ingress, PacketBatch, PacketSink, PacketSource};
+use crate::error::SendError;
+use crate::waker::Waker;
 
-/// How many packets wait for the worker at most.
+/// How many packets wait for the driver: a few rounds of it, so that a burst is not lost.
 const QUEUE: usize = 1024;
 
-/// The embedding program's end of a path. The path is closed when it is dropped.
+/// The program's end of the queue. The path is closed when it is dropped.
 #[derive(Debug)]
-pub struct Path {
+pub(crate) struct Sender {
     queue: Option<SyncSender<Box<[u8]>>>,
-    wake: Arc<Wake>,
+    waker: Arc<Waker>,
 }
 
-impl Path {
-    /// Hands in an IP packet of a client. Never blocks.
-    ///
-    /// What is wrong with a packet is counted, not reported here: see [`Stats`](crate::Stats).
-    ///
-    /// # Errors
-    /// [`SendError::Full`] when 1,024 packets wait already, [`SendError::Closed`] when the proxy has ended.
-    pub fn send(&self, packet: &[u8]) -> Result<(), SendError> {
+impl Sender {
+    pub(crate) fn send(&self, packet: &[u8]) -> Result<(), SendError> {
         let queue = self.queue.as_ref().ok_or(SendError::Closed)?;
         queue.try_send(packet.into()).map_err(|error| match error {
             TrySendError::Full(_) => SendError::Full,
             TrySendError::Disconnected(_) => SendError::Closed,
         })?;
-        self.wake.wake();
+        self.waker.wake();
         Ok(())
     }
 }
 
-impl Drop for Path {
+impl Drop for Sender {
     fn drop(&mut self) {
-        // The worker learns it from the closed queue, so that has to come first.
+        // First the queue is closed: that is what the driver finds when it is woken.
         self.queue = None;
-        self.wake.wake();
+        self.waker.wake();
     }
 }
 
-/// The worker's end.
-pub(crate) struct ChannelIngress<F> {
-    queue: Receiver<Box<[u8]>>,
-    wake: Arc<Wake>,
-    back: Arc<Callback<F>>,
+/// The driver's end.
+#[derive(Debug)]
+pub(crate) struct Channel<F> {
+    source: ChannelSource,
+    sink: Callback<F>,
 }
 
-/// What packets go back by; `None` after it panicked: what it left behind is not to be trusted.
-struct Callback<F>(Mutex<Option<F>>);
-
-/// Both ends of a path whose packets go back to `back`.
-pub(crate) fn channel<F: FnMut(&[u8]) + Send + 'static>(back: F) -> io::Result<(Path, ChannelIngress<F>)> {
+/// Both ends of a path whose packets go back to `callback`.
+pub(crate) fn channel<F: FnMut(&[u8]) + Send + 'static>(callback: F) -> io::Result<(Sender, Channel<F>)> {
     let (sender, receiver) = sync_channel(QUEUE);
-    let wake = Arc::new(Wake::new()?);
-    let path = Path { queue: Some(sender), wake: Arc::clone(&wake) };
-    Ok((path, ChannelIngress { queue: receiver, wake, back: Arc::new(Callback(Mutex::new(Some(back)))) }))
+    let waker = Arc::new(Waker::new()?);
+    let source = ChannelSource { queue: receiver, waker: Arc::clone(&waker) };
+    Ok((Sender { queue: Some(sender), waker }, Channel { source, sink: Callback(Some(callback)) }))
 }
 
-impl<F> AsFd for ChannelIngress<F> {
+impl<F: FnMut(&[u8]) + Send + 'static> Ingress for Channel<F> {
+    type Source = ChannelSource;
+    type Sink = Callback<F>;
+
+    fn split(self) -> io::Result<(ChannelSource, Callback<F>)> {
+        Ok((self.source, self.sink))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ChannelSource {
+    queue: Receiver<Box<[u8]>>,
+    waker: Arc<Waker>,
+}
+
+impl AsFd for ChannelSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.waker.as_fd()
     }
 }
 
-impl<F: FnMut(&[u8]) + Send + 'static> Ingress for ChannelIngress<F> {
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let next = self.queue.try_recv().or_else(|error| match error {
-            TryRecvError::Empty => {
-                // What is queued after this wakes again; what was queued before is seen by the second look.
-                self.wake.rest();
-                self.queue.try_recv()
+impl PacketSource for ChannelSource {
+    fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
+        self.waker.rest();
+        while batch.room().is_some() {
+            match self.queue.try_recv() {
+                Ok(packet) => _ = batch.push_copy(&packet, None),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
-            TryRecvError::Disconnected => Err(error),
-        });
-        match next {
-            Ok(packet) => {
-                let len = packet.len().min(buffer.len());
-                buffer.iter_mut().zip(&packet).for_each(|(to, from)| *to = *from);
-                Ok(Some(len))
-            }
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+        // The queue may hold more, of which no wake-up tells.
+        self.waker.wake();
+        Ok(())
     }
 
-    fn outlet(&self) -> Arc<dyn Outlet> {
-        Arc::clone(&self.back) as _
-    }
-
-    fn describe(&self) -> String {
+    fn name(&self) -> String {
         "path of the embedding program".into()
     }
-
-    fn is_essential(&self) -> bool {
-        false
-    }
 }
 
-impl<F: FnMut(&[u8]) + Send> Outlet for Callback<F> {
-    fn send(&self, packet: &[u8]) -> io::Result<()> {
-        let mut callback = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let back = callback.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        if catch_unwind(AssertUnwindSafe(|| back(packet))).is_err() {
-            *callback = None;
+/// Passes packets to a callback; `None` after it panicked, since its state is not to be trusted then.
+#[derive(Debug)]
+pub(crate) struct Callback<F>(Option<F>);
+
+impl<F: FnMut(&[u8]) + Send> PacketSink for Callback<F> {
+    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
+        let callback = self.0.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        if catch_unwind(AssertUnwindSafe(|| callback(packet))).is_err() {
+            self.0 = None;
             error!("the callback of a path panicked; the path gets no more packets");
             return Err(io::ErrorKind::BrokenPipe.into());
         }

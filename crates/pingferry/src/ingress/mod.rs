@@ -1,65 +1,190 @@
-//! Where packets come in and answers go back.
+//! Where packets of clients come in and where packets for them go out.
 //!
-//! An [`Ingress`] is one path: a TUN device, a connection of a Unix socket, a channel of the embedding program. The
-//! worker reads it when its descriptor is readable, a batch at a time so that no path starves another.
+//! An [`Ingress`] is one path to clients. It has two halves: a [`PacketSource`], which the proxy reads when its descriptor is
+//! readable, and a [`PacketSink`], which takes replies and ICMP errors. The two are used by different threads at the same time.
+//!
+//! [`TunIngress`], the connections of a [`UnixIngress`] and the channel behind a [`Path`](crate::Path) are ingresses.
+//! [`Pcap`], [`Lossy`] and [`Delayed`] wrap another ingress.
 
+mod batch;
 pub(crate) mod channel;
+mod delayed;
+mod lossy;
+pub(crate) mod pcap;
 pub(crate) mod tun;
 pub(crate) mod unix;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
-use pingferry_proto::Output;
+use pingferry_proto::{DropReason, Tag};
 
-use crate::driver::outbox::Item;
+pub use self::batch::{Deliveries, PacketBatch};
+pub use self::delayed::Delayed;
+pub use self::lossy::Lossy;
+pub use self::pcap::{Pcap, PcapFile};
+pub use self::tun::TunIngress;
+pub use self::unix::UnixIngress;
 
-/// One path to clients.
-pub(crate) trait Ingress: AsFd + Send {
-    /// Reads one packet into `buffer` and says how long it is; a longer one is cut to the buffer. `None` when none waits.
+/// A path to clients, before it is attached to a proxy.
+///
+/// ```no_run
+/// use std::io;
+/// use std::net::UdpSocket;
+/// use std::os::fd::{AsFd, BorrowedFd};
+///
+/// use pingferry::ingress::{Ingress, PacketBatch, PacketSink, PacketSource};
+/// use pingferry::{Config, PathConfig, Proxy};
+///
+/// /// One IP packet a datagram.
+/// struct Udp(UdpSocket);
+///
+/// impl Ingress for Udp {
+///     type Source = Self;
+///     type Sink = Self;
+///
+///     fn split(self) -> io::Result<(Self, Self)> {
+///         Ok((Self(self.0.try_clone()?), self))
+///     }
+/// }
+///
+/// impl AsFd for Udp {
+///     fn as_fd(&self) -> BorrowedFd<'_> {
+///         self.0.as_fd()
+///     }
+/// }
+///
+/// impl PacketSource for Udp {
+///     fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
+///         batch.fill(|buffer| match self.0.recv(buffer) {
+///             Ok(len) => Ok(Some(len)),
+///             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+///             Err(error) => Err(error),
+///         })
+///     }
+///
+///     fn name(&self) -> String {
+///         "UDP socket".into()
+///     }
+/// }
+///
+/// impl PacketSink for Udp {
+///     fn send(&mut self, packet: &[u8]) -> io::Result<()> {
+///         self.0.send(packet).map(drop)
+///     }
+/// }
+///
+/// let socket = UdpSocket::bind("127.0.0.1:0")?;
+/// socket.connect("127.0.0.1:9")?;
+/// socket.set_nonblocking(true)?;
+/// let proxy = Proxy::open(Config::default())?;
+/// proxy.attach_ingress(PathConfig::default(), Udp(socket))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Ingress {
+    /// The half that packets of clients come from.
+    type Source: PacketSource + 'static;
+    /// The half that packets for clients go to.
+    type Sink: PacketSink + 'static;
+
+    /// Takes the ingress apart.
     ///
     /// # Errors
-    /// The path is gone.
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
-
-    /// The way back.
-    fn outlet(&self) -> Arc<dyn Outlet>;
-
-    /// What it is, for people.
-    fn describe(&self) -> String;
-
-    /// Whether the proxy has to end when the path is gone.
-    fn is_essential(&self) -> bool;
+    /// A descriptor could not be duplicated, or a thread not be started.
+    fn split(self) -> io::Result<(Self::Source, Self::Sink)>;
 }
 
-/// The way back of a path.
-pub(crate) trait Outlet: Send + Sync {
-    /// How many lanes it has. One hand has a lane at a time.
-    fn lanes(&self) -> u32 {
-        1
-    }
-
-    /// Passes a packet on.
+/// Packets of clients. Its descriptor is readable when packets wait, and is watched level-triggered.
+pub trait PacketSource: AsFd + Send {
+    /// Adds packets that wait to `batch`, in the order they came, until none waits or the batch is full. Never blocks.
     ///
     /// # Errors
-    /// It was not taken; the next may be.
-    fn send(&self, packet: &[u8]) -> io::Result<()>;
+    /// The ingress is gone. Packets that were added before the error are still served.
+    fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()>;
 
-    /// Passes deliveries on, each with all its packets, and leaves in `items` what could not be. When `busy`, the worker is
-    /// keeping its processor busy for the sake of short ways.
-    fn deliver(&self, items: &mut Vec<Item>, _busy: bool) {
-        keep_undelivered(items, |packet| self.send(packet));
+    /// What it is, for messages: `TUN device ping0`.
+    fn name(&self) -> String;
+
+    /// Whether the proxy ends when [`receive`](Self::receive) fails. Otherwise only this path is closed.
+    fn is_essential(&self) -> bool {
+        false
     }
-
-    /// Waits until it is known of all deliveries whether they could be passed on, and adds those that could not.
-    fn finish(&self, _failed: &mut Vec<Item>) {}
 }
 
-/// Delivers items, and keeps those that could not be.
-fn keep_undelivered(items: &mut Vec<Item>, send: impl Fn(&[u8]) -> io::Result<()>) {
-    items.retain(|item| match item.output() {
-        Some(Output::Deliver(delivery)) => item.outputs.packets(delivery).try_for_each(&send).is_err(),
-        _ => false,
-    });
+/// Packets for clients. A panic of a sink ends the proxy.
+pub trait PacketSink: Send {
+    /// Passes an IP packet on. Never blocks.
+    ///
+    /// # Errors
+    /// It was not taken, and is counted as not delivered. The next packet may be taken.
+    fn send(&mut self, packet: &[u8]) -> io::Result<()>;
+
+    /// Passes on what is due for this path, in order.
+    fn send_batch(&mut self, batch: &mut Deliveries<'_>) {
+        batch.send_each(|packet| self.send(packet));
+    }
+
+    /// Tells what became of a packet of this path that its source gave a tag and the proxy dropped. The tag of a packet that
+    /// was sent comes back with the reply, in [`Delivery::tag`](pingferry_proto::Delivery::tag).
+    fn report_drop(&mut self, _tag: Tag, _reason: DropReason) {}
+
+    /// Waits until it is known of all packets that were taken whether they have left, and reports those that have not by
+    /// [`Deliveries::report_failed`]. Only a sink that passes packets to another thread has something to do here.
+    fn finish(&mut self, _batch: &mut Deliveries<'_>) {}
+}
+
+impl<S: PacketSource + 'static, K: PacketSink + 'static> Ingress for (S, K) {
+    type Source = S;
+    type Sink = K;
+
+    fn split(self) -> io::Result<(S, K)> {
+        Ok(self)
+    }
+}
+
+impl<S: PacketSource + ?Sized> PacketSource for Box<S> {
+    fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
+        (**self).receive(batch)
+    }
+
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn is_essential(&self) -> bool {
+        (**self).is_essential()
+    }
+}
+
+impl<K: PacketSink + ?Sized> PacketSink for Box<K> {
+    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
+        (**self).send(packet)
+    }
+
+    fn send_batch(&mut self, batch: &mut Deliveries<'_>) {
+        (**self).send_batch(batch);
+    }
+
+    fn report_drop(&mut self, tag: Tag, reason: DropReason) {
+        (**self).report_drop(tag, reason);
+    }
+
+    fn finish(&mut self, batch: &mut Deliveries<'_>) {
+        (**self).finish(batch);
+    }
+}
+
+/// The halves of an ingress of any kind.
+pub(crate) type Halves = (Box<dyn PacketSource>, Box<dyn PacketSink>);
+
+/// Takes an ingress apart. Its packets are also written to `pcap`, if there is such a file.
+pub(crate) fn split(ingress: impl Ingress, pcap: Option<&PcapFile>) -> io::Result<Halves> {
+    fn boxed(ingress: impl Ingress) -> io::Result<Halves> {
+        let (source, sink) = ingress.split()?;
+        Ok((Box::new(source), Box::new(sink)))
+    }
+    match pcap {
+        Some(file) => boxed(Pcap::new(ingress, file.clone())),
+        None => boxed(ingress),
+    }
 }

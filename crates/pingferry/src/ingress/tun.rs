@@ -1,66 +1,79 @@
+//! A queue of a TUN device as an ingress.
+
+mod handover;
 mod idle_writer;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingferry_sys::tun::Tun;
 use tracing::debug;
 
 use self::idle_writer::IdleWriter;
-use super::{Ingress, Outlet, keep_undelivered};
-use crate::driver::outbox::Item;
+use super::{Deliveries, Ingress, PacketBatch, PacketSink, PacketSource};
 
-/// How many deliveries show that there is enough to do for all processors.
+/// So many packets at once show that there is work for all processors, and the idle writer would be in the way.
 const MANY: usize = 5;
-/// To write takes as long as all that the client's kernel does with a packet, and hands can do it at the same time.
-const LANES: u32 = 4;
 
-/// A queue of a TUN device as a path.
-pub(crate) struct TunIngress {
-    outlet: Arc<TunOutlet>,
-}
-
-struct TunOutlet {
-    tun: Arc<Tun>,
-    idle_writer: Option<Mutex<IdleWriter>>,
+/// A queue of a TUN device.
+#[derive(Debug)]
+pub struct TunIngress {
+    tun: Tun,
+    idle_writer: Duration,
 }
 
 impl TunIngress {
-    /// With a thread that is near for so long after each packet of a worker that looks for packets (see [`idle_writer`]).
-    pub(crate) fn new(tun: Tun, near: Duration) -> Self {
-        let tun = Arc::new(tun);
-        let idle_writer = match near {
-            Duration::ZERO => None,
-            length => IdleWriter::start(&tun, length).inspect_err(|error| debug!(%error, "no hand-off")).ok(),
-        };
-        Self { outlet: Arc::new(TunOutlet { tun, idle_writer: idle_writer.map(Mutex::new) }) }
+    /// An ingress from a queue of a device. The proxy ends when the device is deleted.
+    pub fn new(tun: Tun) -> Self {
+        Self { tun, idle_writer: Duration::ZERO }
     }
-}
 
-impl AsFd for TunIngress {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.outlet.tun.as_fd()
+    /// Starts a thread of idle priority that writes single packets while the driver busy-polls. It looks for packets for
+    /// `length` after each one; zero starts none.
+    pub(crate) fn with_idle_writer(self, length: Duration) -> Self {
+        Self { idle_writer: length, ..self }
     }
 }
 
 impl Ingress for TunIngress {
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.outlet.tun.receive(buffer) {
+    type Source = TunSource;
+    type Sink = TunSink;
+
+    fn split(self) -> io::Result<(TunSource, TunSink)> {
+        let tun = Arc::new(self.tun);
+        let idle_writer = match self.idle_writer {
+            Duration::ZERO => None,
+            // It only shortens round trips: the device is served without it.
+            length => IdleWriter::start(&tun, length).inspect_err(|error| debug!(%error, "no idle writer")).ok(),
+        };
+        Ok((TunSource(Arc::clone(&tun)), TunSink { tun, idle_writer }))
+    }
+}
+
+/// What clients send through a TUN device.
+#[derive(Debug)]
+pub struct TunSource(Arc<Tun>);
+
+impl AsFd for TunSource {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl PacketSource for TunSource {
+    fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
+        batch.fill(|buffer| match self.0.receive(buffer) {
             Ok(len) => Ok(Some(len)),
             Err(error) if Tun::is_gone(&error) => Err(error),
-            // A device that is down, or has no packet.
+            // No packet waits, or the device is down.
             Err(_) => Ok(None),
-        }
+        })
     }
 
-    fn outlet(&self) -> Arc<dyn Outlet> {
-        Arc::clone(&self.outlet) as _
-    }
-
-    fn describe(&self) -> String {
-        format!("TUN device {}", self.outlet.tun.name())
+    fn name(&self) -> String {
+        format!("TUN device {}", self.0.name())
     }
 
     fn is_essential(&self) -> bool {
@@ -68,49 +81,65 @@ impl Ingress for TunIngress {
     }
 }
 
-impl TunOutlet {
-    fn idle_writer(&self) -> Option<MutexGuard<'_, IdleWriter>> {
-        self.idle_writer.as_ref().map(|idle_writer| idle_writer.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+/// What clients receive through a TUN device.
+pub struct TunSink {
+    tun: Arc<Tun>,
+    idle_writer: Option<IdleWriter>,
 }
 
-impl Outlet for TunOutlet {
-    fn lanes(&self) -> u32 {
-        LANES
-    }
-
-    fn send(&self, packet: &[u8]) -> io::Result<()> {
+impl PacketSink for TunSink {
+    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
         self.tun.send(packet)
     }
 
-    fn deliver(&self, items: &mut Vec<Item>, busy: bool) {
-        let mut failed = Vec::new();
-        if let Some(mut idle_writer) = self.idle_writer() {
-            idle_writer.settle(&mut failed);
-            match items.len() {
-                1 if busy => _ = idle_writer.offer(items),
-                MANY.. => idle_writer.rest(),
+    fn send_batch(&mut self, batch: &mut Deliveries<'_>) {
+        if let Some(writer) = &mut self.idle_writer {
+            report_earlier(writer, batch);
+            match batch.len() {
+                1 if batch.is_low_latency() => return send_one(&self.tun, writer, batch),
+                MANY.. => writer.rest(),
                 _ => {}
             }
         }
-        keep_undelivered(items, |packet| self.send(packet));
-        items.append(&mut failed);
+        batch.send_each(|packet| self.tun.send(packet));
     }
 
-    fn finish(&self, failed: &mut Vec<Item>) {
-        if let Some(mut idle_writer) = self.idle_writer() {
-            idle_writer.finish(failed);
+    fn finish(&mut self, batch: &mut Deliveries<'_>) {
+        if let Some(writer) = &mut self.idle_writer {
+            let mut failed = Vec::new();
+            writer.finish(&mut failed);
+            failed.into_iter().for_each(|delivery| batch.report_failed(delivery));
         }
     }
 }
 
-#[cfg(test)]
+/// Waits for the packet before, so that packets keep their order. A thread that has lost its processor is not waited for.
+fn report_earlier(writer: &mut IdleWriter, batch: &mut Deliveries<'_>) {
+    let mut failed = Vec::new();
+    writer.settle(&mut failed);
+    failed.into_iter().for_each(|delivery| batch.report_failed(delivery));
+}
+
+fn send_one(tun: &Tun, writer: &mut IdleWriter, batch: &mut Deliveries<'_>) {
+    let Some(delivery) = batch.next() else { return };
+    let mut packets = batch.packets(delivery);
+    if let (Some(packet), None) = (packets.next(), packets.next())
+        && writer.offer(delivery, packet)
+    {
+        return;
+    }
+    if batch.packets(delivery).try_for_each(|packet| tun.send(packet)).is_err() {
+        batch.report_failed(delivery.clone());
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use std::time::Instant;
 
     use pingferry_proto::wire::{echo_request, write_checksum};
-    use pingferry_proto::{Config, Endpoint, Output, Outputs, PathConfig, PathId, Received, Verdict};
+    use pingferry_proto::{Config, Delivery, Endpoint, Output, Outputs, PathConfig, Received, Verdict};
     use pingferry_sys::netlink::Netlink;
     use pingferry_sys::ping::{RawBatch, RawSocket};
     use pingferry_sys::tun::TunConfig;
@@ -121,43 +150,48 @@ mod tests {
     const CLIENT: [u8; 4] = [10, 0, 0, 1];
     const TARGET: [u8; 4] = [192, 0, 2, 1];
 
-    /// What an endpoint delivers when the target has answered the echo `seq`.
-    pub(super) fn answer(endpoint: &mut Endpoint, path: PathId, seq: u16) -> Item {
-        let (now, mut outputs) = (Instant::now(), Outputs::default());
-        let request = echo_request(CLIENT.into(), TARGET.into(), 7, seq, b"");
-        let _ = endpoint.handle_packet(now, path, None, &request);
-        endpoint.take_outputs(&mut outputs);
-        let mut sockets = outputs.iter().filter_map(|output| match output {
-            Output::Open(id) => Some((true, *id)),
-            Output::Transmit(transmit) => Some((false, transmit.socket)),
-            _ => None,
-        });
-        let (to_open, socket) = sockets.next().unwrap();
-        if to_open {
-            endpoint.socket_opened(now, socket, 9);
-        }
-        let mut message = request[20..].to_vec();
-        (message[0], message[5]) = (0, 9);
-        write_checksum(TARGET.into(), CLIENT.into(), &mut message);
-        let received = Received { from: TARGET.into(), hop_limit: 64, traffic_class: 0, message: &message };
-        assert_eq!(endpoint.handle_reply(now, socket, received), Verdict::Forwarded);
-        endpoint.take_outputs(&mut outputs);
-        Item { outputs: Arc::new(outputs), number: 0 }
+    /// Replies that are due, with ascending sequence numbers.
+    pub(super) struct Replies {
+        outputs: Outputs,
+        queue: Vec<u64>,
     }
 
-    /// Delivers the answers to 200 echoes, many at once and few.
-    fn deliver(outlet: &dyn Outlet) {
-        let mut endpoint = Endpoint::new(Config::default());
-        let path = endpoint.add_path(PathConfig::default());
-        let mut seqs = 0..;
-        let mut items = Vec::new();
-        for count in [1, 40, 1, 3, 60, 4, 91] {
-            items.extend(seqs.by_ref().take(count).map(|seq| answer(&mut endpoint, path, seq)));
-            outlet.deliver(&mut items, true);
-            assert_eq!(items.len(), 0);
+    impl Replies {
+        fn none() -> Self {
+            Self { outputs: Outputs::default(), queue: Vec::new() }
         }
-        outlet.finish(&mut items);
-        assert_eq!(items.len(), 0);
+
+        pub(super) fn new(count: u16) -> Self {
+            Self::with_seqs(0..count)
+        }
+
+        fn with_seqs(seqs: std::ops::Range<u16>) -> Self {
+            let (now, mut outputs) = (Instant::now(), Outputs::default());
+            let mut endpoint = Endpoint::new(Config::default());
+            let path = endpoint.add_path(PathConfig::default());
+            let requests = seqs.map(|seq| echo_request(CLIENT.into(), TARGET.into(), 7, seq, b""));
+            let requests: Vec<Vec<u8>> = requests.collect();
+            for request in &requests {
+                assert_eq!(endpoint.handle_packet(now, path, None, request), Verdict::Forwarded);
+            }
+            endpoint.take_outputs(&mut outputs);
+            let Some(&Output::Open(socket)) = outputs.get(0) else { panic!("no socket is opened") };
+            endpoint.socket_opened(now, socket, 9);
+            for request in requests {
+                let mut message = request[20..].to_vec();
+                (message[0], message[4], message[5]) = (0, 0, 9);
+                write_checksum(TARGET.into(), CLIENT.into(), &mut message);
+                let received = Received { from: TARGET.into(), hop_limit: 64, traffic_class: 0, message: &message };
+                assert_eq!(endpoint.handle_reply(now, socket, received), Verdict::Forwarded);
+            }
+            endpoint.take_outputs(&mut outputs);
+            let queue = (0..outputs.iter().len() as u64).collect();
+            Self { outputs, queue }
+        }
+
+        pub(super) fn batch<'a>(&'a self, failed: &'a mut Vec<Delivery>, low_latency: bool) -> Deliveries<'a> {
+            Deliveries::new(&self.outputs, &self.queue, failed, low_latency)
+        }
     }
 
     pub(super) fn open() -> Tun {
@@ -171,19 +205,32 @@ mod tests {
         netlink.set_down(index).unwrap();
     }
 
+    /// Passes 200 replies on, many at once and few.
+    fn send_batches(sink: &mut TunSink) {
+        let mut start = 0;
+        let mut failed = Vec::new();
+        for count in [1, 40, 1, 3, 60, 4, 91] {
+            let replies = Replies::with_seqs(start..start + count);
+            sink.send_batch(&mut replies.batch(&mut failed, true));
+            start += count;
+        }
+        sink.finish(&mut Replies::none().batch(&mut failed, true));
+        assert!(failed.is_empty());
+    }
+
     #[test]
     fn all_packets_are_written_in_order() {
         isolated(|| {
             if !require_tun() {
                 return;
             }
-            for near in [Duration::ZERO, Duration::from_secs(1)] {
-                let outlet = TunIngress::new(open(), near).outlet();
+            for idle_writer in [Duration::ZERO, Duration::from_secs(1)] {
+                let (_source, mut sink) = TunIngress::new(open()).with_idle_writer(idle_writer).split().unwrap();
                 let (raw, mut batch) = (RawSocket::open(8 << 20).unwrap(), RawBatch::new());
                 let mut seqs = Vec::new();
                 // No more at a time than the smallest receive buffer holds.
                 for _ in 0..20 {
-                    deliver(&*outlet);
+                    send_batches(&mut sink);
                     while batch.receive(&raw).unwrap() > 0 {
                         seqs.extend(batch.iter().map(|packet| u16::from_be_bytes([packet[26], packet[27]])));
                     }
@@ -194,18 +241,16 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_told() {
+    fn a_packet_that_cannot_be_written_is_reported() {
         isolated(|| {
             if !require_tun() {
                 return;
             }
-            let outlet = TunIngress::new(open(), Duration::ZERO).outlet();
+            let (_source, mut sink) = TunIngress::new(open()).split().unwrap();
             set_down();
-            let mut endpoint = Endpoint::new(Config::default());
-            let path = endpoint.add_path(PathConfig::default());
-            let mut items = vec![answer(&mut endpoint, path, 1); 3];
-            outlet.deliver(&mut items, false);
-            assert_eq!(items.len(), 3);
+            let (replies, mut failed) = (Replies::new(3), Vec::new());
+            sink.send_batch(&mut replies.batch(&mut failed, false));
+            assert_eq!(failed.len(), 3);
         });
     }
 }

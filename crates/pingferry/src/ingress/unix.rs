@@ -12,8 +12,10 @@ use rustix::net::{
     self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recv, send, socket_with,
 };
 
-use super::{Ingress, Outlet};
+use super::pcap::PcapFile;
+use super::{Halves, Ingress, PacketBatch, PacketSink, PacketSource, split};
 
+/// Connections that wait to be accepted: more than come between two rounds.
 const BACKLOG: i32 = 128;
 
 /// A listening Unix socket, removed from the file system when it is dropped.
@@ -21,16 +23,18 @@ const BACKLOG: i32 = 128;
 pub struct UnixIngress {
     listener: OwnedFd,
     path: PathBuf,
-    /// Given up for a moment when there are no more descriptors, to refuse a connection that would otherwise wait, and wake
-    /// the worker, for ever.
+    /// Closed for a moment when there are no more descriptors, to accept and close a connection that would otherwise keep the
+    /// listener readable.
     spare: Option<OwnedFd>,
+    /// What connections are also written to.
+    pcap: Option<PcapFile>,
 }
 
 impl UnixIngress {
-    /// Listens at `path`. A socket that nobody listens at any more is replaced.
+    /// Listens at `path`. A socket file that no process listens at is replaced.
     ///
     /// # Errors
-    /// `AddrInUse` when somebody listens there or it is not a socket, and what the file system says otherwise.
+    /// `AddrInUse` when a process listens there or the file is not a socket; otherwise the error of the file system.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let address = SocketAddrUnix::new(path)?;
         let listener = seqpacket()?;
@@ -42,16 +46,25 @@ impl UnixIngress {
             bound => bound?,
         }
         net::listen(&listener, BACKLOG)?;
-        Ok(Self { listener, path: path.to_owned(), spare: Some(spare()?) })
+        Ok(Self { listener, path: path.to_owned(), spare: Some(spare()?), pcap: None })
+    }
+
+    /// Writes the packets of all connections to a file.
+    pub(crate) fn with_pcap(mut self, pcap: Option<PcapFile>) -> Self {
+        self.pcap = pcap;
+        self
     }
 
     /// The next connection, if one waits.
     ///
     /// # Errors
     /// It could not be accepted, or was closed at once because there are no more descriptors.
-    pub(crate) fn accept(&mut self) -> io::Result<Option<UnixConnection>> {
+    pub(crate) fn accept(&mut self) -> io::Result<Option<Halves>> {
         match self.next() {
-            Ok(socket) => Ok(Some(UnixConnection { socket: Arc::new(UnixOutlet(socket)), path: self.path.clone() })),
+            Ok(socket) => {
+                let connection = UnixConnection { socket: Arc::new(socket), path: self.path.clone() };
+                split(connection, self.pcap.as_ref()).map(Some)
+            }
             Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
             Err(error @ (Errno::MFILE | Errno::NFILE)) => {
                 self.spare = None;
@@ -80,7 +93,7 @@ impl AsFd for UnixIngress {
 
 impl Drop for UnixIngress {
     fn drop(&mut self) {
-        // Whoever removed it before has done no harm.
+        // It may have been removed before.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -97,47 +110,56 @@ fn is_abandoned(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
 }
 
 /// One connection.
+#[derive(Debug)]
 pub(crate) struct UnixConnection {
-    socket: Arc<UnixOutlet>,
+    socket: Arc<OwnedFd>,
     path: PathBuf,
 }
 
-impl AsFd for UnixConnection {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.0.as_fd()
+impl Ingress for UnixConnection {
+    type Source = UnixSource;
+    type Sink = UnixSink;
+
+    fn split(self) -> io::Result<(UnixSource, UnixSink)> {
+        Ok((UnixSource { socket: Arc::clone(&self.socket), path: self.path }, UnixSink(self.socket)))
     }
 }
 
-impl Ingress for UnixConnection {
-    /// An empty record, which no packet is, ends the connection as its close does.
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match recv(&self.socket.0, buffer, RecvFlags::empty()) {
+#[derive(Debug)]
+pub(crate) struct UnixSource {
+    socket: Arc<OwnedFd>,
+    path: PathBuf,
+}
+
+impl AsFd for UnixSource {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl PacketSource for UnixSource {
+    /// An empty record, which is no packet, ends the connection as its close does.
+    fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
+        batch.fill(|buffer| match recv(&self.socket, buffer, RecvFlags::empty()) {
             Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok((len, _)) => Ok(Some(len)),
-            // A client that closes without having read everything resets the connection, which is said once and before what
-            // it sent (`unix_release_sock` in net/unix/af_unix.c).
+            // A client that closes without having read everything resets the connection. The kernel reports that once, and
+            // before what the client sent (`unix_release_sock` in net/unix/af_unix.c).
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => Ok(None),
             Err(error) => Err(error.into()),
-        }
+        })
     }
 
-    fn outlet(&self) -> Arc<dyn Outlet> {
-        Arc::clone(&self.socket) as _
-    }
-
-    fn describe(&self) -> String {
+    fn name(&self) -> String {
         format!("connection of {}", self.path.display())
-    }
-
-    fn is_essential(&self) -> bool {
-        false
     }
 }
 
-struct UnixOutlet(OwnedFd);
+#[derive(Debug)]
+pub(crate) struct UnixSink(Arc<OwnedFd>);
 
-impl Outlet for UnixOutlet {
-    fn send(&self, packet: &[u8]) -> io::Result<()> {
+impl PacketSink for UnixSink {
+    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
         send(&self.0, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
         Ok(())
     }

@@ -1,134 +1,124 @@
-//! Hands a delivery to a thread that is looking for one.
+//! A thread of idle priority that writes single packets to a TUN device.
 //!
 //! # Theory of operation
 //!
-//! Who writes to a TUN device wakes the client, and to wake one whose processor sleeps takes longer than all else on an
-//! echo. But who is woken by a thread of idle priority goes on in its place, on the same processor, without an interrupt
-//! (`select_idle_sibling` and `sched_idle_cpu` in kernel/sched/fair.c). So, where processors are to be kept busy anyway,
-//! such a thread looks for what the worker has to deliver. It and the client take turns on a processor that never sleeps.
+//! A write to a TUN device wakes the client. To wake a client whose processor sleeps takes longer than all other work on an
+//! echo. A client that is woken by a thread of idle priority runs in its place at once, on the same processor, without an
+//! interrupt (`select_idle_sibling` and `sched_idle_cpu` in kernel/sched/fair.c). So, while the driver busy-polls anyway, such
+//! a thread looks for single packets to write. It and the client take turns on a processor that never sleeps.
 //!
-//! A thread of idle priority waits for as long as anybody else wants its processor. So it must take at once what it is
-//! offered; if it does not, the worker takes that back and writes it itself, and offers nothing for a while. Only what is
-//! being written cannot be taken back: if the thread loses its processor just then, the packets of that delivery come late.
-//! Nor does it look while there is enough to do for all processors: those who are woken would be put where it runs.
+//! A thread of idle priority does not run while any other thread wants its processor. So it must take an offered packet at
+//! once; otherwise the driver takes the packet back, writes it itself, and offers nothing for a while. A packet that is being
+//! written cannot be taken back: if the thread loses its processor just then, that packet is late.
+//! The thread also sleeps while there is work for all processors, since the scheduler would put clients where it runs.
 
 use std::hint::spin_loop;
 use std::io;
-use std::mem::swap;
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::mem::take;
+use std::sync::{Arc, Weak};
 use std::thread::{Builder, Thread, park, yield_now};
 use std::time::{Duration, Instant};
 
+use pingferry_proto::Delivery;
 use pingferry_sys::sched::run_when_idle;
 use pingferry_sys::tun::Tun;
 use tracing::debug;
 
-use super::keep_undelivered;
-use crate::driver::outbox::Item;
+use super::handover::{Handover, Turn};
 
-/// How long the thread may leave an offer, and how long it may write, which usually takes less than 1 µs and 3.
+/// How long the thread may leave an offer, and how long it may write: usually less than 1 µs and 3 µs.
 const PATIENCE: Duration = Duration::from_micros(10);
-/// How long nothing is offered after it took longer, or after a rest.
+/// How long nothing is offered after the thread took longer, or was sent to sleep: long against a scheduler's time slice.
 const PAUSE: Duration = Duration::from_millis(10);
 
-// Whose turn it is.
-/// Nobody's: the thread is not there yet, or never will be.
-const ABSENT: u8 = 0;
-/// The worker's; the thread sleeps.
-const ASLEEP: u8 = 1;
-/// The worker's; the thread is looking for an offer.
-const LOOKING: u8 = 2;
-/// Of both: the thread may take the offer, and the worker may take it back.
-const OFFERED: u8 = 3;
-/// The thread's, which writes.
-const WRITING: u8 = 4;
-/// The thread's, which ends.
-const OVER: u8 = 5;
-
-/// The worker's end.
+/// The driver's end.
 pub(super) struct IdleWriter {
-    place: Arc<Place>,
+    shared: Arc<Shared>,
     thread: Thread,
     /// Before then nothing is offered.
     resume: Instant,
 }
 
-/// Where batches change hands.
-struct Place {
-    turn: AtomicU8,
-    /// What is offered, then what of it could not be written. Only whose turn it is locks it, so that nobody waits for it.
-    items: Mutex<Vec<Item>>,
-    /// Not the thread's, which may have to wait for a processor to end, and must not hold the device until then.
+struct Shared {
+    handover: Handover<Slot>,
+    /// Weak: the thread may have to wait for a processor to end, and must not keep the device open until then.
     tun: Weak<Tun>,
 }
 
+#[derive(Default)]
+struct Slot {
+    packet: Vec<u8>,
+    delivery: Option<Delivery>,
+    /// Deliveries that could not be written.
+    failed: Vec<Delivery>,
+}
+
 impl IdleWriter {
-    /// Starts the thread, which looks for offers for so long after the last one before it sleeps.
+    /// Starts the thread, which looks for packets for `length` after each one before it sleeps.
     pub(super) fn start(tun: &Arc<Tun>, length: Duration) -> io::Result<Self> {
-        let place = Arc::new(Place::new(ABSENT, tun));
+        let shared = Arc::new(Shared::new(Turn::Absent, tun));
         let serve = {
-            let place = Arc::clone(&place);
+            let shared = Arc::clone(&shared);
             move || match run_when_idle() {
-                Ok(()) => place.serve(length),
-                Err(error) => debug!(%error, "no hand-off"),
+                Ok(()) => shared.serve(length),
+                Err(error) => debug!(%error, "no idle writer"),
             }
         };
-        let thread = Builder::new().name("pingferry-near".into()).spawn(serve)?.thread().clone();
-        Ok(Self { place, thread, resume: Instant::now() })
+        let thread = Builder::new().name("pingferry-idle".into()).spawn(serve)?.thread().clone();
+        Ok(Self { shared, thread, resume: Instant::now() })
     }
 
-    /// Has the thread write `items`, which are none then. False if the thread does not take them at once.
-    pub(super) fn offer(&mut self, items: &mut Vec<Item>) -> bool {
+    /// Offers a packet to the thread. False if the thread does not take it at once: then the caller has to write it.
+    pub(super) fn offer(&mut self, delivery: &Delivery, packet: &[u8]) -> bool {
         if Instant::now() < self.resume {
             return false;
         }
-        match self.place.turn() {
-            LOOKING => {}
-            ASLEEP => {
-                self.wake(LOOKING);
+        let handover = &self.shared.handover;
+        match handover.turn() {
+            Turn::Looking => {}
+            Turn::Asleep => {
+                self.wake(Turn::Looking);
                 return false;
             }
             _ => return false,
         }
-        swap(&mut *self.place.items(), items);
-        if self.place.pass(LOOKING, OFFERED) {
-            if self.place.leaves(OFFERED) || !self.place.pass(OFFERED, LOOKING) {
-                return true;
-            }
-            self.pause();
+        handover.with_slot(|slot| slot.fill(delivery, packet));
+        if !handover.pass(Turn::Looking, Turn::Offered) {
+            return false;
         }
-        swap(&mut *self.place.items(), items);
+        if self.leaves(Turn::Offered) || !handover.pass(Turn::Offered, Turn::Looking) {
+            return true;
+        }
+        self.pause();
         false
     }
 
-    /// Waits until what the thread took is written, and adds to `failed` what could not be. False if it takes long, since
-    /// the thread has lost its processor.
-    pub(super) fn settle(&mut self, failed: &mut Vec<Item>) -> bool {
-        if self.place.turn() == WRITING {
+    /// Waits until a packet that the thread took is written, and moves failed deliveries to `failed`. False if that takes
+    /// long because the thread has lost its processor.
+    pub(super) fn settle(&mut self, failed: &mut Vec<Delivery>) -> bool {
+        if self.shared.handover.turn() == Turn::Writing {
             if Instant::now() < self.resume {
                 return false;
             }
-            if !self.place.leaves(WRITING) {
+            if !self.leaves(Turn::Writing) {
                 self.pause();
                 return false;
             }
         }
-        failed.append(&mut self.place.items());
+        failed.append(&mut self.shared.handover.with_slot(|slot| take(&mut slot.failed)));
         true
     }
 
-    /// The same, however long it takes.
-    pub(super) fn finish(&mut self, failed: &mut Vec<Item>) {
+    /// As [`settle`](Self::settle), however long it takes.
+    pub(super) fn finish(&mut self, failed: &mut Vec<Delivery>) {
         while !self.settle(failed) {
             yield_now();
         }
     }
 
-    /// Lets the thread sleep for a while: it would be in the way of others.
+    /// Lets the thread sleep for a while.
     pub(super) fn rest(&mut self) {
-        self.place.pass(LOOKING, ASLEEP);
+        self.shared.handover.pass(Turn::Looking, Turn::Asleep);
         self.pause();
     }
 
@@ -136,61 +126,15 @@ impl IdleWriter {
         self.resume = Instant::now() + PAUSE;
     }
 
-    fn wake(&self, turn: u8) {
-        self.place.turn.store(turn, Release);
+    fn wake(&self, turn: Turn) {
+        self.shared.handover.set(turn);
         self.thread.unpark();
     }
-}
 
-impl Drop for IdleWriter {
-    fn drop(&mut self) {
-        self.finish(&mut Vec::new());
-        self.wake(OVER);
-    }
-}
-
-impl Place {
-    fn new(turn: u8, tun: &Arc<Tun>) -> Self {
-        Self { turn: AtomicU8::new(turn), items: Mutex::default(), tun: Arc::downgrade(tun) }
-    }
-
-    /// What the thread does.
-    fn serve(&self, length: Duration) {
-        self.pass(ABSENT, ASLEEP);
-        let mut until = Instant::now();
-        loop {
-            match self.turn() {
-                OVER => return,
-                ASLEEP => {
-                    park();
-                    until = Instant::now() + length;
-                }
-                OFFERED if self.pass(OFFERED, WRITING) => {
-                    if let Some(tun) = self.tun.upgrade() {
-                        keep_undelivered(&mut self.items(), |packet| tun.send(packet));
-                    }
-                    self.pass(WRITING, LOOKING);
-                    until = Instant::now() + length;
-                }
-                _ if Instant::now() >= until => _ = self.pass(LOOKING, ASLEEP),
-                _ => spin_loop(),
-            }
-        }
-    }
-
-    fn turn(&self) -> u8 {
-        self.turn.load(Acquire)
-    }
-
-    /// Passes the turn on; false if it was another's.
-    fn pass(&self, from: u8, to: u8) -> bool {
-        self.turn.compare_exchange(from, to, AcqRel, Acquire).is_ok()
-    }
-
-    /// Waits until the turn is no longer `turn`; false if that takes too long.
-    fn leaves(&self, turn: u8) -> bool {
+    /// Waits until the turn is no longer `turn`; false if that takes longer than [`PATIENCE`].
+    fn leaves(&self, turn: Turn) -> bool {
         let start = Instant::now();
-        while self.turn() == turn {
+        while self.shared.handover.turn() == turn {
             if start.elapsed() > PATIENCE {
                 return false;
             }
@@ -198,99 +142,151 @@ impl Place {
         }
         true
     }
+}
 
-    fn items(&self) -> MutexGuard<'_, Vec<Item>> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for IdleWriter {
+    fn drop(&mut self) {
+        self.finish(&mut Vec::new());
+        self.wake(Turn::Over);
     }
 }
 
-#[cfg(test)]
+impl Slot {
+    fn fill(&mut self, delivery: &Delivery, packet: &[u8]) {
+        self.packet.clear();
+        self.packet.extend_from_slice(packet);
+        self.delivery = Some(delivery.clone());
+    }
+}
+
+impl Shared {
+    fn new(turn: Turn, tun: &Arc<Tun>) -> Self {
+        Self { handover: Handover::new(turn, Slot::default()), tun: Arc::downgrade(tun) }
+    }
+
+    /// The thread's loop.
+    fn serve(&self, length: Duration) {
+        self.handover.pass(Turn::Absent, Turn::Asleep);
+        let mut until = Instant::now();
+        loop {
+            match self.handover.turn() {
+                Turn::Over => return,
+                Turn::Asleep => {
+                    park();
+                    until = Instant::now() + length;
+                }
+                Turn::Offered if self.handover.pass(Turn::Offered, Turn::Writing) => {
+                    self.handover.with_slot(|slot| self.write(slot));
+                    self.handover.pass(Turn::Writing, Turn::Looking);
+                    until = Instant::now() + length;
+                }
+                _ if Instant::now() >= until => _ = self.handover.pass(Turn::Looking, Turn::Asleep),
+                _ => spin_loop(),
+            }
+        }
+    }
+
+    fn write(&self, slot: &mut Slot) {
+        let written = self.tun.upgrade().is_some_and(|tun| tun.send(&slot.packet).is_ok());
+        if !written {
+            slot.failed.extend(slot.delivery.take());
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use std::mem::take;
     use std::thread::{current, spawn};
 
-    use pingferry_proto::{Config, Endpoint, PathConfig};
     use pingferry_testnet::{isolated, require_tun};
 
-    use super::super::tests::{answer, open, set_down};
+    use super::super::tests::{Replies, open, set_down};
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn items() -> Vec<Item> {
-        let mut endpoint = Endpoint::new(Config::default());
-        let path = endpoint.add_path(PathConfig::default());
-        vec![answer(&mut endpoint, path, 1)]
+    fn offer(writer: &mut IdleWriter) -> bool {
+        let replies = Replies::new(1);
+        let mut failed = Vec::new();
+        let mut batch = replies.batch(&mut failed, true);
+        let delivery = batch.next().unwrap();
+        let packet = batch.packets(delivery).next().unwrap();
+        writer.offer(delivery, packet)
     }
 
-    fn without_thread(turn: u8) -> IdleWriter {
-        let place = Place { turn: AtomicU8::new(turn), items: Mutex::default(), tun: Weak::new() };
-        IdleWriter { place: Arc::new(place), thread: current(), resume: Instant::now() }
+    fn without_thread(turn: Turn) -> IdleWriter {
+        let shared = Shared { handover: Handover::new(turn, Slot::default()), tun: Weak::new() };
+        IdleWriter { shared: Arc::new(shared), thread: current(), resume: Instant::now() }
     }
 
     #[test]
-    fn what_nobody_takes_comes_back_and_nothing_is_offered_for_a_while() {
-        let (mut idle_writer, mut items) = (without_thread(LOOKING), items());
+    fn a_packet_that_is_not_taken_comes_back_and_nothing_is_offered_for_a_while() {
+        let mut writer = without_thread(Turn::Looking);
         let start = Instant::now();
         for _ in 0..2 {
-            assert!(!idle_writer.offer(&mut items));
-            assert_eq!((items.len(), idle_writer.place.turn()), (1, LOOKING));
+            assert!(!offer(&mut writer));
+            assert_eq!(writer.shared.handover.turn(), Turn::Looking);
         }
-        assert!(idle_writer.resume >= start + PAUSE);
+        assert!(writer.resume >= start + PAUSE);
     }
 
     #[test]
     fn a_thread_that_writes_for_too_long_is_waited_for_once() {
-        let (start, mut idle_writer) = (Instant::now(), without_thread(WRITING));
-        assert!(!idle_writer.settle(&mut Vec::new()));
-        assert!(idle_writer.resume >= start + PAUSE);
-        idle_writer.resume += HOUR;
-        let resume = idle_writer.resume;
-        assert!(!idle_writer.settle(&mut Vec::new()) && !idle_writer.offer(&mut items()));
-        assert_eq!(idle_writer.resume, resume, "not waited for again");
-        idle_writer.place.pass(WRITING, LOOKING);
-        assert!(idle_writer.settle(&mut Vec::new()));
+        let (start, mut writer) = (Instant::now(), without_thread(Turn::Writing));
+        assert!(!writer.settle(&mut Vec::new()));
+        assert!(writer.resume >= start + PAUSE);
+        writer.resume += HOUR;
+        let resume = writer.resume;
+        assert!(!writer.settle(&mut Vec::new()) && !offer(&mut writer));
+        assert_eq!(writer.resume, resume, "the driver does not wait again");
+        writer.shared.handover.pass(Turn::Writing, Turn::Looking);
+        assert!(writer.settle(&mut Vec::new()));
     }
 
     #[test]
-    fn a_thread_that_rests_is_not_woken_for_a_while() {
-        let (start, mut idle_writer) = (Instant::now(), without_thread(LOOKING));
-        idle_writer.rest();
-        assert!(idle_writer.resume >= start + PAUSE);
-        idle_writer.resume += HOUR;
-        assert!(!idle_writer.offer(&mut items()));
-        assert_eq!(idle_writer.place.turn(), ASLEEP);
-        idle_writer.resume = start;
-        assert!(!idle_writer.offer(&mut items()));
-        assert_eq!(idle_writer.place.turn(), LOOKING);
+    fn a_thread_that_was_sent_to_sleep_is_not_woken_for_a_while() {
+        let (start, mut writer) = (Instant::now(), without_thread(Turn::Looking));
+        writer.rest();
+        assert!(writer.resume >= start + PAUSE);
+        writer.resume += HOUR;
+        assert!(!offer(&mut writer));
+        assert_eq!(writer.shared.handover.turn(), Turn::Asleep);
+        writer.resume = start;
+        assert!(!offer(&mut writer));
+        assert_eq!(writer.shared.handover.turn(), Turn::Looking);
     }
 
     #[test]
-    fn what_is_offered_is_written_or_told() {
+    fn an_offered_packet_is_written_or_reported() {
         isolated(|| {
             if !require_tun() {
                 return;
             }
             let tun = Arc::new(open());
-            let place = Arc::new(Place::new(ASLEEP, &tun));
+            let shared = Arc::new(Shared::new(Turn::Asleep, &tun));
             // Not joined: if an assertion fails it never ends.
             let thread = spawn({
-                let place = Arc::clone(&place);
-                move || place.serve(HOUR)
+                let shared = Arc::clone(&shared);
+                move || shared.serve(HOUR)
             });
+            let replies = Replies::new(1);
             for failures in [0, 1] {
-                // Not by `offer`, which would take back what is not taken at once.
-                *place.items() = items();
-                place.turn.store(OFFERED, Release);
+                // Not by `offer`, which would take back a packet that is not taken at once.
+                let mut failed = Vec::new();
+                let mut batch = replies.batch(&mut failed, true);
+                let delivery = batch.next().unwrap();
+                let packet = batch.packets(delivery).next().unwrap();
+                shared.handover.with_slot(|slot| slot.fill(delivery, packet));
+                shared.handover.set(Turn::Offered);
                 thread.thread().unpark();
-                while place.turn() != LOOKING {
+                while shared.handover.turn() != Turn::Looking {
                     yield_now();
                 }
-                assert_eq!(take(&mut *place.items()).len(), failures);
+                assert_eq!(shared.handover.with_slot(|slot| take(&mut slot.failed)).len(), failures);
                 set_down();
             }
-            place.turn.store(OVER, Release);
+            shared.handover.set(Turn::Over);
         });
     }
 }

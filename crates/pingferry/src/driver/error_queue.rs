@@ -1,4 +1,4 @@
-//! Error queues: ICMP errors on their way to the endpoint, and what the kernel itself says about a send that failed.
+//! Error queues: ICMP errors on their way to the endpoint, and what the kernel itself says of a send that it refused.
 
 use std::net::IpAddr;
 
@@ -7,32 +7,33 @@ use pingferry_proto::{Endpoint, ErrorReport, SocketId, Verdict};
 use pingferry_sys::ping::{ErrorBatch, ErrorOrigin, PingSocket, QueuedError};
 use tracing::debug;
 
-/// How often an error queue is read before its socket's replies have their turn.
+use super::sockets::OpenSocket;
+
+/// How many batches of a socket's errors are read before its replies: errors share the receive buffer with replies, but a
+/// flood of them must not delay the replies for long.
 const BATCHES: usize = 4;
 
-/// For a kernel that does not tell the hop limit, which none is known to be: that of a sender on the same link.
+/// Stands for the hop limit of a kernel that does not tell it (none is known): that of a sender on the same link.
 pub(super) const UNKNOWN_HOP_LIMIT: u8 = 64;
 
-/// Hands what waits in a socket's error queue to the endpoint.
+/// Hands the errors that wait at a socket to the endpoint.
 pub(super) fn relay_errors(id: SocketId, socket: &PingSocket, batch: &mut ErrorBatch, endpoint: &mut Endpoint) {
     read(socket, batch, |error| relay(id, error, endpoint));
 }
 
-/// The same after a send to `destination` failed with `EMSGSIZE`: finds the MTU, which the kernel queues as an error of its
-/// own.
+/// The same after a send to `destination` failed with `EMSGSIZE`. Returns the MTU, which the kernel queues as a local error.
 pub(super) fn mtu_of_refusal(
     destination: IpAddr,
-    id: SocketId,
-    socket: &PingSocket,
+    open: &OpenSocket,
     batch: &mut ErrorBatch,
     endpoint: &mut Endpoint,
 ) -> Option<u32> {
     let mut mtu = None;
-    read(socket, batch, |error| {
+    read(&open.socket, batch, |error| {
         if error.origin == ErrorOrigin::Local && error.destination == destination {
             mtu = Some(error.info);
         } else {
-            relay(id, error, endpoint);
+            relay(open.id, error, endpoint);
         }
     });
     mtu
@@ -49,7 +50,7 @@ fn read(socket: &PingSocket, batch: &mut ErrorBatch, mut each: impl FnMut(&Queue
 }
 
 fn relay(id: SocketId, queued: &QueuedError<'_>, endpoint: &mut Endpoint) {
-    // The kernel's own errors are told where the send fails.
+    // The kernel's local errors are reported where the send fails.
     let Some(offender) = queued.offender.filter(|_| queued.origin != ErrorOrigin::Local) else { return };
     let report = ErrorReport {
         offender,
@@ -61,12 +62,12 @@ fn relay(id: SocketId, queued: &QueuedError<'_>, endpoint: &mut Endpoint) {
         extensions: queued.extensions,
     };
     if let Verdict::Dropped(reason) = endpoint.handle_icmp_error(id, &report) {
-        debug!(%offender, destination = %queued.destination, %reason, "error dropped");
+        debug!(%offender, destination = %queued.destination, %reason, "ICMP error dropped");
     }
 }
 
-/// The four bytes after the checksum, as far as they mean something: an MTU or a pointer. The kernel gives them as a number,
-/// for IPv4 taken apart already (`ping_err` in net/ipv4/ping.c).
+/// The four bytes after the checksum, where they are an MTU or a pointer. The kernel gives them as a number (`ping_err` in
+/// net/ipv4/ping.c).
 fn parameter(queued: &QueuedError<'_>) -> [u8; 4] {
     const FRAGMENTATION_NEEDED: (u8, u8) = (3, 4);
     const PARAMETER_PROBLEM_V4: u8 = 12;

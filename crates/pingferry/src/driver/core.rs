@@ -1,0 +1,135 @@
+//! What both directions of a worker share, under one lock.
+//!
+//! No system call of the packet path is made with the lock, except to repeat a send that the kernel refused and to read error
+//! queues. Opening and closing a ping socket is not part of the packet path.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use pingferry_proto::{Delivery, Endpoint, PathConfig, PathId, SocketId};
+use pingferry_sys::ping::{ErrorBatch, SendBatch};
+use tracing::debug;
+
+use super::sockets::{SharedSockets, lock_sockets};
+use crate::config::Config;
+use crate::ingress::PacketSink;
+use crate::stats::{IngressId, PathUpdate, Published, Stats};
+
+/// The sink of a path, which both directions use: replies come from the downlink, ICMP errors from both.
+// Held while packets are passed to the sink. Taken without the worker's lock.
+pub(super) type SharedSink = Arc<Mutex<dyn PacketSink>>;
+
+pub(super) fn lock_sink(sink: &Mutex<dyn PacketSink>) -> MutexGuard<'_, dyn PacketSink + 'static> {
+    // A sink that panicked has ended the worker; the other direction only has to end too.
+    sink.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
+    // A thread that panicked with the lock has ended the worker; the other only has to end too.
+    core.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What both directions share.
+pub(super) struct Core {
+    pub(super) endpoint: Endpoint,
+    pub(super) sockets: SharedSockets,
+    pub(super) sinks: HashMap<PathId, SharedSink>,
+    /// The ingress of each path.
+    ingresses: HashMap<PathId, IngressId>,
+    /// For error queues, and to send again.
+    pub(super) errors: ErrorBatch,
+    pub(super) resend: SendBatch,
+    published: Arc<Published>,
+    /// Changes that are not published yet.
+    updates: Vec<PathUpdate>,
+}
+
+impl Core {
+    pub(super) fn new(config: &Config, sockets: SharedSockets, published: Arc<Published>) -> Self {
+        Self {
+            endpoint: Endpoint::new(config.core.clone()),
+            sockets,
+            sinks: HashMap::new(),
+            ingresses: HashMap::new(),
+            errors: ErrorBatch::new(),
+            resend: SendBatch::new(),
+            published,
+            updates: Vec::new(),
+        }
+    }
+
+    pub(super) fn add_path(&mut self, ingress: IngressId, config: PathConfig, sink: SharedSink) -> PathId {
+        let id = self.endpoint.add_path(config);
+        self.sinks.insert(id, sink);
+        self.ingresses.insert(id, ingress);
+        id
+    }
+
+    pub(super) fn remove_path(&mut self, id: PathId) {
+        let counters = self.endpoint.path_counters(id).unwrap_or_default();
+        self.updates.extend(self.ingresses.remove(&id).map(|ingress| PathUpdate::Closed(id, ingress, counters)));
+        self.sinks.remove(&id);
+        self.endpoint.remove_path(id);
+    }
+
+    /// The paths of an ingress.
+    pub(super) fn paths_of(&self, ingress: IngressId) -> Vec<PathId> {
+        self.ingresses.iter().filter(|(_, of)| **of == ingress).map(|(path, _)| *path).collect()
+    }
+
+    /// The counters of a path may have changed.
+    pub(super) fn touch(&mut self, path: PathId) {
+        let counters = self.endpoint.path_counters(path);
+        if let (Some(counters), Some(ingress)) = (counters, self.ingresses.get(&path)) {
+            self.updates.push(PathUpdate::Counted(path, *ingress, counters));
+        }
+    }
+
+    /// Publishes the counters, unless a reader has the copy just now.
+    pub(super) fn publish(&mut self) {
+        let Self { endpoint, sockets, updates, published, .. } = self;
+        published.try_publish(|| stats(endpoint, sockets), updates);
+    }
+
+    /// Publishes the counters if the newest copy is old. Says whether it is new then.
+    pub(super) fn publish_if_stale(&mut self) -> bool {
+        if self.published.is_stale() {
+            self.publish();
+        }
+        !self.published.is_stale()
+    }
+
+    /// The counters as they are now, with all overflows.
+    pub(super) fn final_stats(&mut self) -> Stats {
+        lock_sockets(&self.sockets).count_overflows();
+        stats(&self.endpoint, &self.sockets)
+    }
+
+    pub(super) fn open_socket(&mut self, now: Instant, id: SocketId) {
+        let opened = lock_sockets(&self.sockets).open(id);
+        match opened {
+            Ok(ident) => self.endpoint.socket_opened(now, id, ident),
+            Err(error) => {
+                debug!(class = ?id.class, %error, "no ping socket");
+                self.endpoint.socket_failed(id);
+            }
+        }
+    }
+
+    pub(super) fn report_undelivered(&mut self, undelivered: &mut Vec<Delivery>) {
+        for delivery in undelivered.drain(..) {
+            debug!(path = delivery.path.0, "packet not delivered");
+            let _ = self.endpoint.handle_delivery_error(&delivery);
+        }
+    }
+}
+
+fn stats(endpoint: &Endpoint, sockets: &SharedSockets) -> Stats {
+    Stats {
+        counters: endpoint.counters().clone(),
+        flows: endpoint.flows(),
+        sockets: endpoint.sockets(),
+        receive_overflows: lock_sockets(sockets).overflows(),
+    }
+}

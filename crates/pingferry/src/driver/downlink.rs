@@ -1,0 +1,99 @@
+//! From ping sockets to paths: replies and ICMP errors.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use pingferry_proto::{Received, SocketId, Verdict};
+use pingferry_sys::ping::{PingSocket, ReceiveBatch};
+use tracing::debug;
+
+use super::core::{Core, lock};
+use super::error_queue::{UNKNOWN_HOP_LIMIT, relay_errors};
+use super::outbound::Outbound;
+use super::poller::{Ready, Token};
+use super::sockets::{OpenSocket, SharedSockets, lock_sockets};
+
+/// The direction from sockets to paths. One thread has it at a time, for a whole round, so what comes by one socket is served
+/// in the order it came.
+pub(super) struct Downlink {
+    sockets: SharedSockets,
+    reads: Vec<Read>,
+    replies: ReceiveBatch,
+    outbound: Outbound,
+}
+
+/// A socket that is read in this round.
+struct Read {
+    id: SocketId,
+    socket: Arc<PingSocket>,
+    /// It has errors, which are not read yet.
+    errors: bool,
+    /// Its part of the replies.
+    replies: Range<usize>,
+}
+
+impl Downlink {
+    pub(super) fn new(sockets: SharedSockets, scope_id: u32) -> Self {
+        Self { sockets, reads: Vec::new(), replies: ReceiveBatch::new(), outbound: Outbound::new(scope_id) }
+    }
+
+    /// Reads the sockets that are `ready`, as far as one batch has room, and passes on what they had.
+    pub(super) fn round(&mut self, core: &Mutex<Core>, ready: &[Ready], low_latency: bool) {
+        self.find_sockets(ready);
+        self.receive();
+        let (now, mut locked) = (Instant::now(), lock(core));
+        for read in &self.reads {
+            handle(&mut locked, now, read, &self.replies);
+        }
+        lock_sockets(&self.sockets).count_overflows_if_due(now);
+        self.outbound.flush(core, locked, now, low_latency);
+        self.reads.clear();
+        self.replies.clear();
+    }
+
+    fn find_sockets(&mut self, ready: &[Ready]) {
+        let sockets = lock_sockets(&self.sockets);
+        for ready in ready {
+            if let Token::Socket(index) = ready.token
+                && let Some(OpenSocket { id, socket, .. }) = sockets.get(index as usize)
+            {
+                let socket = Arc::clone(socket);
+                self.reads.push(Read { id: *id, socket, errors: ready.errors, replies: 0..0 });
+            }
+        }
+    }
+
+    fn receive(&mut self) {
+        for read in &mut self.reads {
+            let replies = &mut self.replies;
+            let received =
+                if read.id.is_base() { replies.receive(&read.socket) } else { replies.receive_one(&read.socket) };
+            read.replies = received.unwrap_or_else(|error| {
+                debug!(id = ?read.id, %error, "replies not read");
+                0..0
+            });
+        }
+    }
+}
+
+/// Lets the endpoint handle what a socket had.
+fn handle(core: &mut Core, now: Instant, read: &Read, replies: &ReceiveBatch) {
+    // The socket may have been closed since it was found, and another opened in its place. Replies to the old one have another
+    // identifier, by which the endpoint knows them.
+    let is_open = lock_sockets(&core.sockets).is_open(read.id, &read.socket);
+    if read.errors && is_open {
+        relay_errors(read.id, &read.socket, &mut core.errors, &mut core.endpoint);
+    }
+    for reply in replies.get(read.replies.clone()) {
+        let received = Received {
+            from: reply.from,
+            hop_limit: reply.hop_limit.unwrap_or(UNKNOWN_HOP_LIMIT),
+            traffic_class: reply.traffic_class,
+            message: reply.message,
+        };
+        if let Verdict::Dropped(reason) = core.endpoint.handle_reply(now, read.id, received) {
+            debug!(from = %reply.from, %reason, "reply dropped");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What one direction has to send and to deliver.
+//!
+//! # Theory of operation
+//!
+//! Each direction takes the outputs of the endpoint while it has the worker's lock, sorts them by socket and by path, and
+//! releases the lock. Then it sends what belongs to one socket with as few `sendmmsg` calls as possible, and hands what
+//! belongs to one path to its sink. The sort keeps the order of the outputs within a socket and a path.
+//!
+//! A send that the kernel refused is repeated with the lock, because its reason may be in the socket's error queue, which is
+//! read with the lock too. A refusal may cause an ICMP error for the client, so outputs are taken until there are none:
+//! at most three times, since deliveries cause no outputs.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use pingferry_proto::{Delivery, Dropped, Output, Outputs, PathId, SendError, SocketId};
+use pingferry_sys::ping::{Outgoing, PingSocket, SendBatch};
+
+use super::core::{Core, SharedSink, lock, lock_sink};
+use super::sockets::{index_of, lock_sockets};
+use crate::ingress::Deliveries;
+
+/// The outputs of one direction on their way out.
+pub(super) struct Outbound {
+    outputs: Outputs,
+    /// For each message to send: the index of its socket in the upper half, the number of its output in the lower.
+    transmits: Vec<u64>,
+    /// For each delivery: its path in the upper half, the number of its output in the lower.
+    deliveries: Vec<u64>,
+    groups: Groups,
+    batch: SendBatch,
+    /// Sockets to close when the parts of the lists are found: a message before may go by them.
+    closing: Vec<SocketId>,
+    /// The outputs that the kernel did not send.
+    unsent: Vec<u64>,
+    undelivered: Vec<Delivery>,
+    /// Tagged packets that were dropped.
+    drops: Vec<(SharedSink, Dropped)>,
+    scope_id: u32,
+}
+
+/// Which part of the sorted lists goes where. Each part ends where the next begins.
+#[derive(Default)]
+struct Groups {
+    sockets: Vec<(Arc<PingSocket>, usize)>,
+    sinks: Vec<(SharedSink, usize)>,
+}
+
+impl Outbound {
+    /// `scope_id` is the interface of link-local destinations.
+    pub(super) fn new(scope_id: u32) -> Self {
+        Self {
+            outputs: Outputs::default(),
+            transmits: Vec::new(),
+            deliveries: Vec::new(),
+            groups: Groups::default(),
+            batch: SendBatch::new(),
+            closing: Vec::new(),
+            unsent: Vec::new(),
+            undelivered: Vec::new(),
+            drops: Vec::new(),
+            scope_id,
+        }
+    }
+
+    /// Does what the endpoint wants done, and returns how much that was. When `low_latency`, the caller busy-polls.
+    pub(super) fn flush<'a>(
+        &mut self,
+        shared: &'a Mutex<Core>,
+        mut core: MutexGuard<'a, Core>,
+        now: Instant,
+        low_latency: bool,
+    ) -> usize {
+        let mut count = 0;
+        loop {
+            core.endpoint.take_outputs(&mut self.outputs);
+            if self.outputs.is_empty() {
+                core.publish();
+                return count;
+            }
+            let again = self.sort(&mut core, now);
+            core.publish();
+            drop(core);
+            count += self.transmits.len() + self.deliveries.len();
+            self.send_all();
+            self.deliver_all(low_latency);
+            if !again && self.unsent.is_empty() && self.undelivered.is_empty() {
+                return count;
+            }
+            core = lock(shared);
+            self.report_failures(&mut core, now);
+        }
+    }
+
+    /// Opens and closes sockets, and sorts the rest by socket and path. Says whether the endpoint has new outputs.
+    fn sort(&mut self, core: &mut Core, now: Instant) -> bool {
+        self.transmits.clear();
+        self.deliveries.clear();
+        for (number, output) in (0u32..).zip(&self.outputs) {
+            match output {
+                Output::Open(id) => core.open_socket(now, *id),
+                Output::Close(id) => self.closing.push(*id),
+                Output::Transmit(transmit) => self.transmits.push(entry(index_of(transmit.socket), number)),
+                Output::Deliver(delivery) => self.deliveries.push(entry(delivery.path.0, number)),
+                Output::Drop(dropped) => {
+                    let sink = core.sinks.get(&dropped.path);
+                    self.drops.extend(sink.map(|sink| (Arc::clone(sink), *dropped)));
+                }
+                // The core has no other output. One that is added has to be handled here.
+                _ => {}
+            }
+        }
+        // All entries differ, so within a socket and a path they are in the order of the outputs.
+        self.transmits.sort_unstable();
+        self.deliveries.sort_unstable();
+        let again = self.find_sockets(core, now);
+        self.find_sinks(core);
+        again
+    }
+
+    /// Finds the socket of each run of transmits. Messages whose socket could not be opened are reported and removed: then the
+    /// endpoint may have new outputs.
+    fn find_sockets(&mut self, core: &mut Core, now: Instant) -> bool {
+        let Self { outputs, transmits, groups, closing, .. } = self;
+        let mut sockets = lock_sockets(&core.sockets);
+        let all = transmits.len();
+        transmits.retain(|entry| {
+            let is_open = sockets.get(upper(*entry) as usize).is_some();
+            if !is_open && let Some(Output::Transmit(transmit)) = outputs.get(lower(*entry)) {
+                let message = outputs.bytes(&transmit.message);
+                let _ = core.endpoint.handle_send_error(now, transmit, message, SendError::NoSocket);
+            }
+            is_open
+        });
+        let mut end = 0;
+        for run in transmits.chunk_by(|a, b| upper(*a) == upper(*b)) {
+            end += run.len();
+            let open = run.first().and_then(|entry| sockets.get(upper(*entry) as usize));
+            groups.sockets.extend(open.map(|open| (Arc::clone(&open.socket), end)));
+        }
+        closing.drain(..).for_each(|id| sockets.close(id));
+        transmits.len() < all
+    }
+
+    /// Finds the sink of each run of deliveries. Deliveries to closed paths are reported and removed.
+    fn find_sinks(&mut self, core: &mut Core) {
+        let Self { outputs, deliveries, groups, .. } = self;
+        deliveries.retain(|entry| {
+            let is_open = core.sinks.contains_key(&PathId(upper(*entry)));
+            if !is_open && let Some(Output::Deliver(delivery)) = outputs.get(lower(*entry)) {
+                let _ = core.endpoint.handle_delivery_error(delivery);
+            }
+            is_open
+        });
+        let mut end = 0;
+        for run in deliveries.chunk_by(|a, b| upper(*a) == upper(*b)) {
+            end += run.len();
+            let Some(path) = run.first().map(|entry| PathId(upper(*entry))) else { continue };
+            groups.sinks.extend(core.sinks.get(&path).map(|sink| (Arc::clone(sink), end)));
+            core.touch(path);
+        }
+    }
+
+    fn send_all(&mut self) {
+        let Self { outputs, transmits, groups, batch, unsent, scope_id, .. } = self;
+        let mut start = 0;
+        for (socket, end) in groups.sockets.drain(..) {
+            let mut queue = transmits.get(start..end).unwrap_or_default();
+            while let Some((first, after)) = queue.split_first() {
+                let messages = queue.iter().filter_map(|entry| outgoing(outputs, *entry, *scope_id));
+                match batch.send(&socket, messages) {
+                    // The next call returns the error that stopped this one.
+                    Ok(sent) => queue = queue.get(sent.max(1)..).unwrap_or_default(),
+                    Err(_) => {
+                        unsent.push(*first);
+                        queue = after;
+                    }
+                }
+            }
+            start = end;
+        }
+    }
+
+    fn deliver_all(&mut self, low_latency: bool) {
+        let Self { outputs, deliveries, groups, undelivered, .. } = self;
+        let mut start = 0;
+        for (sink, end) in groups.sinks.drain(..) {
+            let queue = deliveries.get(start..end).unwrap_or_default();
+            lock_sink(&sink).send_batch(&mut Deliveries::new(outputs, queue, undelivered, low_latency));
+            start = end;
+        }
+        for (sink, dropped) in self.drops.drain(..) {
+            lock_sink(&sink).report_drop(dropped.tag, dropped.reason);
+        }
+    }
+
+    fn report_failures(&mut self, core: &mut Core, now: Instant) {
+        for entry in self.unsent.drain(..) {
+            if let Some(Output::Transmit(transmit)) = self.outputs.get(lower(entry))
+                && let Some(message) = outgoing(&self.outputs, entry, self.scope_id)
+            {
+                core.send_again(now, transmit, message);
+            }
+        }
+        core.report_undelivered(&mut self.undelivered);
+    }
+}
+
+fn entry(upper: u32, lower: u32) -> u64 {
+    u64::from(upper) << 32 | u64::from(lower)
+}
+
+fn upper(entry: u64) -> u32 {
+    (entry >> 32) as u32
+}
+
+fn lower(entry: u64) -> usize {
+    entry as u32 as usize
+}
+
+fn outgoing(outputs: &Outputs, entry: u64, scope_id: u32) -> Option<Outgoing<'_>> {
+    let Some(Output::Transmit(transmit)) = outputs.get(lower(entry)) else { return None };
+    let destination = transmit.header.destination;
+    Some(Outgoing {
+        destination,
+        scope_id: if is_on_link(destination) { scope_id } else { 0 },
+        hop_limit: transmit.hop_limit,
+        traffic_class: transmit.header.traffic_class,
+        message: outputs.bytes(&transmit.message),
+    })
+}
+
+/// Whether an address means something on one link only (RFC 4007 §4).
+fn is_on_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => {
+            let [first, second, ..] = address.octets();
+            // Multicast of interface-local and link-local scope, RFC 4291 §2.7.
+            address.is_unicast_link_local() || (first == 0xff && second & 0x0f <= 2)
+        }
+    }
+}

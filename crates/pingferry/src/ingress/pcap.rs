@@ -1,0 +1,152 @@
+//! Writes the packets of an ingress to a pcap file, as clients send and receive them.
+//!
+//! The format is the classic one (draft-ietf-opsawg-pcap): a file header of 24 bytes, then a header of 16 bytes before each
+//! packet, in the byte order of the machine. Packets begin with their IP header (`LINKTYPE_RAW`).
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use pingferry_proto::{DropReason, Tag};
+use tracing::error;
+
+use super::{Deliveries, Ingress, PacketBatch, PacketSink, PacketSource};
+
+/// Time stamps in nanoseconds.
+const MAGIC: u32 = 0xa1b2_3c4d;
+const VERSION: [u16; 2] = [2, 4];
+/// The largest packet that is written whole: any IP packet.
+const SNAPSHOT_LENGTH: u32 = 65_535;
+const LINKTYPE_RAW: u32 = 101;
+
+/// A pcap file that several ingresses can write to. The file is complete when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct PcapFile(Arc<Mutex<Writer>>);
+
+#[derive(Debug)]
+struct Writer {
+    /// `None` after a write failed, so that the error is reported once.
+    // Held while a batch is copied to the buffer, and by the thread that fills the buffer while it is written: the packet path
+    // waits for the disk then, as a capture that loses nothing has to.
+    file: Option<BufWriter<File>>,
+}
+
+impl PcapFile {
+    /// Creates the file, or empties it.
+    ///
+    /// # Errors
+    /// It cannot be created or written.
+    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+        let mut file = BufWriter::new(File::create(path)?);
+        file.write_all(&MAGIC.to_ne_bytes())?;
+        file.write_all(&VERSION.map(u16::to_ne_bytes).concat())?;
+        file.write_all(&[0; 8])?;
+        file.write_all(&SNAPSHOT_LENGTH.to_ne_bytes())?;
+        file.write_all(&LINKTYPE_RAW.to_ne_bytes())?;
+        file.flush()?;
+        Ok(Self(Arc::new(Mutex::new(Writer { file: Some(file) }))))
+    }
+
+    fn write<'a>(&self, packets: impl IntoIterator<Item = &'a [u8]>) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = &mut writer.file else { return };
+        if let Err(error) = packets.into_iter().try_for_each(|packet| write_packet(file, now, packet)) {
+            error!("the packet capture ends here: {error}");
+            writer.file = None;
+        }
+    }
+}
+
+fn write_packet(file: &mut impl Write, now: Duration, packet: &[u8]) -> io::Result<()> {
+    let captured = packet.get(..SNAPSHOT_LENGTH as usize).unwrap_or(packet);
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    // Seconds as 32 bits, which last until 2106.
+    let header = [now.as_secs() as u32, now.subsec_nanos(), length(captured), length(packet)];
+    file.write_all(&header.map(u32::to_ne_bytes).concat())?;
+    file.write_all(captured)
+}
+
+/// An ingress whose packets are also written to a file.
+#[derive(Debug)]
+pub struct Pcap<I> {
+    inner: I,
+    file: PcapFile,
+}
+
+impl<I> Pcap<I> {
+    /// Writes what passes through `inner` to `file`.
+    pub fn new(inner: I, file: PcapFile) -> Self {
+        Self { inner, file }
+    }
+}
+
+impl<I: Ingress> Ingress for Pcap<I> {
+    type Source = PcapSource<I::Source>;
+    type Sink = PcapSink<I::Sink>;
+
+    fn split(self) -> io::Result<(Self::Source, Self::Sink)> {
+        let (source, sink) = self.inner.split()?;
+        Ok((PcapSource { inner: source, file: self.file.clone() }, PcapSink { inner: sink, file: self.file }))
+    }
+}
+
+/// The source of a [`Pcap`] ingress.
+#[derive(Debug)]
+pub struct PcapSource<S> {
+    inner: S,
+    file: PcapFile,
+}
+
+impl<S: PacketSource> AsFd for PcapSource<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+impl<S: PacketSource> PacketSource for PcapSource<S> {
+    fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
+        let start = batch.len();
+        let received = self.inner.receive(batch);
+        self.file.write((start..batch.len()).filter_map(|number| batch.get(number)));
+        received
+    }
+
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+
+    fn is_essential(&self) -> bool {
+        self.inner.is_essential()
+    }
+}
+
+/// The sink of a [`Pcap`] ingress.
+#[derive(Debug)]
+pub struct PcapSink<K> {
+    inner: K,
+    file: PcapFile,
+}
+
+impl<K: PacketSink> PacketSink for PcapSink<K> {
+    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
+        self.file.write([packet]);
+        self.inner.send(packet)
+    }
+
+    fn send_batch(&mut self, batch: &mut Deliveries<'_>) {
+        self.file.write(batch.all_packets());
+        self.inner.send_batch(batch);
+    }
+
+    fn report_drop(&mut self, tag: Tag, reason: DropReason) {
+        self.inner.report_drop(tag, reason);
+    }
+
+    fn finish(&mut self, batch: &mut Deliveries<'_>) {
+        self.inner.finish(batch);
+    }
+}

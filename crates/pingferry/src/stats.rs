@@ -1,0 +1,158 @@
+//! Statistics: what a proxy did, in all and by ingress.
+//!
+//! # Theory of operation
+//!
+//! The driver publishes a copy of its counters at the end of each round. A reader takes the newest copy, so it neither waits
+//! for the packet path nor holds it up: the driver only *tries* the lock of the copy, and publishes with the next round if a
+//! reader has it just then.
+
+use std::collections::HashMap;
+use std::iter::Sum;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pingferry_proto::{Counters, PathCounters, PathId};
+
+/// What a proxy did and has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// What became of all packets. They only grow.
+    pub counters: Counters,
+    /// Flows that are open now.
+    pub flows: usize,
+    /// Sockets that are open now.
+    pub sockets: usize,
+    /// Replies and ICMP errors that the kernel dropped because a socket's receive buffer was full (`SK_MEMINFO_DROPS`). While
+    /// the proxy runs, the newest of them may be missing for some seconds.
+    pub receive_overflows: u64,
+}
+
+impl Sum for Stats {
+    fn sum<I: Iterator<Item = Stats>>(stats: I) -> Stats {
+        stats.fold(Stats::default(), |mut sum, stats| {
+            sum.counters += &stats.counters;
+            sum.flows += stats.flows;
+            sum.sockets += stats.sockets;
+            sum.receive_overflows += stats.receive_overflows;
+            sum
+        })
+    }
+}
+
+/// An ingress of a proxy: a TUN device, a listening Unix socket, a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct IngressId(pub(crate) u32);
+
+/// The newest copy of a worker's counters.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    // Held to copy the counters in or out. The packet path never waits for it.
+    newest: Mutex<Snapshot>,
+    /// The counters have changed since they were published.
+    stale: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Snapshot {
+    stats: Stats,
+    paths: HashMap<PathId, (IngressId, PathCounters)>,
+    /// What the closed paths of an ingress did.
+    closed: HashMap<IngressId, PathCounters>,
+}
+
+/// What is to be published of paths.
+#[derive(Debug)]
+pub(crate) enum PathUpdate {
+    Counted(PathId, IngressId, PathCounters),
+    Closed(PathId, IngressId, PathCounters),
+}
+
+impl Published {
+    /// Publishes a copy and takes the updates, unless a reader has the lock.
+    pub(crate) fn try_publish(&self, stats: impl FnOnce() -> Stats, updates: &mut Vec<PathUpdate>) {
+        let newest = self.newest.try_lock();
+        // Relaxed: it only says that there is something to publish, and is written with the worker's lock.
+        self.stale.store(newest.is_err(), Ordering::Relaxed);
+        if let Ok(mut newest) = newest {
+            newest.stats = stats();
+            updates.drain(..).for_each(|update| newest.apply(update));
+        }
+    }
+
+    /// Whether the newest copy is older than the counters.
+    pub(crate) fn is_stale(&self) -> bool {
+        // Relaxed: as in `try_publish`. A thread that sees it late publishes late.
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    /// The newest copy.
+    pub(crate) fn stats(&self) -> Stats {
+        self.newest().stats.clone()
+    }
+
+    /// What the paths of an ingress did, closed ones included.
+    pub(crate) fn ingress(&self, id: IngressId) -> PathCounters {
+        let newest = self.newest();
+        let open = newest.paths.values().filter(|(ingress, _)| *ingress == id).map(|(_, counters)| *counters);
+        open.chain(newest.closed.get(&id).copied()).sum()
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Snapshot> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Snapshot {
+    fn apply(&mut self, update: PathUpdate) {
+        match update {
+            PathUpdate::Counted(path, ingress, counters) => _ = self.paths.insert(path, (ingress, counters)),
+            PathUpdate::Closed(path, ingress, counters) => {
+                self.paths.remove(&path);
+                *self.closed.entry(ingress).or_default() += counters;
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn stats(flows: usize) -> Stats {
+        Stats { flows, ..Stats::default() }
+    }
+
+    #[test]
+    fn publishing_does_not_wait_for_a_reader() {
+        let published = Published::default();
+        let mut updates = vec![PathUpdate::Counted(PathId(1), IngressId(1), PathCounters::default())];
+        let reading = published.newest();
+        published.try_publish(|| stats(1), &mut updates);
+        assert!(published.is_stale() && updates.len() == 1);
+        drop(reading);
+        published.try_publish(|| stats(2), &mut updates);
+        assert!(!published.is_stale() && updates.is_empty());
+        assert_eq!(published.stats().flows, 2);
+    }
+
+    #[test]
+    fn closed_paths_stay_in_the_sum_of_their_ingress() {
+        let published = Published::default();
+        let counters = |packets| {
+            let mut counters = PathCounters::default();
+            counters.packets = packets;
+            counters
+        };
+        let (one, other) = (IngressId(1), IngressId(2));
+        let mut updates = vec![
+            PathUpdate::Counted(PathId(1), one, counters(1)),
+            PathUpdate::Counted(PathId(1), one, counters(2)),
+            PathUpdate::Counted(PathId(2), other, counters(10)),
+            PathUpdate::Closed(PathId(1), one, counters(3)),
+            PathUpdate::Counted(PathId(3), one, counters(4)),
+        ];
+        published.try_publish(Stats::default, &mut updates);
+        assert_eq!((published.ingress(one).packets, published.ingress(other).packets), (7, 10));
+    }
+}

@@ -1,0 +1,168 @@
+//! Wakes a thread that waits in `epoll_wait` from another thread.
+//!
+//! # Theory of operation
+//!
+//! The descriptor is an eventfd that the waiting thread polls. A flag beside it says whether the thread is awake already, so
+//! that any number of wake-ups between two sleeps costs one system call.
+//!
+//! The waking thread adds its work and then calls [`wake`](Waker::wake). The woken thread calls [`rest`](Waker::rest) and
+//! *after that* looks for work until it finds none; if it stops earlier, it calls `wake` itself. So work that was added while
+//! the flag was set is found by that last look, and work that is added later writes to the eventfd again.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::sync::{AtomicBool, Ordering};
+
+/// An eventfd and a flag that saves writing to it again.
+#[derive(Debug)]
+pub(crate) struct Waker {
+    event: OwnedFd,
+    flag: AwakeFlag,
+}
+
+impl Waker {
+    pub(crate) fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Self { event, flag: AwakeFlag::new() })
+    }
+
+    /// Makes the descriptor readable until the next [`rest`](Self::rest).
+    pub(crate) fn wake(&self) {
+        if self.flag.set() {
+            // It fails only when the counter is full, and then the descriptor is readable already.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Makes the descriptor unreadable. The caller must then look for work until it finds none, or call
+    /// [`wake`](Self::wake).
+    pub(crate) fn rest(&self) {
+        // The eventfd first: a wake-up between the two finds the flag set and does not write, but the caller's look finds
+        // its work.
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        self.flag.clear();
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+/// Whether the woken thread is awake, or will be.
+#[derive(Debug)]
+struct AwakeFlag(AtomicBool);
+
+impl AwakeFlag {
+    fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Whether the caller has to write to the eventfd.
+    fn set(&self) -> bool {
+        // Release: the work that was added before is visible to the thread that clears the flag. Acquire is not needed.
+        !self.0.swap(true, Ordering::Release)
+    }
+
+    fn clear(&self) {
+        // A swap, not a store: it reads the value of the last `set`, so that Acquire makes that work visible to the look that
+        // follows.
+        self.0.swap(false, Ordering::Acquire);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::sync_channel;
+    use std::thread;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    fn is_readable(waker: &Waker) -> bool {
+        poll(&mut [PollFd::new(waker, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1
+    }
+
+    #[test]
+    fn it_is_readable_from_wake_to_rest() {
+        let waker = Waker::new().unwrap();
+        assert!(!is_readable(&waker));
+        waker.wake();
+        waker.wake();
+        assert!(is_readable(&waker));
+        waker.rest();
+        assert!(!is_readable(&waker));
+        waker.wake();
+        assert!(is_readable(&waker));
+    }
+
+    #[test]
+    fn no_burst_is_left_unread() {
+        const BURSTS: u32 = 20_000;
+        let waker = Arc::new(Waker::new().unwrap());
+        let (sender, receiver) = sync_channel::<u32>(8);
+        let producer = thread::spawn({
+            let waker = Arc::clone(&waker);
+            move || {
+                for item in 0..BURSTS * 3 {
+                    sender.send(item).unwrap();
+                    waker.wake();
+                }
+            }
+        });
+        let mut received = 0;
+        while received < BURSTS * 3 {
+            poll(&mut [PollFd::new(&*waker, PollFlags::IN)], None).unwrap();
+            waker.rest();
+            // At most two items a round, as a full batch would.
+            for _ in 0..2 {
+                received += u32::from(receiver.try_recv().is_ok());
+            }
+            waker.wake();
+        }
+        producer.join().unwrap();
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicUsize;
+    use loom::thread;
+
+    use super::*;
+
+    /// Every item is found by the last look, or its producer writes to the eventfd after the descriptor was read.
+    #[test]
+    fn no_wake_up_is_lost() {
+        loom::model(|| {
+            let flag = Arc::new(AwakeFlag::new());
+            // Stands for the eventfd and for the queue.
+            let (event, items) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let producer = thread::spawn({
+                let (flag, event, items) = (Arc::clone(&flag), Arc::clone(&event), Arc::clone(&items));
+                move || {
+                    for _ in 0..2 {
+                        // Relaxed: only the flag orders it.
+                        items.fetch_add(1, Ordering::Relaxed);
+                        if flag.set() {
+                            event.fetch_add(1, Ordering::AcqRel);
+                        }
+                    }
+                }
+            });
+            event.swap(0, Ordering::AcqRel);
+            flag.clear();
+            let found = items.load(Ordering::Relaxed);
+            producer.join().unwrap();
+            assert!(found == 2 || event.load(Ordering::Acquire) > 0, "an item is left and nobody is woken");
+        });
+    }
+}
