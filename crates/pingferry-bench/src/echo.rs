@@ -1,6 +1,6 @@
 //! Echo requests as they are sent, and what an honest reply to one is (RFC 792).
 //!
-//! The payload begins with the echo's number and its place in the window, by which its reply is found, and goes on with
+//! The payload begins with the echo's number and its slot in the window, by which its reply is found, and goes on with
 //! bytes that are different for each number.
 
 use std::net::Ipv4Addr;
@@ -23,7 +23,7 @@ pub(crate) struct Echo {
     /// No other echo of the measurement has it.
     pub(crate) number: u64,
     /// Where the window keeps it.
-    pub(crate) place: u32,
+    pub(crate) slot: u32,
 }
 
 impl Echo {
@@ -38,7 +38,7 @@ impl Echo {
     }
 
     /// Whether `reply` is the answer to this, to the last bit.
-    pub(crate) fn is_answered_by(&self, reply: &Reply<'_>) -> bool {
+    pub(crate) fn is_matched_by(&self, reply: &Reply<'_>) -> bool {
         reply.source == self.destination && *reply.message == self.reply()
     }
 
@@ -53,7 +53,7 @@ impl Echo {
         message[4..6].copy_from_slice(&self.ident.to_be_bytes());
         message[6..8].copy_from_slice(&self.seq.to_be_bytes());
         message[8..16].copy_from_slice(&self.number.to_be_bytes());
-        message[16..20].copy_from_slice(&self.place.to_be_bytes());
+        message[16..20].copy_from_slice(&self.slot.to_be_bytes());
         let checksum = checksum(&message);
         message[2..4].copy_from_slice(&checksum.to_be_bytes());
         message
@@ -67,7 +67,7 @@ pub(crate) struct Reply<'a> {
     message: &'a [u8],
     /// What its payload says it answers.
     pub(crate) number: u64,
-    pub(crate) place: u32,
+    pub(crate) slot: u32,
 }
 
 impl<'a> Reply<'a> {
@@ -80,12 +80,12 @@ impl<'a> Reply<'a> {
             return None;
         }
         let (number, rest) = message.get(HEADER..)?.split_first_chunk()?;
-        let place = rest.first_chunk()?;
+        let slot = rest.first_chunk()?;
         Some(Self {
             source: Ipv4Addr::new(a, b, c, d),
             message,
             number: u64::from_be_bytes(*number),
-            place: u32::from_be_bytes(*place),
+            slot: u32::from_be_bytes(*slot),
         })
     }
 }
@@ -105,7 +105,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) const ECHO: Echo =
-        Echo { destination: Ipv4Addr::new(198, 18, 0, 1), ident: 7, seq: 9, number: 0x1234, place: 5 };
+        Echo { destination: Ipv4Addr::new(198, 18, 0, 1), ident: 7, seq: 9, number: 0x1234, slot: 5 };
 
     /// The IPv4 packet with the right reply.
     pub(crate) fn reply_packet(echo: &Echo) -> Vec<u8> {
@@ -120,8 +120,8 @@ pub(crate) mod tests {
     fn the_right_reply_is_accepted() {
         let packet = reply_packet(&ECHO);
         let reply = Reply::parse(&packet).unwrap();
-        assert_eq!((reply.number, reply.place), (ECHO.number, ECHO.place));
-        assert!(ECHO.is_answered_by(&reply));
+        assert_eq!((reply.number, reply.slot), (ECHO.number, ECHO.slot));
+        assert!(ECHO.is_matched_by(&reply));
     }
 
     #[test]
@@ -131,7 +131,7 @@ pub(crate) mod tests {
         for (byte, bit) in bytes.flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
             let mut changed = packet.clone();
             changed[byte] ^= 1 << bit;
-            let accepted = Reply::parse(&changed).is_some_and(|reply| ECHO.is_answered_by(&reply));
+            let accepted = Reply::parse(&changed).is_some_and(|reply| ECHO.is_matched_by(&reply));
             assert!(!accepted, "bit {bit} of byte {byte}");
         }
     }
@@ -139,7 +139,7 @@ pub(crate) mod tests {
     #[test]
     fn a_cut_or_longer_reply_is_noticed() {
         let packet = reply_packet(&ECHO);
-        let accepted = |packet: &[u8]| Reply::parse(packet).is_some_and(|reply| ECHO.is_answered_by(&reply));
+        let accepted = |packet: &[u8]| Reply::parse(packet).is_some_and(|reply| ECHO.is_matched_by(&reply));
         assert!((0..packet.len()).all(|len| !accepted(&packet[..len])));
         assert!(!accepted(&[packet, vec![0]].concat()));
     }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use pingferry_sys::ping::{Outgoing, RawBatch, RawSocket, SendBatch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::counts::Counts;
 use crate::echo::{Echo, MESSAGE};
 use crate::load::{Flows, Load, Until};
-use crate::tally::Tally;
 use crate::window::{Verdict, Window};
 
 /// Room for a few thousand replies, or as many as the system grants.
@@ -51,21 +51,21 @@ impl Generator {
     }
 
     /// Sends until it is time to stop, then waits for what is outstanding.
-    pub(crate) fn run(&mut self, until: Until) -> io::Result<Tally> {
+    pub(crate) fn run(&mut self, until: Until) -> io::Result<Counts> {
         let start = Instant::now();
         let (deadline, quota) = match until {
             Until::EachOnce { at_most } => (start + at_most, u64::from(self.flows.count)),
             Until::TimeIsOver(length) => (start + length, u64::MAX),
         };
-        let mut tally = Tally::default();
+        let mut counts = Counts::default();
         let mut last = start;
         loop {
             let now = Instant::now();
-            let received = self.receive(now, &mut tally)?;
-            tally.lost += self.window.expire(now);
-            let left = if now < deadline { quota - tally.sent } else { 0 };
+            let received = self.receive(now, &mut counts)?;
+            counts.lost += self.window.expire(now);
+            let left = if now < deadline { quota - counts.sent } else { 0 };
             if now < deadline {
-                tally.in_time = tally.answered;
+                counts.in_time = counts.received;
             }
             if received > 0 || left > 0 {
                 last = now;
@@ -73,28 +73,28 @@ impl Generator {
             if left == 0 && self.window.is_empty() {
                 break;
             }
-            let sent = self.send(left, &mut tally)?;
+            let sent = self.send(left, &mut counts)?;
             if received == 0 && sent == 0 {
                 self.wait()?;
             }
         }
-        tally.elapsed = last.min(deadline) - start;
-        Ok(tally)
+        counts.elapsed = last.min(deadline) - start;
+        Ok(counts)
     }
 
     /// Whether the first echo of the first flow comes back at once. The load itself begins with the second ones, since
     /// some peers drop a reply that looks like the one before.
     pub(crate) fn probe(&mut self) -> io::Result<bool> {
         self.window = Window::new(self.flows, 1, 0);
-        let mut tally = Tally::default();
-        // Until the contender has set up the network, there is no route.
-        if self.send(1, &mut tally).is_err() {
+        let mut counts = Counts::default();
+        // Until the subject has set up the network, there is no route.
+        if self.send(1, &mut counts).is_err() {
             std::thread::sleep(PROBE);
             return Ok(false);
         }
         poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Timespec::try_from(PROBE).ok().as_ref())?;
-        self.receive(Instant::now(), &mut tally)?;
-        Ok(tally.answered > 0)
+        self.receive(Instant::now(), &mut counts)?;
+        Ok(counts.received > 0)
     }
 
     /// Ends the probing.
@@ -103,7 +103,7 @@ impl Generator {
     }
 
     /// Sends a batch, of at most `left` echoes. What the kernel refuses counts as sent and will be lost.
-    fn send(&mut self, left: u64, tally: &mut Tally) -> io::Result<usize> {
+    fn send(&mut self, left: u64, counts: &mut Counts) -> io::Result<usize> {
         let now = Instant::now();
         let count = self.window.room().min(SendBatch::CAPACITY).min(usize::try_from(left).unwrap_or(usize::MAX));
         let Self { socket, sender, echoes, window, .. } = self;
@@ -112,7 +112,7 @@ impl Generator {
         if echoes.is_empty() {
             return Ok(0);
         }
-        tally.sent += echoes.len() as u64;
+        counts.sent += echoes.len() as u64;
         let messages = echoes.iter().map(|(echo, message)| Outgoing {
             destination: echo.destination.into(),
             scope_id: 0,
@@ -127,13 +127,13 @@ impl Generator {
     }
 
     /// Receives a batch and judges it.
-    fn receive(&mut self, now: Instant, tally: &mut Tally) -> io::Result<usize> {
+    fn receive(&mut self, now: Instant, counts: &mut Counts) -> io::Result<usize> {
         let count = self.receiver.receive(&self.socket)?;
         for packet in self.receiver.iter() {
             match self.window.receive(packet, now) {
-                Verdict::Answered(round_trip) => tally.answered_after(round_trip),
-                Verdict::Wrong => tally.wrong += 1,
-                Verdict::Stray => tally.stray += 1,
+                Verdict::Valid(round_trip) => counts.record_reply(round_trip),
+                Verdict::Wrong => counts.wrong += 1,
+                Verdict::Unexpected => counts.unexpected += 1,
             }
         }
         Ok(count)

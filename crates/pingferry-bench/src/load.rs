@@ -7,8 +7,8 @@ use std::time::Duration;
 const FIRST_HOST: u32 = 0xc612_0001;
 pub(crate) const MAX_HOSTS: u32 = (1 << 17) - 2;
 
-/// How long an echo may take until it counts as lost and gives up its place.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an echo may take until it counts as lost and gives up its slot.
+pub(crate) const ECHO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Flows, numbered from 0. Each is a pair of destination and ident that no other flow has.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ pub(crate) enum Until {
     TimeIsOver(Duration),
 }
 
-/// A load, the same for every contender.
+/// A load, the same for every subject.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) id: u8,

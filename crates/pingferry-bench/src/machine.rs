@@ -43,13 +43,13 @@ impl fmt::Display for Machine {
 }
 
 /// A moment from which on it is watched how much of the machine other processes use.
-pub(crate) struct Watch {
+pub(crate) struct CpuMonitor {
     start: Instant,
     busy: Duration,
     own: Duration,
 }
 
-impl Watch {
+impl CpuMonitor {
     pub(crate) fn begin() -> io::Result<Self> {
         Ok(Self { start: Instant::now(), busy: busy(&fs::read_to_string("/proc/stat")?), own: own_cpu()? })
     }

@@ -1,19 +1,17 @@
 //! Measures pingferry against its peers: the same load through each, in turn, in namespaces of one machine.
 //!
 //! ```text
-//! client ── TUN or tap ── contender ── veth ── target, which answers for 198.18.0.0/15
-//! client ── veth ── router with nftables masquerade ── veth ── target
+//! client ── TUN or tap ── subject ── veth ── responder, which answers for 198.18.0.0/15
+//! client ── veth ── router with nftables masquerade ── veth ── responder
 //! ```
 //!
-//! The load generator runs on the client and verifies every reply. Contenders take turns within a round, so that what
+//! The load generator runs on the client and verifies every reply. Subjects take turns within a round, so that what
 //! happens to the machine meanwhile happens to all of them.
 #![forbid(unsafe_code)]
 
-mod claim;
-mod contender;
+mod counts;
 mod echo;
 mod generator;
-mod lab;
 mod load;
 mod machine;
 mod measure;
@@ -21,7 +19,9 @@ mod pingferry;
 mod process;
 mod report;
 mod stats;
-mod tally;
+mod subject;
+mod target;
+mod testbed;
 mod window;
 
 use std::error::Error;
@@ -34,11 +34,11 @@ use clap::Parser;
 use pingferry_sys::namespace::unshare_as_root;
 use serde_json::Map;
 
-use crate::contender::Contender;
 use crate::load::{Load, MILLION};
-use crate::machine::{Machine, Watch};
+use crate::machine::{CpuMonitor, Machine};
 use crate::measure::{Run, measure};
 use crate::report::Report;
+use crate::subject::Subject;
 
 /// Measure pingferry against its peers, in namespaces; needs no root and no network.
 #[derive(Parser)]
@@ -49,7 +49,7 @@ struct Options {
     /// Write everything that was measured to FILE
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Only these contenders
+    /// Only these subjects
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// Only these loads
@@ -83,18 +83,18 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
     let loads = load::loads(length).into_iter();
     let loads: Vec<_> = loads.filter(|load| wanted(&options.loads, &load.id)).collect();
     let mut versions = Map::new();
-    let mut contenders = Vec::new();
-    for contender in Contender::ALL.into_iter().filter(|one| wanted(&options.only, &one.name().to_owned())) {
-        let version = contender.version();
-        contenders.extend(version.is_ok().then_some(contender));
-        versions.insert(contender.name().into(), version.unwrap_or_else(|reason| reason).into());
+    let mut subjects = Vec::new();
+    for subject in Subject::ALL.into_iter().filter(|one| wanted(&options.only, &one.name().to_owned())) {
+        let version = subject.version();
+        subjects.extend(version.is_ok().then_some(subject));
+        versions.insert(subject.name().into(), version.unwrap_or_else(|reason| reason).into());
     }
 
-    let watch = Watch::begin()?;
+    let watch = CpuMonitor::begin()?;
     let mut runs = Vec::new();
     for round in 0..options.rounds.unwrap_or(rounds) {
         for load in loads.iter().filter(|load| round == 0 || load.id != MILLION) {
-            turns(&contenders, load, round, &mut runs)?;
+            turns(&subjects, load, round, &mut runs)?;
         }
     }
     let report = Report::new(machine, watch.others()?, versions, loads, runs);
@@ -110,11 +110,11 @@ fn wanted<T: PartialEq>(list: &[T], item: &T) -> bool {
     list.is_empty() || list.contains(item)
 }
 
-/// Measures all contenders under one load, one after the other.
-fn turns(contenders: &[Contender], load: &Load, round: usize, runs: &mut Vec<Run>) -> Result<(), Box<dyn Error>> {
-    for contender in contenders.iter().filter(|contender| contender.takes(load).is_ok()) {
-        eprint!("\rround {}, load {}: {:<12}", round + 1, load.id, contender.name());
-        runs.push(measure(*contender, load, round)?);
+/// Measures all subjects under one load, one after the other.
+fn turns(subjects: &[Subject], load: &Load, round: usize, runs: &mut Vec<Run>) -> Result<(), Box<dyn Error>> {
+    for subject in subjects.iter().filter(|subject| subject.takes(load).is_ok()) {
+        eprint!("\rround {}, load {}: {:<12}", round + 1, load.id, subject.name());
+        runs.push(measure(*subject, load, round)?);
     }
     eprint!("\r{:40}\r", "");
     Ok(())

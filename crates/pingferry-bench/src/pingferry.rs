@@ -5,14 +5,14 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::contender::first_line;
-use crate::lab::{CLIENT, Lab};
+use crate::subject::first_line;
+use crate::testbed::{CLIENT, Testbed};
 
 /// How long to spin with `--busy-poll`: longer than a round trip here.
 const BUSY_POLL: &str = "200us";
 
 /// `pingferry run` on a TUN device of the client, which gets its address and its default route.
-pub(crate) fn command(lab: &Lab, max_flows: Option<u32>, busy_poll: bool) -> io::Result<Command> {
+pub(crate) fn command(testbed: &Testbed, max_flows: Option<u32>, busy_poll: bool) -> io::Result<Command> {
     let mut command = program();
     command.args(["run", "--log-format", "json", "--tun", "ping0", "--netns", "/proc/self/fd/0"]);
     command.args(["--address", &format!("{}/32", CLIENT.addr()), "--route", "default"]);
@@ -22,7 +22,7 @@ pub(crate) fn command(lab: &Lab, max_flows: Option<u32>, busy_poll: bool) -> io:
     if busy_poll {
         command.args(["--busy-poll", BUSY_POLL]);
     }
-    command.stdin(lab.client_as_stdin()?);
+    command.stdin(testbed.client_as_stdin()?);
     Ok(command)
 }
 

@@ -1,4 +1,4 @@
-//! What a contender's processes use (proc(5)).
+//! What a subject's processes use (proc(5)).
 
 use std::fs;
 use std::io;

@@ -5,12 +5,12 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::claim::{Outcome, claims};
-use crate::contender::Contender;
 use crate::load::Load;
 use crate::machine::Machine;
 use crate::measure::Run;
 use crate::stats::{median, spread};
+use crate::subject::Subject;
+use crate::target::{Outcome, targets};
 
 const COLUMN: usize = 14;
 
@@ -29,7 +29,7 @@ pub(crate) struct Report {
     pub(crate) machine: Machine,
     /// The share of the machine that other processes used while it was measured, 0 to 1.
     pub(crate) others: f64,
-    /// What each contender is, or why it took no part.
+    /// What each subject is, or why it took no part.
     pub(crate) versions: Map<String, Value>,
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) runs: Vec<Run>,
@@ -46,16 +46,16 @@ impl Report {
         runs: Vec<Run>,
     ) -> Self {
         let rounds: Vec<&[Run]> = runs.chunk_by(|a, b| a.round == b.round).collect();
-        let outcomes = claims().iter().filter_map(|claim| claim.judge(&rounds)).collect();
+        let outcomes = targets().iter().filter_map(|target| target.judge(&rounds)).collect();
         Self { machine, others, versions, outcomes, runs, loads }
     }
 
-    fn contenders(&self) -> impl Iterator<Item = Contender> {
-        Contender::ALL.into_iter().filter(|contender| self.runs.iter().any(|run| run.contender == *contender))
+    fn subjects(&self) -> impl Iterator<Item = Subject> {
+        Subject::ALL.into_iter().filter(|subject| self.runs.iter().any(|run| run.subject == *subject))
     }
 
-    fn runs_of(&self, load: &Load, contender: Contender) -> impl Iterator<Item = &Run> {
-        self.runs.iter().filter(move |run| run.load == load.id && run.contender == contender)
+    fn runs_of(&self, load: &Load, subject: Subject) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(move |run| run.load == load.id && run.subject == subject)
     }
 
     fn rows(&self, load: &Load, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,8 +69,8 @@ impl Report {
     fn row(&self, load: &Load, name: &str, measured: Measured, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = format!("    {name:<20}");
         let mut any = false;
-        for contender in self.contenders() {
-            let values: Vec<f64> = self.runs_of(load, contender).filter_map(measured).collect();
+        for subject in self.subjects() {
+            let values: Vec<f64> = self.runs_of(load, subject).filter_map(measured).collect();
             let cell = median(&values).map(|median| {
                 any = true;
                 let noisy = if spread(&values) > NOISY && median >= 1.0 { "~" } else { "" };
@@ -83,13 +83,13 @@ impl Report {
 
     /// Why cells are empty.
     fn absences(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for contender in self.contenders() {
+        for subject in self.subjects() {
             let absent: Vec<_> =
-                self.loads.iter().filter_map(|load| Some((load.id, contender.takes(load).err()?))).collect();
+                self.loads.iter().filter_map(|load| Some((load.id, subject.takes(load).err()?))).collect();
             for same in absent.chunk_by(|(_, one), (_, other)| one == other) {
                 let loads: Vec<_> = same.iter().map(|(load, _)| load.to_string()).collect();
                 let reason = same.first().map_or("", |(_, reason)| reason);
-                writeln!(f, "– in {}: {} {reason}", loads.join(", "), contender.name())?;
+                writeln!(f, "– in {}: {} {reason}", loads.join(", "), subject.name())?;
             }
         }
         Ok(())
@@ -108,14 +108,14 @@ const ROWS: [(&str, Measured); 10] = [
     ("descriptors", |run| Some(run.usage?.descriptors as f64)),
     ("lost", |run| Some(run.summary.lost as f64)),
     ("lost in warm-up", |run| Some(run.warm_up.as_ref()?.lost as f64)),
-    ("stray or wrong", |run| Some((run.summary.stray + run.summary.wrong) as f64)),
+    ("unexpected or wrong", |run| Some((run.summary.unexpected + run.summary.wrong) as f64)),
 ];
 
 /// Three digits or more, thousands apart.
 pub(crate) fn number(value: f64) -> String {
     if value < 99.95 && value.fract() != 0.0 {
-        let places = if value < 9.995 { 2 } else { 1 };
-        return format!("{value:.places$}");
+        let slots = if value < 9.995 { 2 } else { 1 };
+        return format!("{value:.slots$}");
     }
     let digits = format!("{value:.0}");
     let mut text = String::new();
@@ -137,8 +137,8 @@ impl fmt::Display for Report {
         }
         writeln!(f, "{PEERS_WITH_IDENTS}")?;
         write!(f, "\nmedians; ~ stands where rounds differ by more than {:.0} %\n{:24}", NOISY * 100.0, "")?;
-        for contender in self.contenders() {
-            write!(f, "{:>COLUMN$}", contender.name())?;
+        for subject in self.subjects() {
+            write!(f, "{:>COLUMN$}", subject.name())?;
         }
         writeln!(f)?;
         for load in &self.loads {
@@ -178,7 +178,7 @@ impl fmt::Display for Outcome {
             (false, false) => "MISSED",
         };
         let median = number(self.median);
-        writeln!(f, "{} {:<48}{:>12}{median:>12}{range:>24}  {verdict}", self.load, self.claim, self.wanted)
+        writeln!(f, "{} {:<48}{:>12}{median:>12}{range:>24}  {verdict}", self.load, self.target, self.wanted)
     }
 }
 

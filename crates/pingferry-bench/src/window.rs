@@ -1,23 +1,23 @@
 //! The echoes that are outstanding: a closed loop of a fixed size.
 //!
-//! An echo takes a place when it is sent and leaves it when its reply arrives or its patience is over, so whoever loses
-//! packets slows down but does not stop. A reply names its place, and is held against all that was sent from there.
+//! An echo takes a slot when it is sent and leaves it when its reply arrives or its patience is over, so whoever loses
+//! packets slows down but does not stop. A reply names its slot, and is held against all that was sent from there.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::echo::{Echo, Reply};
-use crate::load::{Flows, PATIENCE};
+use crate::load::{ECHO_TIMEOUT, Flows};
 
 /// What a packet that arrived is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The right reply to an outstanding echo, which took this long.
-    Answered(Duration),
-    /// It claims to answer an outstanding echo and differs from the right reply.
+    Valid(Duration),
+    /// It targets to answer an outstanding echo and differs from the right reply.
     Wrong,
     /// Not an echo reply, or one to no outstanding echo: a duplicate, or too late.
-    Stray,
+    Unexpected,
 }
 
 /// The outstanding echoes of some flows, which send in turn.
@@ -25,9 +25,9 @@ pub(crate) enum Verdict {
 pub(crate) struct Window {
     flows: Flows,
     next_number: u64,
-    places: Vec<Option<(Echo, Instant)>>,
-    vacant: Vec<u32>,
-    /// Place and number of all that was sent, oldest first, until it is known to be answered or lost.
+    slots: Vec<Option<(Echo, Instant)>>,
+    free: Vec<u32>,
+    /// Place and number of all that was sent, oldest first, until it is known to be received or lost.
     sent: VecDeque<(u32, u64)>,
 }
 
@@ -37,25 +37,25 @@ impl Window {
         Self {
             flows,
             next_number: u64::from(flows.count) * u64::from(rounds),
-            places: vec![None; size],
-            vacant: (0..size as u32).rev().collect(),
+            slots: vec![None; size],
+            free: (0..size as u32).rev().collect(),
             sent: VecDeque::with_capacity(2 * size),
         }
     }
 
     /// How many echoes may be sent now.
     pub(crate) fn room(&self) -> usize {
-        self.vacant.len()
+        self.free.len()
     }
 
     /// Whether no echo is outstanding.
     pub(crate) fn is_empty(&self) -> bool {
-        self.vacant.len() == self.places.len()
+        self.free.len() == self.slots.len()
     }
 
     /// The next echo, which counts as sent; `None` when there is no room.
     pub(crate) fn send(&mut self, now: Instant) -> Option<Echo> {
-        let place = self.vacant.pop()?;
+        let slot = self.free.pop()?;
         let number = self.next_number;
         self.next_number += 1;
         let flow = (number % u64::from(self.flows.count)) as u32;
@@ -65,24 +65,24 @@ impl Window {
             // Each flow counts up from 1, as a ping does.
             seq: (number / u64::from(self.flows.count) + 1) as u16,
             number,
-            place,
+            slot,
         };
-        *self.places.get_mut(place as usize)? = Some((echo, now));
-        self.sent.push_back((place, number));
+        *self.slots.get_mut(slot as usize)? = Some((echo, now));
+        self.sent.push_back((slot, number));
         Some(echo)
     }
 
     /// Judges a packet that arrived.
     pub(crate) fn receive(&mut self, packet: &[u8], now: Instant) -> Verdict {
-        let Some(reply) = Reply::parse(packet) else { return Verdict::Stray };
-        let Some(place) = self.places.get_mut(reply.place as usize) else { return Verdict::Stray };
-        match *place {
+        let Some(reply) = Reply::parse(packet) else { return Verdict::Unexpected };
+        let Some(slot) = self.slots.get_mut(reply.slot as usize) else { return Verdict::Unexpected };
+        match *slot {
             Some((echo, at)) if echo.number == reply.number => {
-                *place = None;
-                self.vacant.push(reply.place);
-                if echo.is_answered_by(&reply) { Verdict::Answered(now - at) } else { Verdict::Wrong }
+                *slot = None;
+                self.free.push(reply.slot);
+                if echo.is_matched_by(&reply) { Verdict::Valid(now - at) } else { Verdict::Wrong }
             }
-            _ => Verdict::Stray,
+            _ => Verdict::Unexpected,
         }
     }
 
@@ -90,14 +90,14 @@ impl Window {
     pub(crate) fn expire(&mut self, now: Instant) -> u64 {
         let mut lost = 0;
         while let Some(&(index, number)) = self.sent.front() {
-            let Some(place) = self.places.get_mut(index as usize) else { break };
-            match place {
+            let Some(slot) = self.slots.get_mut(index as usize) else { break };
+            match slot {
                 Some((echo, at)) if echo.number == number => {
-                    if now.saturating_duration_since(*at) < PATIENCE {
+                    if now.saturating_duration_since(*at) < ECHO_TIMEOUT {
                         break;
                     }
-                    *place = None;
-                    self.vacant.push(index);
+                    *slot = None;
+                    self.free.push(index);
                     lost += 1;
                 }
                 _ => {}
@@ -109,9 +109,9 @@ impl Window {
 
     /// When [`expire`](Self::expire) may have something to do.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        let (place, _) = self.sent.front()?;
-        let (_, at) = self.places.get(*place as usize)?.as_ref()?;
-        Some(*at + PATIENCE)
+        let (slot, _) = self.sent.front()?;
+        let (_, at) = self.slots.get(*slot as usize)?.as_ref()?;
+        Some(*at + ECHO_TIMEOUT)
     }
 }
 
@@ -137,11 +137,11 @@ mod tests {
         let mut window = Window::new(FLOWS, 1, 0);
         let echo = window.send(now).unwrap();
         let later = now + Duration::from_millis(3);
-        assert_eq!(window.receive(&reply_packet(&echo), later), Verdict::Answered(Duration::from_millis(3)));
+        assert_eq!(window.receive(&reply_packet(&echo), later), Verdict::Valid(Duration::from_millis(3)));
         assert!(window.is_empty());
-        assert_eq!(window.receive(&reply_packet(&echo), later), Verdict::Stray);
+        assert_eq!(window.receive(&reply_packet(&echo), later), Verdict::Unexpected);
         window.send(later).unwrap();
-        assert_eq!(window.receive(&reply_packet(&echo), later), Verdict::Stray, "the place has another echo now");
+        assert_eq!(window.receive(&reply_packet(&echo), later), Verdict::Unexpected, "the slot has another echo now");
     }
 
     #[test]
@@ -162,13 +162,13 @@ mod tests {
         let start = Instant::now();
         let mut window = Window::new(FLOWS, 2, 0);
         let first = window.send(start).unwrap();
-        let second = window.send(start + PATIENCE / 2).unwrap();
-        assert_eq!(window.next_expiry(), Some(start + PATIENCE));
-        assert_eq!(window.expire(start + PATIENCE / 2), 0);
-        assert_eq!(window.expire(start + PATIENCE), 1);
+        let second = window.send(start + ECHO_TIMEOUT / 2).unwrap();
+        assert_eq!(window.next_expiry(), Some(start + ECHO_TIMEOUT));
+        assert_eq!(window.expire(start + ECHO_TIMEOUT / 2), 0);
+        assert_eq!(window.expire(start + ECHO_TIMEOUT), 1);
         assert_eq!(window.room(), 1);
-        assert_eq!(window.receive(&reply_packet(&first), start + PATIENCE), Verdict::Stray);
-        assert!(matches!(window.receive(&reply_packet(&second), start + PATIENCE), Verdict::Answered(_)));
-        assert_eq!(window.expire(start + 3 * PATIENCE), 0, "answered echoes are not lost");
+        assert_eq!(window.receive(&reply_packet(&first), start + ECHO_TIMEOUT), Verdict::Unexpected);
+        assert!(matches!(window.receive(&reply_packet(&second), start + ECHO_TIMEOUT), Verdict::Valid(_)));
+        assert_eq!(window.expire(start + 3 * ECHO_TIMEOUT), 0, "received echoes are not lost");
     }
 }

@@ -8,17 +8,17 @@ use pingferry_testnet::{has_program, link};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::lab::{CLIENT, Lab, ROUTER, TO_TARGET};
 use crate::load::{GROWTH, Load, MILLION, ONE_ECHO};
 use crate::pingferry;
 use crate::process::{Usage, usage};
+use crate::testbed::{CLIENT, ROUTER, TO_RESPONDER, Testbed};
 
-/// The client's device, where the contender makes it.
+/// The client's device, where the subject makes it.
 const DEVICE: &str = "tap0";
 
 /// Who carries the echoes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Contender {
+pub(crate) enum Subject {
     /// `pingferry run`.
     Pingferry,
     /// The same with `--busy-poll`.
@@ -31,7 +31,7 @@ pub(crate) enum Contender {
     Nat,
 }
 
-impl Contender {
+impl Subject {
     pub(crate) const ALL: [Self; 5] = [Self::Pingferry, Self::PingferryBusy, Self::Pasta, Self::Slirp4netns, Self::Nat];
     /// The peers that run in userspace.
     pub(crate) const PEERS: [Self; 2] = [Self::Pasta, Self::Slirp4netns];
@@ -69,23 +69,23 @@ impl Contender {
         }
     }
 
-    /// Starts it in a lab. It is ready when an echo comes back.
-    pub(crate) fn start(self, lab: &Lab, load: &Load) -> io::Result<Running> {
+    /// Starts it in a testbed. It is ready when an echo comes back.
+    pub(crate) fn start(self, testbed: &Testbed, load: &Load) -> io::Result<Running> {
         let mut command = match self {
-            Self::Pingferry => pingferry::command(lab, (load.id == MILLION).then_some(load.flows.count), false)?,
-            Self::PingferryBusy => pingferry::command(lab, None, true)?,
-            Self::Pasta => pasta(lab)?,
-            Self::Slirp4netns => slirp4netns(lab)?,
-            Self::Nat => return masquerade(lab).map(|()| Running { process: None }),
+            Self::Pingferry => pingferry::command(testbed, (load.id == MILLION).then_some(load.flows.count), false)?,
+            Self::PingferryBusy => pingferry::command(testbed, None, true)?,
+            Self::Pasta => pasta(testbed)?,
+            Self::Slirp4netns => slirp4netns(testbed)?,
+            Self::Nat => return masquerade(testbed).map(|()| Running { process: None }),
         };
         let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
         command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
-        let child = lab.ferry.spawn(&mut command)?;
+        let child = testbed.proxy.spawn(&mut command)?;
         Ok(Running { process: Some(Process { child, stdout, stderr }) })
     }
 }
 
-/// A contender that runs.
+/// A subject that runs.
 pub(crate) struct Running {
     process: Option<Process>,
 }
@@ -132,32 +132,32 @@ fn whole(file: &mut File) -> io::Result<String> {
 
 /// Stays in the user namespace it is started in (`--netns-only` is implied by a path) and as its root, the only user
 /// there is. Its MTU is that of the others, to be fair.
-fn pasta(lab: &Lab) -> io::Result<Command> {
+fn pasta(testbed: &Testbed) -> io::Result<Command> {
     let mut command = Command::new("pasta");
     command.args(["--foreground", "--config-net", "--runas", "0:0", "--mtu", "1500", "--no-netns-quit"]);
-    command.args(["--ns-ifname", DEVICE, "--netns", "/proc/self/fd/0"]).stdin(lab.client_as_stdin()?);
+    command.args(["--ns-ifname", DEVICE, "--netns", "/proc/self/fd/0"]).stdin(testbed.client_as_stdin()?);
     Ok(command)
 }
 
-fn slirp4netns(lab: &Lab) -> io::Result<Command> {
+fn slirp4netns(testbed: &Testbed) -> io::Result<Command> {
     let mut command = Command::new("slirp4netns");
     command.args(["--configure", "--mtu=1500", "--disable-host-loopback", "--netns-type=path"]);
-    command.args(["/proc/self/fd/0", DEVICE]).stdin(lab.client_as_stdin()?);
+    command.args(["/proc/self/fd/0", DEVICE]).stdin(testbed.client_as_stdin()?);
     Ok(command)
 }
 
 /// Makes the ferry a router that gives the client's packets its own address (NAT44, RFC 3022 section 2.2).
-fn masquerade(lab: &Lab) -> io::Result<()> {
-    link(&lab.client, "eth0", &[CLIENT.into()], &lab.ferry, "to-client", &[ROUTER.into()], None)?;
-    lab.route_client(Some(ROUTER.addr().into()), "eth0")?;
-    lab.ferry.set_sysctl("net/ipv4/ip_forward", "1")?;
+fn masquerade(testbed: &Testbed) -> io::Result<()> {
+    link(&testbed.client, "eth0", &[CLIENT.into()], &testbed.proxy, "to-client", &[ROUTER.into()], None)?;
+    testbed.route_client(Some(ROUTER.addr().into()), "eth0")?;
+    testbed.proxy.set_sysctl("net/ipv4/ip_forward", "1")?;
     let mut command = Command::new("nft");
     command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut nft = lab.ferry.spawn(&mut command)?;
+    let mut nft = testbed.proxy.spawn(&mut command)?;
     if let Some(mut stdin) = nft.stdin.take() {
         writeln!(
             stdin,
-            "table ip nat {{ chain out {{ type nat hook postrouting priority 100; oifname {TO_TARGET} masquerade; }}; }}"
+            "table ip nat {{ chain out {{ type nat hook postrouting priority 100; oifname {TO_RESPONDER} masquerade; }}; }}"
         )?;
     }
     let output = nft.wait_with_output()?;

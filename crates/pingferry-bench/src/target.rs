@@ -1,24 +1,24 @@
 //! What pingferry is to reach, and whether it did.
 //!
-//! Ratios are taken within a round, where the contenders ran one after the other, and the median of those counts: what
+//! Ratios are taken within a round, where the subjects ran one after the other, and the median of those counts: what
 //! slows the machine for a while slows both sides.
 
 use serde::Serialize;
 
-use crate::contender::Contender::{self, Nat, Pasta, Pingferry, PingferryBusy, Slirp4netns};
 use crate::load::{FEW, GROWTH, MANY, MILLION, ONE_ECHO, ONE_HOST, SWEEP};
 use crate::measure::Run;
 use crate::report::number;
 use crate::stats::median;
+use crate::subject::Subject::{self, Nat, Pasta, Pingferry, PingferryBusy, Slirp4netns};
 
 /// The share of rounds that may contradict the median without leaving a doubt.
-const DISSENT: f64 = 0.2;
+const NOISE: f64 = 0.2;
 
-/// What a claim is about, for one round; `None` where it was not measured.
+/// What a target is about, for one round; `None` where it was not measured.
 type Value = Box<dyn Fn(&[Run]) -> Option<f64>>;
 
 /// Something to reach.
-pub(crate) struct Claim {
+pub(crate) struct Target {
     load: u8,
     text: String,
     bound: Bound,
@@ -35,7 +35,7 @@ enum Bound {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) load: u8,
-    pub(crate) claim: String,
+    pub(crate) target: String,
     pub(crate) wanted: String,
     pub(crate) median: f64,
     pub(crate) rounds: Vec<f64>,
@@ -45,56 +45,56 @@ pub(crate) struct Outcome {
 }
 
 /// All that is to be reached.
-pub(crate) fn claims() -> Vec<Claim> {
-    let rate = |load, bound, against: &[Contender], who: &str| {
+pub(crate) fn targets() -> Vec<Target> {
+    let rate = |load, bound, against: &[Subject], who: &str| {
         let text = format!("echoes/s, against {who}");
-        claim(load, text, Bound::AtLeast(bound), against_best(load, against, |run| run.summary.rate))
+        target(load, text, Bound::AtLeast(bound), against_best(load, against, |run| run.summary.rate))
     };
     let best = "the best userspace peer";
     vec![
-        rate(FEW, 1.2, &Contender::PEERS, best),
+        rate(FEW, 1.2, &Subject::PEERS, best),
         rate(FEW, 1.0, &[Nat], "kernel NAT"),
-        rate(MANY, 2.7, &Contender::PEERS, best),
+        rate(MANY, 2.7, &Subject::PEERS, best),
         rate(MANY, 1.05, &[Nat], "kernel NAT"),
         rate(SWEEP, 2.5, &[Slirp4netns], "slirp4netns"),
         rate(SWEEP, 15.0, &[Pasta], "pasta"),
         rate(SWEEP, 1.0, &[Nat], "kernel NAT"),
-        rate(ONE_HOST, 1.4, &Contender::PEERS, best),
+        rate(ONE_HOST, 1.4, &Subject::PEERS, best),
         rate(ONE_HOST, 0.9, &[Nat], "kernel NAT"),
-        claim(
+        target(
             ONE_ECHO,
             format!("p50, against {best}"),
             Bound::AtMost(1.0),
-            p50_against_best(Pingferry, &Contender::PEERS),
+            p50_against_best(Pingferry, &Subject::PEERS),
         ),
-        claim(
+        target(
             ONE_ECHO,
             "p50 with --busy-poll, against kernel NAT",
             Bound::AtMost(2.5),
             p50_against_best(PingferryBusy, &[Nat]),
         ),
-        claim(GROWTH, "CPU per echo, against 64 flows", Bound::AtMost(1.2), cpu_growth()),
-        claim(MILLION, "memory in MB", Bound::AtMost(160.0), of_million(|run| Some(run.usage?.memory_mb()))),
-        claim(MILLION, "sockets", Bound::AtMost(64.0), of_million(|run| Some(run.usage?.sockets as f64))),
-        claim(
+        target(GROWTH, "CPU per echo, against 64 flows", Bound::AtMost(1.2), cpu_growth()),
+        target(MILLION, "memory in MB", Bound::AtMost(160.0), of_million(|run| Some(run.usage?.memory_mb()))),
+        target(MILLION, "sockets", Bound::AtMost(64.0), of_million(|run| Some(run.usage?.sockets as f64))),
+        target(
             MILLION,
             "flows alive",
             Bound::AtLeast(1e6),
-            of_million(|run| run.totals.as_ref()?["flows_alive"].as_f64()),
+            of_million(|run| run.stats.as_ref()?["flows_alive"].as_f64()),
         ),
-        claim(MILLION, "echoes lost", Bound::AtMost(0.0), of_million(|run| Some(lost_in_all(run)))),
+        target(MILLION, "echoes lost", Bound::AtMost(0.0), of_million(|run| Some(lost_in_all(run)))),
     ]
 }
 
-fn claim(load: u8, text: impl Into<String>, bound: Bound, value: Value) -> Claim {
-    Claim { load, text: text.into(), bound, value }
+fn target(load: u8, text: impl Into<String>, bound: Bound, value: Value) -> Target {
+    Target { load, text: text.into(), bound, value }
 }
 
-fn find(runs: &[Run], load: u8, contender: Contender) -> Option<&Run> {
-    runs.iter().find(|run| run.load == load && run.contender == contender)
+fn find(runs: &[Run], load: u8, subject: Subject) -> Option<&Run> {
+    runs.iter().find(|run| run.load == load && run.subject == subject)
 }
 
-fn against_best(load: u8, others: &[Contender], measured: fn(&Run) -> f64) -> Value {
+fn against_best(load: u8, others: &[Subject], measured: fn(&Run) -> f64) -> Value {
     let others = others.to_vec();
     Box::new(move |runs| {
         let best = others.iter().filter_map(|other| find(runs, load, *other)).map(measured).reduce(f64::max)?;
@@ -102,10 +102,10 @@ fn against_best(load: u8, others: &[Contender], measured: fn(&Run) -> f64) -> Va
     })
 }
 
-fn p50_against_best(subject: Contender, others: &[Contender]) -> Value {
+fn p50_against_best(subject: Subject, others: &[Subject]) -> Value {
     let others = others.to_vec();
     Box::new(move |runs| {
-        let p50 = |contender| find(runs, ONE_ECHO, contender)?.summary.p50_us;
+        let p50 = |subject| find(runs, ONE_ECHO, subject)?.summary.p50_us;
         let best = others.iter().filter_map(|other| p50(*other)).reduce(f64::min)?;
         Some(p50(subject)? / best)
     })
@@ -127,20 +127,20 @@ fn lost_in_all(run: &Run) -> f64 {
     (run.summary.lost + run.warm_up.as_ref().map_or(0, |warm_up| warm_up.lost)) as f64
 }
 
-impl Claim {
+impl Target {
     /// What came out in `rounds`; `None` if it was not measured in any.
     pub(crate) fn judge(&self, rounds: &[&[Run]]) -> Option<Outcome> {
         let rounds: Vec<f64> = rounds.iter().filter_map(|runs| (self.value)(runs)).collect();
         let median = median(&rounds)?;
         let reached = self.bound.holds(median);
-        let dissent = rounds.iter().filter(|value| self.bound.holds(**value) != reached).count();
+        let noise = rounds.iter().filter(|value| self.bound.holds(**value) != reached).count();
         Some(Outcome {
             load: self.load,
-            claim: self.text.clone(),
+            target: self.text.clone(),
             wanted: self.bound.to_string(),
             median,
             reached,
-            noisy: dissent as f64 > DISSENT * rounds.len() as f64,
+            noisy: noise as f64 > NOISE * rounds.len() as f64,
             rounds,
         })
     }
@@ -167,24 +167,24 @@ impl std::fmt::Display for Bound {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::tally::Summary;
+    use crate::counts::Summary;
 
-    pub(crate) fn run(contender: Contender, round: usize, rate: f64) -> Run {
+    pub(crate) fn run(subject: Subject, round: usize, rate: f64) -> Run {
         Run {
             load: FEW,
-            contender,
+            subject,
             round,
             summary: Summary { rate, ..Summary::default() },
             warm_up: None,
             cpu_us_per_echo: None,
             usage: None,
             generator_dropped: 0,
-            totals: None,
+            stats: None,
         }
     }
 
     fn judged(rounds: &[&[Run]]) -> Option<Outcome> {
-        claims().iter().find(|claim| claim.load == FEW).unwrap().judge(rounds)
+        targets().iter().find(|target| target.load == FEW).unwrap().judge(rounds)
     }
 
     fn round(ours: f64, pasta: f64, slirp: f64) -> Vec<Run> {

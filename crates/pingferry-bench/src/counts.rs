@@ -8,14 +8,14 @@ use crate::stats::percentile;
 
 /// Counts while it runs.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counts {
     pub(crate) sent: u64,
     /// Right replies, late ones included.
-    pub(crate) answered: u64,
+    pub(crate) received: u64,
     /// Right replies within `elapsed`.
     pub(crate) in_time: u64,
     pub(crate) lost: u64,
-    pub(crate) stray: u64,
+    pub(crate) unexpected: u64,
     pub(crate) wrong: u64,
     /// How long echoes were sent and replies waited for, without the wait for lost ones.
     pub(crate) elapsed: Duration,
@@ -23,9 +23,9 @@ pub(crate) struct Tally {
     pub(crate) round_trips: Vec<u32>,
 }
 
-impl Tally {
-    pub(crate) fn answered_after(&mut self, round_trip: Duration) {
-        self.answered += 1;
+impl Counts {
+    pub(crate) fn record_reply(&mut self, round_trip: Duration) {
+        self.received += 1;
         self.round_trips.push(u32::try_from(round_trip.as_nanos()).unwrap_or(u32::MAX));
     }
 
@@ -36,9 +36,9 @@ impl Tally {
             rate: self.in_time as f64 / self.elapsed.as_secs_f64().max(1e-9),
             seconds: self.elapsed.as_secs_f64(),
             sent: self.sent,
-            answered: self.answered,
+            received: self.received,
             lost: self.lost,
-            stray: self.stray,
+            unexpected: self.unexpected,
             wrong: self.wrong,
             p50_us: micros(0.5),
             p99_us: micros(0.99),
@@ -50,13 +50,13 @@ impl Tally {
 /// The result of one measurement.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Summary {
-    /// Echoes answered per second.
+    /// Echoes received per second.
     pub(crate) rate: f64,
     pub(crate) seconds: f64,
     pub(crate) sent: u64,
-    pub(crate) answered: u64,
+    pub(crate) received: u64,
     pub(crate) lost: u64,
-    pub(crate) stray: u64,
+    pub(crate) unexpected: u64,
     pub(crate) wrong: u64,
     pub(crate) p50_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
