@@ -1,118 +1,142 @@
-//! What is measured: how many flows, how many echoes outstanding, for how long.
+//! The loads: how many flows, how many outstanding echoes, in which pattern.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// The hosts are 198.18.0.1 and up (RFC 2544), up to but without the broadcast address of 198.18.0.0/15.
-const FIRST_HOST: u32 = 0xc612_0001;
-pub(crate) const MAX_HOSTS: u32 = (1 << 17) - 2;
+use crate::testbed::HOSTS;
 
-/// How long an echo may take until it counts as lost and gives up its slot.
-pub(crate) const ECHO_TIMEOUT: Duration = Duration::from_secs(1);
+/// The hosts of [`HOSTS`] without its broadcast address.
+const MAX_HOSTS: u32 = (1 << (32 - HOSTS.prefix_len())) - 2;
 
-/// Flows, numbered from 0. Each is a pair of destination and ident that no other flow has.
+/// What a pass over all flows may take beyond twice the length of a measurement. A subject that stalls, stalls within
+/// this.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// What a pass over a million flows may take.
+const LONG_PASS: Duration = Duration::from_secs(60);
+
+/// A set of flows, numbered from 0. Each has a pair of destination and ident of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flows {
     pub(crate) count: u32,
     pub(crate) hosts: u32,
-    /// How many flows in a row have the same ident.
+    /// The number of consecutive flows with the same ident.
     pub(crate) per_ident: u32,
 }
 
 impl Flows {
-    /// A host and an ident for each flow: some peers tell flows apart by ident alone.
-    const fn apart(count: u32) -> Self {
+    /// Each flow has its own host and its own ident, because some peers distinguish flows by ident alone.
+    const fn separate(count: u32) -> Self {
         Self { count, hosts: count, per_ident: 1 }
     }
 
-    /// As many idents at one host.
-    const fn at_one_host(count: u32) -> Self {
+    /// Each flow has its own ident; all have the same host.
+    const fn to_one_host(count: u32) -> Self {
         Self { count, hosts: 1, per_ident: 1 }
     }
 
-    /// More flows than there are hosts and than there are idents.
+    /// More flows than hosts and than idents: each ident is used with every host.
     const fn many(count: u32) -> Self {
         Self { count, hosts: MAX_HOSTS, per_ident: MAX_HOSTS }
     }
 
     pub(crate) fn destination(&self, flow: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(FIRST_HOST + flow % self.hosts)
+        Ipv4Addr::from_bits(HOSTS.addr().to_bits() + flow % self.hosts)
     }
 
-    /// Starts at 1; only flow 65,535 and its like have ident 0.
+    /// Counts up from 1. After 65,535 it wraps to 0.
     pub(crate) fn ident(&self, flow: u32) -> u16 {
         (flow / self.per_ident + 1) as u16
     }
 }
 
-/// When to stop sending.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Until {
-    /// Each flow has sent once, or this time is over.
-    EachOnce { at_most: Duration },
-    /// This time is over; flows send in turn.
-    TimeIsOver(Duration),
+/// In which order and for how long the flows send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// Flows send in turn for the length of a measurement, after a pass that is not measured.
+    Steady,
+    /// One pass: each flow sends once.
+    Sweep,
+    /// Two passes, of which the second is measured. Takes as long as it takes.
+    TwoPasses,
 }
 
-/// A load, the same for every subject.
+/// A load. It is the same for every subject.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
-    pub(crate) id: u8,
+    pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     pub(crate) flows: Flows,
-    /// How many echoes are outstanding at most.
-    pub(crate) window: usize,
-    /// Before the measurement each flow sends once, for at most this time.
-    pub(crate) warm_up: Option<Duration>,
-    pub(crate) until: Until,
+    /// The largest number of outstanding echoes.
+    pub(crate) outstanding: usize,
+    pub(crate) pattern: Pattern,
 }
 
-pub(crate) const FEW: u8 = 1;
-pub(crate) const MANY: u8 = 2;
-pub(crate) const SWEEP: u8 = 3;
-pub(crate) const ONE_HOST: u8 = 4;
-pub(crate) const ONE_ECHO: u8 = 5;
-pub(crate) const GROWTH: u8 = 6;
-pub(crate) const MILLION: u8 = 7;
+impl Load {
+    const fn steady(name: &'static str, title: &'static str, flows: Flows, outstanding: usize) -> Self {
+        Self { name, title, flows, outstanding, pattern: Pattern::Steady }
+    }
 
-/// What each flow sending once may take beyond twice the length of a measurement: peers that stop, stop within this.
-const GRACE: Duration = Duration::from_secs(4);
+    /// Finds a load by name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        LOADS.into_iter().find(|load| load.name == name)
+    }
 
-/// All loads. The measured part of each takes about `length`.
-pub(crate) fn loads(length: Duration) -> [Load; 7] {
-    let patient = GRACE + 2 * length;
-    let steady = |id, title, flows, window| {
-        let until = Until::TimeIsOver(length);
-        Load { id, title, flows, window, warm_up: Some(patient), until }
-    };
-    let each_once = Until::EachOnce { at_most: patient };
-    let minute = Duration::from_secs(60);
-    let sweep = Flows::apart(60_000);
-    let million = Flows::many(1_000_000);
-    [
-        steady(FEW, "64 flows, 256 outstanding", Flows::apart(64), 256),
-        steady(MANY, "16,384 flows, 400 outstanding", Flows::apart(16_384), 400),
-        Load {
-            id: SWEEP,
-            title: "sweep of 60,000 hosts, 400 outstanding",
-            flows: sweep,
-            window: 400,
-            warm_up: None,
-            until: each_once,
-        },
-        steady(ONE_HOST, "4,096 pingers to one host, 256 outstanding", Flows::at_one_host(4096), 256),
-        steady(ONE_ECHO, "1 flow, 1 outstanding", Flows::apart(1), 1),
-        steady(GROWTH, "65,536 flows, 400 outstanding", Flows::apart(65_536), 400),
-        Load {
-            id: MILLION,
-            title: "1,000,000 flows alive, 400 outstanding",
-            flows: million,
-            window: 400,
-            warm_up: Some(minute),
-            until: Until::EachOnce { at_most: minute },
-        },
-    ]
+    /// Whether each flow sends once before the measurement.
+    pub(crate) fn has_warm_up(&self) -> bool {
+        self.pattern != Pattern::Sweep
+    }
+
+    /// How long a pass over all flows may take, where `length` is the length of a measurement.
+    pub(crate) fn pass_limit(&self, length: Duration) -> Duration {
+        match self.pattern {
+            Pattern::Steady | Pattern::Sweep => GRACE + 2 * length,
+            Pattern::TwoPasses => LONG_PASS,
+        }
+    }
+
+    /// Whether it takes too long to be measured in every round.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.pattern == Pattern::TwoPasses
+    }
 }
+
+// The names of loads that other modules refer to.
+pub(crate) const ONE_FLOW: &str = "1/1";
+pub(crate) const FLOWS_64: &str = "64/256";
+pub(crate) const FLOWS_16K: &str = "16384/400";
+pub(crate) const FLOWS_64K: &str = "65536/400";
+pub(crate) const SWEEP: &str = "sweep";
+pub(crate) const ONE_HOST: &str = "one-host";
+pub(crate) const MILLION: &str = "million";
+
+/// All loads, in the order of the report.
+pub(crate) const LOADS: [Load; 12] = [
+    Load::steady(ONE_FLOW, "1 flow, 1 outstanding", Flows::separate(1), 1),
+    Load::steady("2/2", "2 flows, 2 outstanding", Flows::separate(2), 2),
+    Load::steady("4/4", "4 flows, 4 outstanding", Flows::separate(4), 4),
+    Load::steady("8/8", "8 flows, 8 outstanding", Flows::separate(8), 8),
+    Load::steady("16/16", "16 flows, 16 outstanding", Flows::separate(16), 16),
+    Load::steady("64/64", "64 flows, 64 outstanding", Flows::separate(64), 64),
+    Load::steady(FLOWS_64, "64 flows, 256 outstanding", Flows::separate(64), 256),
+    Load::steady(FLOWS_16K, "16,384 flows, 400 outstanding", Flows::separate(16_384), 400),
+    Load::steady(FLOWS_64K, "65,536 flows, 400 outstanding", Flows::separate(65_536), 400),
+    Load {
+        name: SWEEP,
+        title: "sweep of 60,000 hosts, 400 outstanding",
+        flows: Flows::separate(60_000),
+        outstanding: 400,
+        pattern: Pattern::Sweep,
+    },
+    Load::steady(ONE_HOST, "4,096 pingers to one host, 256 outstanding", Flows::to_one_host(4096), 256),
+    Load {
+        name: MILLION,
+        title: "1,000,000 flows alive, 400 outstanding",
+        flows: Flows::many(1_000_000),
+        outstanding: 400,
+        pattern: Pattern::TwoPasses,
+    },
+];
 
 #[cfg(test)]
 mod tests {
@@ -121,20 +145,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_two_loads_have_the_same_name() {
+        let names: HashSet<_> = LOADS.iter().map(|load| load.name).collect();
+        assert_eq!(names.len(), LOADS.len());
+    }
+
+    #[test]
     fn no_two_flows_of_a_load_are_the_same() {
-        for load in loads(Duration::from_secs(1)) {
-            let flows = load.flows;
+        for Load { name, flows, .. } in LOADS {
             let all: HashSet<_> = (0..flows.count).map(|flow| (flows.destination(flow), flows.ident(flow))).collect();
-            assert_eq!(all.len(), flows.count as usize, "load {}", load.id);
+            assert_eq!(all.len(), flows.count as usize, "{name}");
         }
     }
 
     #[test]
     fn all_destinations_are_hosts_of_the_prefix() {
-        let prefix: ipnet::Ipv4Net = "198.18.0.0/15".parse().unwrap();
-        for load in loads(Duration::from_secs(1)) {
-            let last = load.flows.destination(load.flows.hosts - 1);
-            assert!(prefix.contains(&last) && last != prefix.broadcast(), "load {}: {last}", load.id);
+        for Load { name, flows, .. } in LOADS {
+            let last = flows.destination(flows.hosts - 1);
+            assert!(HOSTS.contains(&last) && last != HOSTS.broadcast(), "{name}: {last}");
         }
     }
 }

@@ -1,15 +1,15 @@
-//! What it was measured on.
+//! The machine that is measured on.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
+use procfs::{CpuInfo, CpuTime, Current, CurrentSI, KernelStats, LoadAverage};
 use rustix::system::uname;
 use serde::Serialize;
 
-use crate::process::{own_cpu, ticks};
+use crate::subject::usage::{own_cpu, ticks};
 
 /// The machine, and how busy it was before.
 #[derive(Debug, Serialize)]
@@ -17,20 +17,18 @@ pub(crate) struct Machine {
     processor: String,
     cores: usize,
     kernel: String,
-    /// Processes that wanted to run, on average over the minute before (proc_loadavg(5)).
-    load_average: String,
+    /// Runnable processes, on average over the minute before (proc_loadavg(5)).
+    load_average: Option<f32>,
 }
 
 impl Machine {
     pub(crate) fn describe() -> Self {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let processor = CpuInfo::current().ok().and_then(|info| info.model_name(0).map(str::to_owned));
         Self {
-            processor: model.map_or("unknown processor", |(_, model)| model).to_owned(),
+            processor: processor.unwrap_or_else(|| "unknown processor".into()),
             cores: available_parallelism().map_or(1, usize::from),
             kernel: uname().release().to_string_lossy().into_owned(),
-            load_average: load.split(' ').next().unwrap_or_default().to_owned(),
+            load_average: LoadAverage::current().ok().map(|load| load.one),
         }
     }
 }
@@ -38,11 +36,12 @@ impl Machine {
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { processor, cores, kernel, load_average } = self;
-        write!(f, "{cores} × {processor}, Linux {kernel}, load average {load_average}")
+        write!(f, "{cores} × {processor}, Linux {kernel}")?;
+        load_average.map_or(Ok(()), |average| write!(f, ", load average {average}"))
     }
 }
 
-/// A moment from which on it is watched how much of the machine other processes use.
+/// Measures the processor time that other processes use from a point in time on.
 pub(crate) struct CpuMonitor {
     start: Instant,
     busy: Duration,
@@ -50,36 +49,38 @@ pub(crate) struct CpuMonitor {
 }
 
 impl CpuMonitor {
-    pub(crate) fn begin() -> io::Result<Self> {
-        Ok(Self { start: Instant::now(), busy: busy(&fs::read_to_string("/proc/stat")?), own: own_cpu()? })
+    pub(crate) fn start() -> io::Result<Self> {
+        let total = KernelStats::current().map_err(io::Error::other)?.total;
+        Ok(Self { start: Instant::now(), busy: busy(&total), own: own_cpu()? })
     }
 
-    /// The share of the machine's processor time that went to others since then, 0 to 1. What the kernel does for the
-    /// measurement outside of its processes counts as others'.
-    pub(crate) fn others(&self) -> io::Result<f64> {
-        let now = Self::begin()?;
+    /// The share of the machine's processor time that other processes used since the start, 0 to 1. This includes what
+    /// the kernel does for the measurement outside of its processes.
+    pub(crate) fn background(&self) -> io::Result<f64> {
+        let now = Self::start()?;
         let whole = (now.start - self.start).as_secs_f64() * available_parallelism()?.get() as f64;
-        let others = (now.busy.saturating_sub(self.busy)).saturating_sub(now.own.saturating_sub(self.own));
-        Ok(others.as_secs_f64() / whole)
+        let background = (now.busy.saturating_sub(self.busy)).saturating_sub(now.own.saturating_sub(self.own));
+        Ok(background.as_secs_f64() / whole)
     }
 }
 
-/// The time that all processors were not idle, and what the hypervisor took from them, from `/proc/stat`.
-fn busy(stat: &str) -> Duration {
-    let all = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
-    let fields = all.split_ascii_whitespace().take(8).enumerate();
-    // The fourth and the fifth are idle time and idle time with a disk at work.
-    let busy = fields.filter(|(n, _)| *n != 3 && *n != 4).filter_map(|(_, field)| field.parse::<u64>().ok());
-    ticks(busy.sum())
+/// The time that all processors were busy, including what the hypervisor took from them. Guest time is part of user
+/// time already.
+fn busy(time: &CpuTime) -> Duration {
+    let kernel = [time.irq, time.softirq, time.steal].into_iter().flatten().sum::<u64>();
+    ticks(time.user + time.nice + time.system + kernel)
 }
 
 #[cfg(test)]
 mod tests {
+    use procfs::{FromBufReadSI, current_system_info};
+
     use super::*;
 
     #[test]
     fn idle_and_guest_time_are_not_busy() {
-        let stat = "cpu  1 2 4 1000 2000 8 16 32 4000 8000\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
-        assert_eq!(busy(stat), ticks(1 + 2 + 4 + 8 + 16 + 32));
+        let stat = "cpu  1 2 4 1000 2000 8 16 32 4000 8000\nctxt 1\nbtime 1\nprocesses 1\n";
+        let stats = KernelStats::from_buf_read(stat.as_bytes(), current_system_info()).unwrap();
+        assert_eq!(busy(&stats.total), ticks(1 + 2 + 4 + 8 + 16 + 32));
     }
 }

@@ -1,67 +1,41 @@
-//! Measures pingferry against its peers: the same load through each, in turn, in namespaces of one machine.
+//! Measures pingferry against its peers, or against another build of itself: the same load through each, in turn, in
+//! namespaces of one machine.
 //!
 //! ```text
-//! client ── TUN or tap ── subject ── veth ── responder, which answers for 198.18.0.0/15
+//! client ── TUN or tap ── subject ── veth ── responder, which replies for 198.18.0.0/15
 //! client ── veth ── router with nftables masquerade ── veth ── responder
 //! ```
 //!
-//! The load generator runs on the client and verifies every reply. Subjects take turns within a round, so that what
-//! happens to the machine meanwhile happens to all of them.
+//! The load generator runs on the client and verifies every reply. The subjects take turns within a round, so what
+//! happens to the machine meanwhile affects all of them.
 #![forbid(unsafe_code)]
 
-mod counts;
-mod echo;
-mod generator;
+mod analysis;
+mod format;
 mod load;
 mod machine;
-mod measure;
-mod pingferry;
-mod process;
+mod measurement;
+mod options;
 mod report;
-mod stats;
 mod subject;
-mod target;
 mod testbed;
-mod window;
+mod traffic;
 
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use pingferry_sys::namespace::unshare_as_root;
 use serde_json::Map;
 
-use crate::load::{Load, MILLION};
+use crate::load::Load;
 use crate::machine::{CpuMonitor, Machine};
-use crate::measure::{Run, measure};
+use crate::measurement::measure;
+use crate::options::Options;
 use crate::report::Report;
 use crate::subject::Subject;
-
-/// Measure pingferry against its peers, in namespaces; needs no root and no network.
-#[derive(Parser)]
-struct Options {
-    /// Less than two minutes: shorter measurements, fewer rounds
-    #[arg(long)]
-    quick: bool,
-    /// Write everything that was measured to FILE
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Only these subjects
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    only: Vec<String>,
-    /// Only these loads
-    #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
-    loads: Vec<u8>,
-    /// How often [default: 9, with --quick 3]
-    #[arg(long, value_name = "COUNT")]
-    rounds: Option<usize>,
-    /// How long each measurement takes, in ms [default: 1000, with --quick 400]
-    #[arg(long, value_name = "MS")]
-    length: Option<u64>,
-}
+use crate::subject::launcher::{Launcher, exclusion};
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -76,28 +50,35 @@ fn main() -> ExitCode {
 
 fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
     let machine = Machine::describe();
-    // While the process has one thread still.
+    // This must come first: it needs a process with a single thread.
     unshare_as_root()?;
-    let (length, rounds) = if options.quick { (400, 3) } else { (1000, 9) };
-    let length = Duration::from_millis(options.length.unwrap_or(length));
-    let loads = load::loads(length).into_iter();
-    let loads: Vec<_> = loads.filter(|load| wanted(&options.loads, &load.id)).collect();
+    let launcher = Launcher::new(options.baseline.clone());
     let mut versions = Map::new();
     let mut subjects = Vec::new();
-    for subject in Subject::ALL.into_iter().filter(|one| wanted(&options.only, &one.name().to_owned())) {
-        let version = subject.version();
-        subjects.extend(version.is_ok().then_some(subject));
-        versions.insert(subject.name().into(), version.unwrap_or_else(|reason| reason).into());
-    }
-
-    let watch = CpuMonitor::begin()?;
-    let mut runs = Vec::new();
-    for round in 0..options.rounds.unwrap_or(rounds) {
-        for load in loads.iter().filter(|load| round == 0 || load.id != MILLION) {
-            turns(&subjects, load, round, &mut runs)?;
+    for subject in options.subjects() {
+        match launcher.version(subject) {
+            Ok(version) => {
+                versions.insert(subject.name().into(), version.into());
+                subjects.push(subject);
+            }
+            // A pair is only measured as a whole.
+            Err(reason) if options.baseline.is_some() => return Err(format!("{}: {reason}", subject.name()).into()),
+            Err(reason) => drop(versions.insert(subject.name().into(), reason.into())),
         }
     }
-    let report = Report::new(machine, watch.others()?, versions, loads, runs);
+
+    let monitor = CpuMonitor::start()?;
+    let mut runs = Vec::new();
+    for round in 0..options.rounds() {
+        for load in options.loads_in_round(round) {
+            for subject in turns(&subjects, &load, round) {
+                eprint!("\rround {}, load {}: {:<12}", round + 1, load.name, subject.name());
+                runs.push(measure(&launcher, subject, &load, options.length(), round)?);
+            }
+            eprint!("\r{:40}\r", "");
+        }
+    }
+    let report = Report::new(machine, monitor.background()?, versions, subjects, options.loads(), runs);
     print!("{report}");
     if let Some(path) = &options.json {
         fs::write(path, serde_json::to_string_pretty(&report)?)?;
@@ -105,17 +86,33 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Whether `item` is in the list; an empty list has everything.
-fn wanted<T: PartialEq>(list: &[T], item: &T) -> bool {
-    list.is_empty() || list.contains(item)
+/// The subjects under a load in the order of a round: forwards in one round, backwards in the next. So none of them is
+/// always the first.
+fn turns(subjects: &[Subject], load: &Load, round: usize) -> Vec<Subject> {
+    let mut turns: Vec<_> = subjects.iter().copied().filter(|subject| exclusion(*subject, load).is_none()).collect();
+    if round % 2 == 1 {
+        turns.reverse();
+    }
+    turns
 }
 
-/// Measures all subjects under one load, one after the other.
-fn turns(subjects: &[Subject], load: &Load, round: usize, runs: &mut Vec<Run>) -> Result<(), Box<dyn Error>> {
-    for subject in subjects.iter().filter(|subject| subject.takes(load).is_ok()) {
-        eprint!("\rround {}, load {}: {:<12}", round + 1, load.id, subject.name());
-        runs.push(measure(*subject, load, round)?);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{MILLION, ONE_FLOW};
+
+    #[test]
+    fn the_order_alternates_between_rounds() {
+        let load = Load::named(ONE_FLOW).unwrap();
+        let order = |round| turns(&Subject::PAIR, &load, round);
+        assert_eq!(order(0), [Subject::Baseline, Subject::Pingferry]);
+        assert_eq!(order(1), [Subject::Pingferry, Subject::Baseline]);
+        assert_eq!(order(2), order(0));
     }
-    eprint!("\r{:40}\r", "");
-    Ok(())
+
+    #[test]
+    fn a_subject_is_left_out_where_it_is_excluded() {
+        let load = Load::named(MILLION).unwrap();
+        assert_eq!(turns(&Subject::COMPARED, &load, 0), [Subject::Pingferry]);
+    }
 }

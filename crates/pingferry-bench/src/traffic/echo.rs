@@ -1,13 +1,14 @@
-//! Echo requests as they are sent, and what an honest reply to one is (RFC 792).
+//! Echo requests, and the one valid reply to each (RFC 792).
 //!
-//! The payload begins with the echo's number and its slot in the window, by which its reply is found, and goes on with
-//! bytes that are different for each number.
+//! The payload begins with the echo's number and its slot in the window, by which the reply is matched to the request.
+//! The other bytes differ from one number to the next.
 
 use std::net::Ipv4Addr;
 
-pub(crate) const HEADER: usize = 8;
-/// As many bytes as ping(8) sends.
-pub(crate) const PAYLOAD: usize = 56;
+const HEADER: usize = 8;
+/// Bytes, the default of ping(8).
+const PAYLOAD: usize = 56;
+/// The size of an ICMP message, in bytes.
 pub(crate) const MESSAGE: usize = HEADER + PAYLOAD;
 
 const REQUEST: u8 = 8;
@@ -20,25 +21,25 @@ pub(crate) struct Echo {
     pub(crate) destination: Ipv4Addr,
     pub(crate) ident: u16,
     pub(crate) seq: u16,
-    /// No other echo of the measurement has it.
+    /// Unique within the measurement.
     pub(crate) number: u64,
-    /// Where the window keeps it.
+    /// Its slot in the window.
     pub(crate) slot: u32,
 }
 
 impl Echo {
-    /// The request as it leaves.
+    /// The ICMP message of the request.
     pub(crate) fn request(&self) -> [u8; MESSAGE] {
         self.message(REQUEST)
     }
 
-    /// The one right reply.
+    /// The ICMP message of the only valid reply.
     fn reply(&self) -> [u8; MESSAGE] {
         self.message(REPLY)
     }
 
-    /// Whether `reply` is the answer to this, to the last bit.
-    pub(crate) fn is_matched_by(&self, reply: &Reply<'_>) -> bool {
+    /// Whether `reply` is the valid reply to this echo, bit for bit.
+    pub(crate) fn is_valid_reply(&self, reply: &Reply<'_>) -> bool {
         reply.source == self.destination && *reply.message == self.reply()
     }
 
@@ -65,13 +66,14 @@ impl Echo {
 pub(crate) struct Reply<'a> {
     source: Ipv4Addr,
     message: &'a [u8],
-    /// What its payload says it answers.
+    /// The number of the request, from the payload.
     pub(crate) number: u64,
+    /// The slot of the request, from the payload.
     pub(crate) slot: u32,
 }
 
 impl<'a> Reply<'a> {
-    /// Parses an IPv4 packet; `None` if it is no echo reply, or too short to say what it answers.
+    /// Parses an IPv4 packet. Returns `None` if it is not an echo reply, or too short to hold number and slot.
     pub(crate) fn parse(packet: &'a [u8]) -> Option<Self> {
         let fixed: &[u8; 20] = packet.first_chunk()?;
         let &[version_and_length, _, _, _, _, _, _, _, _, protocol, _, _, a, b, c, d, ..] = fixed;
@@ -107,7 +109,7 @@ pub(crate) mod tests {
     pub(crate) const ECHO: Echo =
         Echo { destination: Ipv4Addr::new(198, 18, 0, 1), ident: 7, seq: 9, number: 0x1234, slot: 5 };
 
-    /// The IPv4 packet with the right reply.
+    /// The IPv4 packet with the valid reply.
     pub(crate) fn reply_packet(echo: &Echo) -> Vec<u8> {
         let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, IPPROTO_ICMP, 0, 0];
         packet.extend(echo.destination.octets());
@@ -117,35 +119,35 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_right_reply_is_accepted() {
+    fn the_valid_reply_is_accepted() {
         let packet = reply_packet(&ECHO);
         let reply = Reply::parse(&packet).unwrap();
         assert_eq!((reply.number, reply.slot), (ECHO.number, ECHO.slot));
-        assert!(ECHO.is_matched_by(&reply));
+        assert!(ECHO.is_valid_reply(&reply));
     }
 
     #[test]
-    fn a_change_of_any_bit_of_source_or_message_is_noticed() {
+    fn a_flipped_bit_in_source_or_message_is_detected() {
         let packet = reply_packet(&ECHO);
         let bytes = (12..16).chain(20..packet.len());
         for (byte, bit) in bytes.flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
             let mut changed = packet.clone();
             changed[byte] ^= 1 << bit;
-            let accepted = Reply::parse(&changed).is_some_and(|reply| ECHO.is_matched_by(&reply));
+            let accepted = Reply::parse(&changed).is_some_and(|reply| ECHO.is_valid_reply(&reply));
             assert!(!accepted, "bit {bit} of byte {byte}");
         }
     }
 
     #[test]
-    fn a_cut_or_longer_reply_is_noticed() {
+    fn a_truncated_or_extended_reply_is_detected() {
         let packet = reply_packet(&ECHO);
-        let accepted = |packet: &[u8]| Reply::parse(packet).is_some_and(|reply| ECHO.is_matched_by(&reply));
+        let accepted = |packet: &[u8]| Reply::parse(packet).is_some_and(|reply| ECHO.is_valid_reply(&reply));
         assert!((0..packet.len()).all(|len| !accepted(&packet[..len])));
         assert!(!accepted(&[packet, vec![0]].concat()));
     }
 
     #[test]
-    fn the_checksum_is_that_of_the_rfc() {
+    fn the_ones_complement_sum_of_a_request_is_all_ones() {
         let request = ECHO.request();
         let (words, _) = request.as_chunks::<2>();
         let sum: u32 = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
@@ -153,7 +155,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn requests_are_no_replies() {
+    fn requests_are_not_replies() {
         let mut packet = reply_packet(&ECHO);
         packet.splice(20.., ECHO.request());
         assert!(Reply::parse(&packet).is_none());

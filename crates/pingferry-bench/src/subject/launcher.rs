@@ -1,0 +1,114 @@
+//! Starts subjects and stops them.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::pingferry::Executable;
+use super::process::{Output, Process};
+use super::usage::Usage;
+use super::{Subject, peers};
+use crate::load::{FLOWS_64K, Load, MILLION, ONE_FLOW};
+use crate::testbed::Testbed;
+
+/// Knows the executables of the subjects.
+pub(crate) struct Launcher {
+    pingferry: Executable,
+    baseline: Option<Executable>,
+}
+
+impl Launcher {
+    /// A launcher for the pingferry built with this program, and for `baseline`, another pingferry executable.
+    pub(crate) fn new(baseline: Option<PathBuf>) -> Self {
+        Self { pingferry: Executable::built(), baseline: baseline.map(Executable) }
+    }
+
+    /// The version of a subject, or why it cannot be measured.
+    pub(crate) fn version(&self, subject: Subject) -> Result<String, String> {
+        match subject {
+            Subject::Pingferry | Subject::BusyPoll => self.pingferry.version(),
+            Subject::Baseline => {
+                let baseline = self.baseline()?;
+                Ok(format!("{} ({baseline})", baseline.version()?))
+            }
+            Subject::Pasta => peers::version("pasta", "passt"),
+            Subject::Slirp4netns => peers::version("slirp4netns", "slirp4netns"),
+            Subject::Nat => peers::version("nft", "nftables"),
+        }
+    }
+
+    /// Starts a subject. It is ready when the first echo comes back.
+    pub(crate) fn start(&self, subject: Subject, testbed: &Testbed, load: &Load) -> io::Result<Running> {
+        // The default limit suffices for the other loads.
+        let max_flows = (load.name == MILLION).then_some(load.flows.count);
+        let mut command = match subject {
+            Subject::Pingferry => self.pingferry.run(testbed, max_flows, false)?,
+            Subject::BusyPoll => self.pingferry.run(testbed, max_flows, true)?,
+            Subject::Baseline => self.baseline().map_err(io::Error::other)?.run(testbed, max_flows, false)?,
+            Subject::Pasta => peers::pasta(testbed)?,
+            Subject::Slirp4netns => peers::slirp4netns(testbed)?,
+            Subject::Nat => return peers::masquerade(testbed).map(|()| Running::Kernel),
+        };
+        Process::spawn(&mut command, |command| testbed.proxy.spawn(command)).map(Running::Process)
+    }
+
+    fn baseline(&self) -> Result<&Executable, String> {
+        self.baseline.as_ref().ok_or_else(|| "no executable was given".into())
+    }
+}
+
+/// Why `subject` is not measured under `load`; `None` if it is.
+pub(crate) fn exclusion(subject: Subject, load: &Load) -> Option<&'static str> {
+    match (subject, load.name) {
+        (Subject::Pingferry | Subject::Baseline, _) => None,
+        (Subject::BusyPoll, name) if name != ONE_FLOW => Some("is meant for one outstanding echo"),
+        (_, MILLION) => Some("does not support that many flows"),
+        (Subject::Nat, FLOWS_64K) => Some("has no process whose CPU time could be measured"),
+        (Subject::Pasta, FLOWS_64K) => Some("needs an ident and a descriptor for each flow"),
+        _ => None,
+    }
+}
+
+/// A subject that is running.
+pub(crate) enum Running {
+    /// The kernel needs no process.
+    Kernel,
+    Process(Process),
+}
+
+impl Running {
+    /// What its processes use; `None` for the kernel.
+    pub(crate) fn usage(&self) -> io::Result<Option<Usage>> {
+        match self {
+            Self::Kernel => Ok(None),
+            Self::Process(process) => process.usage().map(Some),
+        }
+    }
+
+    /// Ends it and returns what it printed.
+    pub(crate) fn stop(self) -> io::Result<Output> {
+        match self {
+            Self::Kernel => Ok(Output::default()),
+            Self::Process(process) => process.stop(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::LOADS;
+
+    #[test]
+    fn both_sides_of_a_pair_are_measured_under_every_load() {
+        for load in LOADS {
+            assert!(Subject::PAIR.iter().all(|subject| exclusion(*subject, &load).is_none()), "{}", load.name);
+        }
+    }
+
+    #[test]
+    fn a_baseline_that_is_not_pingferry_is_an_error() {
+        let error = |path: &str| Launcher::new(Some(path.into())).version(Subject::Baseline).unwrap_err();
+        assert_eq!(error("/nonexistent/pingferry"), "/nonexistent/pingferry is not a pingferry executable");
+        assert_eq!(error("/bin/true"), "/bin/true is not a pingferry executable");
+    }
+}
