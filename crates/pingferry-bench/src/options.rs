@@ -15,13 +15,13 @@ use crate::subject::Subject;
 #[derive(Parser)]
 #[command(name = "pingferry-bench")]
 pub(crate) struct Options {
-    /// Shorter measurements, fewer rounds: takes two minutes
+    /// Shorter measurements and fewer rounds: takes a few minutes
     #[arg(long)]
     quick: bool,
     /// Compare with this pingferry executable instead of the peers
     #[arg(long, value_name = "PATH", conflicts_with = "subject")]
     pub(crate) baseline: Option<PathBuf>,
-    /// Only this load; repeatable. A load that is slow runs once, or in every round if it is given here
+    /// Only this load; repeatable. `million` takes minutes: it runs in the first round only unless it is given here
     #[arg(long, value_name = "NAME", value_parser = load_parser())]
     load: Vec<Load>,
     /// Only this subject; repeatable

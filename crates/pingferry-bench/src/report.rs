@@ -143,7 +143,7 @@ impl Report {
         if self.outcomes.is_empty() {
             return Ok(());
         }
-        writeln!(f, "\n{:<10} {:<44}{:>10}{:>12}{:>24}", "load", "target", "wanted", "median", "rounds")?;
+        writeln!(f, "\n{:<10} {:<44}{:>10}{:>12}{:>28}", "load", "target", "wanted", "median", "rounds")?;
         self.outcomes.iter().try_for_each(|outcome| writeln!(f, "{outcome}"))?;
         match self.outcomes.iter().filter(|outcome| outcome.noisy).count() {
             0 => Ok(()),

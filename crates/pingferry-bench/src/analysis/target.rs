@@ -178,7 +178,7 @@ impl fmt::Display for Outcome {
             (false, false) => "MISSED",
         };
         let Self { load, target, wanted, median, .. } = self;
-        write!(f, "{load:<10} {target:<44}{wanted:>10}{:>12}{range:>24}  {verdict}", number(*median))
+        write!(f, "{load:<10} {target:<44}{wanted:>10}{:>12}{range:>28}  {verdict}", number(*median))
     }
 }
 
