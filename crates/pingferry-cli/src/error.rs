@@ -2,9 +2,7 @@ use std::fmt::{self, Display};
 use std::io;
 use std::process::ExitCode;
 
-use pingferry::{OpenError, RunError};
-
-use crate::check;
+use pingferry::RunError;
 
 /// The command line or configuration is wrong (`EX_USAGE` of `sysexits.h`).
 pub(crate) const USAGE: u8 = 64;
@@ -55,15 +53,6 @@ impl CliError {
 impl Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
-    }
-}
-
-impl From<OpenError> for CliError {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::NoPing { v4, v6 } => Self::permission(check::explain_no_ping(&v4, &v6)),
-            _ => Self::runtime(error.to_string()),
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 use clap::Args;
 use ipnet::{Ipv4Net, Ipv6Net};
-use pingferry::{Proxy, Tun};
+use pingferry::Tun;
 use pingferry_sys::namespace::{allow_ping, keep_network_capabilities, unshare_as_self};
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
 use pingferry_sys::preflight;
@@ -25,7 +25,7 @@ use tracing::debug;
 use crate::error::CliError;
 use crate::options::ProxyArgs;
 use crate::sandbox::SandboxArgs;
-use crate::signals;
+use crate::{proxy, signals};
 
 /// As a shell says it: the command was found but cannot be executed, or was not found.
 const CANNOT_EXECUTE: u8 = 126;
@@ -52,7 +52,7 @@ pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, CliError> {
     let tun = Tun::from_fd(fd).map_err(|error| CliError::runtime(error.to_string()))?;
     args.sandbox.confine(&Sandbox { child: Some(child.pid()), ..Sandbox::default() });
 
-    let proxy = Proxy::open(config)?;
+    let proxy = proxy::open(config)?;
     let attached = proxy.attach_tun(path_config.with_mtu(mtu as usize), [tun]);
     attached.map_err(|error| CliError::runtime(format!("cannot serve the TUN device: {error}")))?;
     let pid = child.pid();

@@ -8,6 +8,7 @@ mod error;
 mod exec;
 mod log;
 mod options;
+mod proxy;
 mod run;
 mod sandbox;
 mod signals;

@@ -22,7 +22,7 @@ use crate::log::{LogArgs, LogFormat};
 use crate::options::{ProxyArgs, parse_cidr};
 use crate::sandbox::SandboxArgs;
 use crate::watch::Watched;
-use crate::{signals, stats};
+use crate::{proxy, signals, stats};
 
 /// A burst of a few thousand packets waits rather than being lost before it is read.
 const QUEUE_LENGTH: u32 = 10_000;
@@ -124,7 +124,7 @@ fn serve(args: &RunArgs, log: &LogArgs, path_config: PathConfig, file: Option<Fi
         ..Sandbox::default()
     });
 
-    let proxy = Proxy::open(config)?;
+    let proxy = proxy::open(config)?;
     let served = attach(&proxy, &path_config, tun, listeners)?;
     let reload = file.map(|file| Reload { file, rules: args.proxy.policy.clone() });
     signals::watch_signals(proxy.control(), reload)

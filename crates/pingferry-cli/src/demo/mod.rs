@@ -14,13 +14,13 @@ use std::io;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
-use pingferry::{Config, Proxy};
+use pingferry::Config;
 use pingferry_sys::namespace::unshare_as_root;
 
 use self::client::{Answer, Pinger};
 use self::lab::{Lab, NARROW};
 use crate::error::{CliError, RUNTIME};
-use crate::stats;
+use crate::{proxy, stats};
 
 /// How many echo requests each host gets.
 const COUNT: usize = 3;
@@ -36,7 +36,7 @@ pub(crate) fn demo() -> Result<ExitCode, CliError> {
     let lab = Lab::build().map_err(failed("cannot build the lab"))?;
     println!("client -- TUN -- pingferry -- router -- MTU {NARROW} -- far host");
 
-    let proxy = lab.ferry.run(|| Proxy::open(Config::default())).map_err(failed("cannot enter the lab"))??;
+    let proxy = lab.ferry.run(|| proxy::open(Config::default())).map_err(failed("cannot enter the lab"))??;
     let (tun, path_config) = lab.open_tun().map_err(failed("cannot open the TUN device"))?;
     proxy.attach_tun(path_config, [tun]).map_err(failed("cannot serve the TUN device"))?;
     let tally = lab.client.run(probe).and_then(|probed| probed).map_err(failed("cannot ping"))?;
