@@ -14,13 +14,14 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::config::{File, FileArg};
+use crate::config::flags::FileFlag;
+use crate::config::model::Settings;
 use crate::error::{CliError, PERMISSION};
 use fix::Fix;
 use report::Report;
 
 /// Options of `pingferry check`.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CheckArgs {
     /// Report as JSON
     #[arg(long, conflicts_with = "destination")]
@@ -28,14 +29,21 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     question: decide::Question,
     #[command(flatten)]
-    file: FileArg,
+    pub(crate) file: FileFlag,
+}
+
+impl CheckArgs {
+    /// Overrides settings by what was given.
+    pub(crate) fn apply(&self, settings: &mut Settings) {
+        self.question.apply(settings);
+    }
 }
 
 /// Reports on standard output. The exit code is 0 when at least one family can ping, otherwise 77; asked about the policy,
 /// 0 when it allows, otherwise 1.
-pub(crate) fn check(args: &CheckArgs, file: Option<&File>) -> Result<ExitCode, CliError> {
+pub(crate) fn check(args: &CheckArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     if let Some(destination) = args.question.destination {
-        let (allowed, told) = args.question.answer(destination, file)?;
+        let (allowed, told) = args.question.answer(destination, settings)?;
         println!("{told}");
         return Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }

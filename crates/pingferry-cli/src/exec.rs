@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 use clap::Args;
 use ipnet::{Ipv4Net, Ipv6Net};
-use pingferry::Tun;
+use pingferry::{DomainId, Tun};
 use pingferry_sys::namespace::{allow_ping, keep_network_capabilities, unshare_as_self};
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
 use pingferry_sys::preflight;
@@ -22,38 +22,49 @@ use pingferry_sys::tun::TunConfig;
 use rustix::process::{Pid, Signal, kill_process};
 use tracing::debug;
 
+use crate::config::build::{path_config, proxy_config};
+use crate::config::flags::SandboxFlag;
+use crate::config::flags::proxy::ProxyFlags;
+use crate::config::model::{Ingress, Settings};
 use crate::error::CliError;
-use crate::options::ProxyArgs;
-use crate::sandbox::SandboxArgs;
-use crate::{proxy, signals};
+use crate::{proxy, sandbox, signals};
 
 /// As a shell says it: the command was found but cannot be executed, or was not found.
 const CANNOT_EXECUTE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct ExecArgs {
     #[command(flatten)]
-    proxy: ProxyArgs,
+    proxy: ProxyFlags,
     #[command(flatten)]
-    sandbox: SandboxArgs,
+    sandbox: SandboxFlag,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, CliError> {
-    let config = args.proxy.config(None)?;
-    // What is not an echo request has no way out: programs are to fail at once instead of hanging.
-    let path_config = args.proxy.path_config()?.with_prohibit_others(true);
+impl ExecArgs {
+    /// Overrides settings by what was given.
+    pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), CliError> {
+        self.sandbox.apply(settings);
+        self.proxy.apply(settings)
+    }
+}
+
+/// Runs the command and returns its exit code.
+pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, CliError> {
+    let config = proxy_config(settings)?;
     // Forked first, while this process has one thread.
     let child = Child::fork(|pipe| become_command(pipe, &args.command)).map_err(|error| no_namespace(&error))?;
     let (fd, mtu) = child.pipe().receive_fd().map_err(|error| no_namespace(&error))?;
     let tun = Tun::from_fd(fd).map_err(|error| CliError::runtime(error.to_string()))?;
-    args.sandbox.confine(&Sandbox { child: Some(child.pid()), ..Sandbox::default() });
+    sandbox::confine(settings, &Sandbox { child: Some(child.pid()), ..Sandbox::default() });
 
     let proxy = proxy::open(config)?;
-    let attached = proxy.attach_tun(path_config.with_mtu(mtu as usize), [tun]);
+    let path_config = path_config(&settings.with_defaults(Ingress::default()), DomainId::default(), Some(mtu));
+    // Only echo requests can leave. Programs that send anything else fail at once instead of hanging.
+    let attached = proxy.attach_tun(path_config.with_prohibit_others(true), [tun]);
     attached.map_err(|error| CliError::runtime(format!("cannot serve the TUN device: {error}")))?;
     let pid = child.pid();
     signals::pass_on_signals(move |signal| pass_on(pid, signal))

@@ -2,31 +2,22 @@
 
 use std::io;
 
-use clap::Args;
-use clap::builder::BoolishValueParser;
 use pingferry_sys::sandbox::Sandbox;
 use tracing::warn;
 
-#[derive(Args)]
-pub(crate) struct SandboxArgs {
-    /// Keep all rights while serving, for a debugger or profiler
-    #[arg(long, env = "PINGFERRY_NO_SANDBOX", value_parser = BoolishValueParser::new())]
-    no_sandbox: bool,
-}
+use crate::config::model::Settings;
 
-impl SandboxArgs {
-    /// Confines this process unless it was told not to. To be called before any thread is started.
-    pub(crate) fn confine(&self, sandbox: &Sandbox) {
-        if self.no_sandbox {
-            return;
-        }
-        if let Some(warning) = warning(&sandbox.enter()) {
-            warn!("{warning}");
-        }
+/// Confines this process unless the settings forbid it. Call it before any thread is started.
+pub(crate) fn confine(settings: &Settings, sandbox: &Sandbox) {
+    if settings.no_sandbox {
+        return;
+    }
+    if let Some(warning) = warning(&sandbox.enter()) {
+        warn!("{warning}");
     }
 }
 
-/// All that is missing, in one line.
+/// One line about everything that could not be applied.
 fn warning(missing: &[io::Error]) -> Option<String> {
     let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
     (!missing.is_empty()).then(|| format!("not fully confined: could not {}", missing.join("; could not ")))

@@ -7,18 +7,18 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::{Signals, SignalsInfo};
 use signal_hook::low_level::siginfo::Cause;
 
-use crate::config::Reload;
+use crate::config::reload::Reload;
 
 /// Stops the proxy at SIGINT and SIGTERM, and reloads at SIGHUP. With nothing to reload, SIGHUP ends the process as ever,
 /// as when its terminal is closed.
-pub(crate) fn watch_signals(control: Control, reload: Option<Reload>) -> io::Result<()> {
+pub(crate) fn watch_signals(control: Control, mut reload: Option<Reload>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if reload.is_some() {
         signals.add_signal(SIGHUP)?;
     }
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            match &reload {
+            match &mut reload {
                 Some(reload) if signal == SIGHUP => reload.reload(&control),
                 _ => return control.stop(),
             }

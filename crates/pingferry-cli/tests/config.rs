@@ -98,9 +98,10 @@ fn a_hangup_changes_the_policy_and_keeps_the_flows() {
         assert!(ping(&lab, TARGET).contains("1 received"));
         hang_up_until_logged("policy = [\"deny 192.0.2.2\"]", "policy reloaded");
         assert!(ping(&lab, TARGET).contains("Packet filtered"));
-        hang_up_until_logged("policy = [\n\"allow 192.0.2.2\",\n\"deny\"]", "at line 3: expected `allow DEST`");
+        hang_up_until_logged("policy = [\n\"allow 192.0.2.2\",\n\"deny\"]", "at line 3: `deny` is not valid");
         assert!(ping(&lab, TARGET).contains("Packet filtered"), "the old policy stays");
-        hang_up_until_logged("policy = []\nidle_timeout = \"5s\"", "after a restart only: idle_timeout, workers");
+        // The option overrides `workers` in the file, so that it does not change.
+        hang_up_until_logged("policy = []\nidle_timeout = \"5s\"\nworkers = 3", "only after a restart: idle_timeout\"");
         assert!(ping(&lab, TARGET).contains("1 received"));
 
         let stats = running.stop();
@@ -131,74 +132,94 @@ fn run(args: &[&str], env: &[(&str, &str)], file: &Path) -> Output {
     pingferry().arg("run").args(args).arg("--config").arg(file).envs(env.iter().copied()).output().unwrap()
 }
 
+fn table(text: &str) -> toml::Table {
+    text.parse().unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
 #[test]
-fn flag_environment_file_default_is_the_order() {
-    let folder =
-        Folder::with("tun = \"t\"\nidle_timeout = \"2s\"\nroute = [\"10.0.0.0/8\"]\npolicy = [\"deny 10.0.0.3\"]");
+fn an_option_overrides_the_environment_the_file_and_the_default() {
+    let folder = Folder::with(
+        "tun = \"t\"\nidle_timeout = \"2s\"\nroute = [\"10.0.0.0/8\"]\npolicy = [\"deny 10.0.0.3\"]\nno_sandbox = true",
+    );
     let routes = [("PINGFERRY_ROUTE", "10.0.0.0/16,default")];
     for (args, env, expected) in [
-        (&[][..], &[][..], "idle_timeout = \"2s\""),
-        (&[], &[("PINGFERRY_IDLE_TIMEOUT", "3s")], "idle_timeout = \"3s\""),
-        (&["--idle-timeout", "4s"], &[("PINGFERRY_IDLE_TIMEOUT", "3s")], "idle_timeout = \"4s\""),
-        (&["--idle-timeout", "4s"], &[], "idle_timeout = \"4s\""),
+        (&[][..], &[][..], "idle_timeout = '2s'"),
+        (&[], &[("PINGFERRY_IDLE_TIMEOUT", "3s")], "idle_timeout = '3s'"),
+        (&["--idle-timeout", "4s"], &[("PINGFERRY_IDLE_TIMEOUT", "3s")], "idle_timeout = '4s'"),
+        (&["--idle-timeout", "4s"], &[], "idle_timeout = '4s'"),
         (&[], &[], "max_flows = 262144"),
-        (&[], &[], "route = [\"10.0.0.0/8\"]"),
-        (&[], &routes, "route = [\"10.0.0.0/16\", \"default\"]"),
-        (&["--route", "::/0"], &routes, "route = [\"::/0\"]"),
-        (&[], &[("PINGFERRY_NO_SANDBOX", "1")], "no_sandbox = true"),
-        // Rules add up in the same order; in the environment, which has none, denials come first.
+        (&["--tun", "u"], &[], "tun = 'u'"),
+        (&[], &[], "route = ['10.0.0.0/8']"),
+        (&[], &routes, "route = ['10.0.0.0/16', 'default']"),
+        (&["--route", "::/0"], &routes, "route = ['::/0']"),
+        (&[], &[], "no_sandbox = true"),
+        (&[], &[("PINGFERRY_NO_SANDBOX", "0")], "no_sandbox = false"),
+        (&["--no-sandbox"], &[("PINGFERRY_NO_SANDBOX", "0")], "no_sandbox = true"),
+        (&["--log-format", "json"], &[("PINGFERRY_LOG_LEVEL", "debug")], "log_format = 'json'\nlog_level = 'debug'"),
+        // Rules are added in the same order. Environment variables have no order: there, denials come first.
         (
             &["--allow", "10.0.0.1"],
             &[("PINGFERRY_ALLOW", "10.0.0.9")],
-            "policy = [\n    \"allow 10.0.0.1/32\",\n    \"deny 10.0.0.3/32\",\n]",
+            "policy = ['allow 10.0.0.1/32', 'deny 10.0.0.3/32']",
         ),
         (
             &["--deny", "10.0.0.1"],
             &[("PINGFERRY_ALLOW", "10.0.0.2")],
-            "policy = [\n    \"deny 10.0.0.1/32\",\n    \"allow 10.0.0.2/32\",\n    \"deny 10.0.0.3/32\",\n]",
+            "policy = ['deny 10.0.0.1/32', 'allow 10.0.0.2/32', 'deny 10.0.0.3/32']",
         ),
         (
             &[],
             &[("PINGFERRY_ALLOW", "10.0.0.2"), ("PINGFERRY_DENY", "10.0.0.1")],
-            "policy = [\n    \"deny 10.0.0.1/32\",\n    \"allow 10.0.0.2/32\",\n    \"deny 10.0.0.3/32\",\n]",
+            "policy = ['deny 10.0.0.1/32', 'allow 10.0.0.2/32', 'deny 10.0.0.3/32']",
         ),
     ] {
         let args = [&["--print-config"], args].concat();
         let output = run(&args, env, &folder.file());
-        assert!(stdout(&output).contains(&format!("{expected}\n")), "{args:?} {env:?}: {}", said(&output));
+        let printed = table(&stdout(&output));
+        for (key, value) in table(expected) {
+            assert_eq!(printed.get(&key), Some(&value), "{args:?} {env:?}: {}", said(&output));
+        }
     }
 }
 
 #[test]
-fn the_printed_configuration_says_the_same_again() {
-    let folder =
-        Folder::with("unix = [\"/tmp/a b\\\"c\"]\nworkers = 2\npolicy = [\"deny 10.0.0.0/8 from 10.1.0.0/16\"]");
+fn the_printed_configuration_gives_itself_again() {
+    let folder = Folder::with(
+        "unix = [\"/tmp/a b\\\"c\"]\nworkers = 2\npolicy = [\"deny 10.0.0.0/8 from 10.1.0.0/16\"]\n\
+         [[ingress]]\ntun = \"a\"\nmtu = 1400\ndomain = 7\npolicy = [\"deny 10.0.0.1\"]\n[[ingress]]\nunix = \"/b\"",
+    );
     let args = ["--print-config", "--allow", "127.0.0.1,::1", "--gateway", "192.0.2.9", "--log-format", "json"];
     let printed = stdout(&run(&args, &[], &folder.file()));
     assert!(printed.contains("workers = 2\n") && printed.contains("log_format = \"json\"\n"), "{printed}");
+    assert_eq!(table(&printed)["ingress"].as_array().unwrap().len(), 2, "{printed}");
     folder.write(&printed);
     let again = run(&["--print-config"], &[], &folder.file());
     assert_eq!(stdout(&again), printed, "{}", stderr(&again));
 }
 
 #[test]
-fn a_check_says_in_one_line_what_is_wrong() {
-    for (text, args, told) in [
+fn a_check_states_in_one_line_what_is_wrong() {
+    for (text, args, message) in [
         ("tun = \"a\"", &[][..], ""),
+        ("[[ingress]]\nunix = \"/u\"", &[], ""),
         ("tun = \"a\"\ngateway = [\"192.0.2.1\", \"192.0.2.2\"]", &[], "are of the same family"),
         ("tun = \"a\"\nidle_timout = \"5s\"", &[], "at line 2; did you mean `idle_timeout`?"),
-        ("tun = \"a\"\nnetns = \"/a\"\npid = 1", &[], "'--netns <PATH>' cannot be used with '--pid <PID>'"),
-        ("workers = 2", &[], "nothing to serve: give --tun NAME, --unix PATH or both"),
+        ("tun = \"a\"\nnetns = \"/a\"\npid = 1", &[], "`netns` and `pid` cannot be used together"),
+        ("netns = \"/a\"", &["--tun", "a", "--pid", "1"], "`netns` and `pid` cannot be used together"),
+        ("unix = [\"/u\"]", &["--route", "default"], "`route` needs `tun`"),
+        ("[[ingress]]\nmtu = 1400", &[], "`ingress` at line 1: an ingress needs `tun` or `unix`"),
+        ("workers = 2", &[], "nothing to serve: give --tun NAME, --unix PATH, or a file with an [[ingress]] table"),
         ("tun = \"a\"", &["--max-flows", "0"], "invalid value '0' for '--max-flows <N>'"),
+        ("tun = \"a\"", &["--mtu", "67"], "expected a whole number from 68 to 65535"),
         ("tun = \"a\"", &["--deny", "10/8"], "`10/8` is not a prefix"),
         ("policy = [\"allow 10.0.0.0/8 from fd00::/8\"]", &[], "of different families: it never matches"),
     ] {
         let folder = Folder::with(text);
         let output = run(&[&["--check"], args].concat(), &[], &folder.file());
-        let expected = if told.is_empty() { (Some(0), 0) } else { (Some(64), 1) };
+        let expected = if message.is_empty() { (Some(0), 0) } else { (Some(64), 1) };
         let error = stderr(&output);
         assert_eq!((output.status.code(), error.lines().count()), expected, "{text}: {}", said(&output));
-        assert!(error.contains(told), "{text}: {error}");
+        assert!(error.contains(message), "{text}: {error}");
     }
     let output = run(&["--check"], &[], Path::new("/nowhere.toml"));
     assert_eq!(stderr(&output), "pingferry: /nowhere.toml: No such file or directory (os error 2)\n");

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use pingferry::{DecidedBy, Decision, Policy};
 use pingferry_sys::netlink::AddressMonitor;
 
-use crate::config::File;
+use crate::config::build::policy;
+use crate::config::flags::policy::PolicyFlags;
+use crate::config::model::Settings;
 use crate::error::CliError;
-use crate::options::PolicyArgs;
 
 /// A request, and the policy that is asked about it.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Policy")]
 pub(crate) struct Question {
     /// Say which rule decides about pings of this address, instead; exit with 0 if they are allowed, 1 if they are denied
@@ -20,18 +21,23 @@ pub(crate) struct Question {
     #[arg(long = "from", value_name = "SOURCE", requires = "destination")]
     source: Option<IpAddr>,
     #[command(flatten)]
-    rules: PolicyArgs,
+    rules: PolicyFlags,
 }
 
 impl Question {
+    /// Puts the rules that were given before those of the settings.
+    pub(super) fn apply(&self, settings: &mut Settings) {
+        self.rules.apply(settings);
+    }
+
     /// The decision about `destination`, and a line that tells it.
-    pub(super) fn answer(&self, destination: IpAddr, file: Option<&File>) -> Result<(bool, String), CliError> {
+    pub(super) fn answer(&self, destination: IpAddr, settings: &Settings) -> Result<(bool, String), CliError> {
         let nobody = if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let source = self.source.unwrap_or(nobody);
         if source.is_ipv4() != destination.is_ipv4() {
             return Err(CliError::usage(format!("{source} cannot ping {destination}: they are of different families")));
         }
-        let policy = self.rules.policy(file);
+        let policy = policy(&settings.policy);
         let decision = policy.decide(source, destination, is_group(destination));
         Ok((decision.allowed, tell(&policy, decision)))
     }

@@ -1,24 +1,37 @@
-use super::*;
+use std::collections::BTreeSet;
+
+use super::file::{parse, quoted};
+use super::model::{Ingress, Settings};
+use super::validate;
 
 /// The file that is installed as an example.
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/pingferry.toml");
 
-fn parsed(args: &[&str]) -> Configuration {
-    let args = ["pingferry", "run"].iter().chain(args).map(OsString::from).collect();
-    match parse(args) {
-        Ok((_, configuration)) => configuration,
-        Err(Refused::Usage(error)) => panic!("{error}"),
-        Err(Refused::Told(failure)) => panic!("{failure}"),
-    }
+fn example() -> String {
+    std::fs::read_to_string(EXAMPLE).unwrap()
 }
 
-fn refusal(text: &str) -> String {
-    File::parse("x.toml".as_ref(), text).map(|_| String::new()).unwrap_err()
+/// The key in a line such as `key = value` or `#key = value`.
+fn key(line: &str) -> Option<&str> {
+    let (key, _) = line.trim_start_matches('#').split_once(" = ")?;
+    key.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()).then_some(key)
+}
+
+/// The lines of the example that set a key or begin a table, all in force.
+fn lines_in_force(text: &str) -> Vec<&str> {
+    let lines = text.lines().map(|line| line.trim_start_matches('#'));
+    lines.filter(|line| key(line).is_some() || line.starts_with("[[")).collect()
+}
+
+/// The keys of a structure, as its error for an unknown one lists them.
+fn keys(unknown: &str) -> BTreeSet<String> {
+    let error = toml::from_str::<Settings>(unknown).unwrap_err();
+    quoted(error.message()).skip(1).map(str::to_owned).collect()
 }
 
 #[test]
-fn a_mistake_is_told_by_line_and_key() {
-    for (text, told) in [
+fn an_error_names_line_and_key() {
+    for (text, message) in [
         (
             "tun = \"ping0\"\n\nidle_timout = \"5s\"",
             "unknown key `idle_timout` at line 3; did you mean `idle_timeout`?",
@@ -28,85 +41,176 @@ fn a_mistake_is_told_by_line_and_key() {
         ("colour = \"red\"", "unknown key `colour` at line 1"),
         ("[proxy]\nworkers = 2", "unknown key `proxy` at line 1"),
         ("config = \"x\"", "unknown key `config` at line 1"),
-        ("allow = [\"::1\"]", "unknown key `allow` at line 1; rules stand in `policy = [\"allow DEST\"]`"),
+        ("allow = [\"::1\"]", "unknown key `allow` at line 1; write rules as `policy = [\"allow DEST\"]`"),
         ("\nidle_timeout = \"soon\"", "`idle_timeout` at line 2: `soon` is not valid: expected number at 0"),
-        ("idle_timeout = 60", "`idle_timeout` at line 1: expected a string, found integer"),
-        ("workers = \"2\"", "`workers` at line 1: expected a whole number, found string"),
-        ("workers = 0", "`workers` at line 1: `0` is not valid: 0 is not in 1..=256"),
-        ("max_flows = -1", "`max_flows` at line 1: `-1` is not valid: -1 is not in 1..=4294967295"),
-        ("sockets = \"many\"", "`sockets` at line 1: `many` is not one of shared, per-flow"),
-        ("log_level = \"loud\"", "`log_level` at line 1: `loud` is not one of error, warn, info, debug, trace"),
-        ("gateway = \"192.0.2.1\"", "`gateway` at line 1: expected a list of strings, found string"),
-        ("gateway = [1]", "`gateway` at line 1: expected a string, found integer"),
-        ("gateway = [\"here\"]", "`gateway` at line 1: `here` is not valid: invalid IP address syntax"),
-        ("unix = [\"/a,b\"]", "`unix` at line 1: `/a,b` must not contain `,`"),
-        ("no_sandbox = \"yes\"", "`no_sandbox` at line 1: expected true or false, found string"),
-        ("policy = \"allow ::1\"", "`policy` at line 1: expected a list of rules, found string"),
+        ("idle_timeout = 60", "`idle_timeout` at line 1: invalid type: integer `60`, expected a string"),
+        ("workers = \"2\"", "`workers` at line 1: invalid type: string \"2\", expected a whole number from 1 to 256"),
+        ("workers = 0", "`workers` at line 1: invalid value: integer `0`, expected a whole number from 1 to 256"),
+        (
+            "max_flows = -1",
+            "`max_flows` at line 1: invalid value: integer `-1`, expected a whole number from 1 to 4294967295",
+        ),
+        ("mtu = 67", "`mtu` at line 1: invalid value: integer `67`, expected a whole number from 68 to 65535"),
+        ("sockets = \"many\"", "`sockets` at line 1: unknown variant `many`, expected `shared` or `per-flow`"),
+        (
+            "log_level = \"loud\"",
+            "`log_level` at line 1: unknown variant `loud`, expected one of `error`, `warn`, `info`, `debug`, `trace`",
+        ),
+        ("gateway = \"192.0.2.1\"", "`gateway` at line 1: invalid type: string \"192.0.2.1\", expected a sequence"),
+        (
+            "gateway = [\"192.0.2.1\", \"192.0.2.2\"]",
+            "`gateway` at line 1: 192.0.2.1 and 192.0.2.2 are of the same family; give one for each family",
+        ),
+        (
+            "source = [\"fd00::/8\",\n\"here\"]",
+            "`source` at line 2: `here` is not valid: expected a prefix such as 192.0.2.0/24",
+        ),
+        ("no_sandbox = \"yes\"", "`no_sandbox` at line 1: invalid type: string \"yes\", expected a boolean"),
+        ("policy = \"allow ::1\"", "`policy` at line 1: invalid type: string \"allow ::1\", expected a sequence"),
         (
             "policy = [\n  \"allow ::1\",\n  \"permit ::2\",\n]",
-            "`policy` at line 1: `permit ::2` at line 3: expected `allow DEST`, `deny DEST`, or either with `from SOURCE`",
+            "`policy` at line 3: `permit ::2` is not valid: expected `allow DEST`, `deny DEST`, or either with `from SOURCE`",
         ),
         ("workers = 1\nworkers = 2", "line 2: duplicate key"),
         ("workers =\n", "line 1: string values must be quoted, expected literal string"),
     ] {
-        assert_eq!(refusal(text), told, "{text}");
+        assert_eq!(parse(text).unwrap_err(), message, "{text}");
     }
 }
 
 #[test]
-fn a_flag_outranks_the_environment_the_file_and_the_default() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pingferry.toml");
-    std::fs::write(&path, "workers = 2\nno_sandbox = true\ngateway = [\"192.0.2.1\", \"fd00::1\"]\ntun = \"a\"")
-        .unwrap();
-    let path = path.to_str().unwrap();
-    for (args, lines) in [
-        (&[][..], ["workers = 1", "no_sandbox = false", "gateway = []", "idle_timeout = \"60s\""]),
+fn an_error_in_an_ingress_names_its_line_too() {
+    let first = "workers = 1\n[[ingress]]\ntun = \"a\"\n\n[[ingress]]\n";
+    for (text, message) in [
         (
-            &["--config", path],
-            ["workers = 2", "no_sandbox = true", "gateway = [\"192.0.2.1\", \"fd00::1\"]", "tun = \"a\""],
+            "unix = \"/u\"\nmtu = 1",
+            "`mtu` at line 7: invalid value: integer `1`, expected a whole number from 68 to 65535",
         ),
+        ("unix = \"/u\"\ngatway = []", "unknown key `gatway` at line 7; did you mean `gateway`?"),
+        ("unix = \"/u\"\nworkers = 2", "unknown key `workers` at line 7"),
+        ("unix = [\"/u\"]", "`unix` at line 6: invalid type: sequence, expected path string"),
         (
-            &["--config", path, "--workers", "3", "--gateway", "192.0.2.2", "--tun", "b"],
-            ["workers = 3", "no_sandbox = true", "gateway = [\"192.0.2.2\"]", "tun = \"b\""],
+            "unix = \"/u\"\npolicy = [\"deny\"]",
+            "`policy` at line 7: `deny` is not valid: expected `allow DEST`, `deny DEST`, or either with `from SOURCE`",
+        ),
+        ("unix = \"/u\"\ndomain = [1]", "`domain` at line 7: expected a number or a name"),
+        ("mtu = 1400", "`ingress` at line 5: an ingress needs `tun` or `unix`"),
+        (
+            "tun = \"b\"\nunix = \"/u\"",
+            "`ingress` at line 5: an ingress has `tun` or `unix`, not both: write a table for each",
+        ),
+        ("unix = \"/u\"\nroute = [\"default\"]", "`ingress` at line 5: `route` needs `tun`: it is about a TUN device"),
+        (
+            "tun = \"b\"\nnetns = \"/n\"\npid = 1",
+            "`ingress` at line 5: `netns` and `pid` cannot be used together: both name the namespace of the TUN device",
         ),
     ] {
-        let toml = parsed(args).to_toml(&Policy::default());
-        for line in lines {
-            assert!(toml.lines().any(|it| it == line), "{args:?}: no {line} in\n{toml}");
-        }
+        assert_eq!(parse(&format!("{first}{text}")).unwrap_err(), message, "{text}");
+    }
+    assert!(parse("ingress = [1]").unwrap_err().starts_with("`ingress` at line 1: "));
+}
+
+#[test]
+fn settings_are_checked_together() {
+    for (text, message) in [
+        ("tun = \"a\"", ""),
+        ("[[ingress]]\ntun = \"a\"", ""),
+        ("workers = 2", "nothing to serve"),
+        ("unix = [\"/u\"]\nnetns = \"/n\"", "`netns` needs `tun`"),
+        ("tun = \"a\"\nnetns = \"/n\"\npid = 1", "`netns` and `pid` cannot be used together"),
+        ("[[ingress]]\ntun = \"a\"\ndomain = 1\n[[ingress]]\nunix = \"/u\"\ndomain = 1", ""),
+        ("workers = 2\n[[ingress]]\nunix = \"/a\"\ndomain = 1\n[[ingress]]\nunix = \"/b\"\ndomain = 1", ""),
+        (
+            "workers = 2\n[[ingress]]\ntun = \"a\"\ndomain = 1\n[[ingress]]\nunix = \"/u\"\ndomain = 1",
+            "a TUN device can share its `domain` only with `workers` = 1",
+        ),
+    ] {
+        let checked = validate::check(&parse(text).unwrap()).err().unwrap_or_default();
+        assert!(checked.starts_with(message) && checked.is_empty() == message.is_empty(), "{text}: {checked}");
     }
 }
 
 #[test]
-fn what_is_set_otherwise_is_told_by_key() {
-    let file = |text| File::parse("x.toml".as_ref(), text).unwrap();
-    let before = file("workers = 2\ntun = \"a\"\npolicy = []");
-    let after = file("workers = 3\nidle_timeout = \"5s\"\ntun = \"a\"\npolicy = [\"allow ::1\"]");
-    assert_eq!(before.differences(&after), ["idle_timeout", "workers"]);
-    assert_eq!(before.differences(&before), [""; 0]);
+fn each_ingress_has_the_common_settings_unless_it_has_its_own() {
+    let settings = parse(
+        "tun = \"a\"\nunix = [\"/b\"]\nmtu = 1400\nsource = [\"10.0.0.0/8\"]\ngateway = [\"192.0.2.1\"]\n\
+         [[ingress]]\ntun = \"c\"\nmtu = 1300\nsource = []\ngateway = [\"192.0.2.2\"]\n[[ingress]]\nunix = \"/d\"",
+    );
+    let seen = |ingress: Ingress| {
+        let device = ingress.tun.unwrap_or_else(|| ingress.unix.unwrap().to_str().unwrap().to_owned());
+        let gateway = ingress.gateway.unwrap().v4.unwrap().octets()[3];
+        (device, ingress.mtu.unwrap().get(), ingress.source.unwrap().len(), gateway)
+    };
+    let ingresses: Vec<_> = settings.unwrap().ingresses().into_iter().map(seen).collect();
+    let expected = [("a", 1400, 1, 1), ("/b", 1400, 1, 1), ("c", 1300, 0, 2), ("/d", 1400, 1, 1)];
+    assert_eq!(ingresses, expected.map(|(device, mtu, sources, gateway)| (device.to_owned(), mtu, sources, gateway)));
 }
 
 #[test]
-fn the_example_has_every_key_and_says_the_defaults() {
-    let text = std::fs::read_to_string(EXAMPLE).unwrap();
-    let key = |line: &str| -> Option<String> {
-        let (key, _) = line.trim_start_matches('#').split_once(" = ")?;
-        key.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()).then(|| key.to_owned())
-    };
-    let mut told: Vec<String> = text.lines().filter_map(key).collect();
-    let mut keys: Vec<String> = settings().iter().map(|option| option.get_id().to_string()).collect();
-    keys.push(POLICY.into());
-    told.sort_unstable();
-    keys.sort_unstable();
-    assert_eq!(told, keys, "the keys of packaging/pingferry.toml");
+fn ingresses_share_a_domain_only_if_both_name_it() {
+    let settings = parse(
+        "tun = \"a\"\n[[ingress]]\ntun = \"b\"\ndomain = 7\n[[ingress]]\ntun = \"c\"\ndomain = \"blue\"\n\
+         [[ingress]]\ntun = \"d\"\ndomain = 7\n[[ingress]]\ntun = \"e\"\n[[ingress]]\ntun = \"f\"\ndomain = \"blue\"",
+    );
+    let ingresses = settings.unwrap().ingresses();
+    let domains: Vec<u32> = super::build::domains(&ingresses).map(|domain| domain.0).collect();
+    assert_eq!(domains, [0, 1, 2, 1, 4, 2]);
+}
 
-    let toml = |args: &[&str]| parsed(args).to_toml(&Policy::default());
-    assert_eq!(toml(&["--config", EXAMPLE]), toml(&[]));
-    let all: String = text
-        .lines()
-        .filter(|line| key(line).is_some())
-        .map(|line| line.trim_start_matches('#').to_owned() + "\n")
-        .collect();
-    File::parse(EXAMPLE.as_ref(), &all).unwrap();
+#[test]
+fn the_printed_configuration_is_the_same_configuration() {
+    let example = example();
+    let lines = lines_in_force(&example);
+    // `pid` excludes `netns`.
+    let whole: Vec<&str> = lines.iter().copied().filter(|line| !line.starts_with("pid")).collect();
+    // Each line of the example alone, for which tables need their device.
+    let (top, table) = lines.split_at(lines.iter().position(|line| line.starts_with("[[")).unwrap());
+    let alone = top.iter().map(ToString::to_string);
+    let in_table =
+        table.iter().filter_map(|line| key(line).filter(|key| !["tun", "unix"].contains(key)).map(|_| *line));
+    let in_table = in_table.map(|line| format!("[[ingress]]\ntun = \"x\"\n{line}\n[[ingress]]\nunix = \"/x\""));
+    let others =
+        ["", "unix = [\"/tmp/a b\\\"c\", '/d\\e']", "policy = ['deny 10.0.0.0/8 from 10.1.0.0/16', 'allow ::1']"];
+    let files = alone.chain(in_table).chain([whole.join("\n")]).chain(others.map(str::to_owned));
+    for file in files {
+        let settings = parse(&file).unwrap_or_else(|error| panic!("{error}\n{file}"));
+        let printed = settings.to_toml().unwrap();
+        let again = parse(&printed).unwrap_or_else(|error| panic!("{error}\n{printed}"));
+        assert_eq!(again, settings, "{printed}");
+    }
+}
+
+#[test]
+fn the_example_has_every_key_and_the_defaults() {
+    let example = example();
+    let lines = lines_in_force(&example);
+    let (top, table) = lines.split_at(lines.iter().position(|line| line.starts_with("[[")).unwrap());
+    let found =
+        |lines: &[&str]| -> BTreeSet<String> { lines.iter().filter_map(|line| key(line)).map(str::to_owned).collect() };
+    let mut expected = keys("x = 1");
+    assert!(expected.remove("ingress"));
+    assert_eq!(found(top), expected);
+    assert_eq!(found(table), keys("[[ingress]]\nx = 1"));
+    assert_eq!(parse(&example).unwrap(), Settings::default());
+}
+
+#[test]
+fn the_help_states_the_defaults() {
+    use clap::CommandFactory;
+
+    let defaults = toml::Table::try_from(Settings::default()).unwrap();
+    let mut command = crate::cli::Cli::command();
+    command.build();
+    let mut compared = 0;
+    for option in command.find_subcommand("run").unwrap().get_arguments() {
+        let help = option.get_help().map(ToString::to_string).unwrap_or_default();
+        let stated = help.split_once("[default: ").and_then(|(_, rest)| rest.strip_suffix(']'));
+        if let (Some(stated), Some(default)) = (stated, defaults.get(option.get_id().as_str())) {
+            let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+            let duration = |text: &str| humantime::parse_duration(text).ok();
+            assert!(stated == default || duration(stated) == duration(&default), "{}: {default}", option.get_id());
+            compared += 1;
+        }
+    }
+    assert!(compared >= 5, "{compared}");
 }

@@ -1,30 +1,31 @@
 //! `--allow` and `--deny`: rules, in the order in which they were given.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use pingferry::{ParseRuleError, Policy, Rule};
+use pingferry::{ParseRuleError, Rule};
 
-use crate::config::File;
+use super::super::model::Settings;
+use super::super::values::Text;
 
-/// The rules of the command line, those of the environment behind them.
+/// The rules of the command line, followed by those of the environment.
 #[derive(Clone, Debug)]
-pub(crate) struct PolicyArgs(Vec<Rule>);
+pub(crate) struct PolicyFlags(Vec<Rule>);
 
-impl PolicyArgs {
-    /// The whole policy. As a flag outranks the environment and that the file, their rules stand in this order.
-    pub(crate) fn policy(&self, file: Option<&File>) -> Policy {
-        let of_file = file.into_iter().flat_map(|file| &file.rules);
-        Policy { rules: self.0.iter().chain(of_file).copied().collect() }
+impl PolicyFlags {
+    /// Puts the rules before those of the file, which they override.
+    pub(crate) fn apply(&self, settings: &mut Settings) {
+        let rules = self.0.iter().copied().map(Text);
+        settings.policy.splice(..0, rules);
     }
 }
 
-const ALLOW: &str = "Allow these destinations, to these sources only if given; repeatable. The first rule that matches \
-                     decides. Loopback, unspecified, multicast and broadcast addresses, refused by default, are opened by \
-                     a prefix within them";
-const DENY: &str = "Deny these destinations, to these sources only if given; repeatable, in order with --allow";
+const ALLOW: &str = "Allow these destinations, to all sources or to those given; repeatable. The first rule that matches \
+                     decides. Loopback, unspecified, multicast and broadcast addresses are refused by default; a prefix \
+                     within them allows them";
+const DENY: &str = "Deny these destinations, to all sources or to those given; repeatable, in order with --allow";
 
-// By hand: derived fields would be two lists, whose common order is lost. `deny` comes first so that it does among
-// variables of the environment, which have no order.
-impl Args for PolicyArgs {
+// By hand: derived fields would be two lists and lose their common order. `deny` comes first because environment variables
+// have no order, and denials are to be matched first there.
+impl Args for PolicyFlags {
     fn augment_args(command: Command) -> Command {
         command
             .arg(rules("deny").env("PINGFERRY_DENY").help(DENY))
@@ -36,7 +37,7 @@ impl Args for PolicyArgs {
     }
 }
 
-impl FromArgMatches for PolicyArgs {
+impl FromArgMatches for PolicyFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |id| {
             let rules = matches.get_many::<Rule>(id).into_iter().flatten();
@@ -68,13 +69,13 @@ mod tests {
     use super::*;
 
     fn parsed(args: &[&str]) -> Result<Vec<String>, clap::Error> {
-        let command = PolicyArgs::augment_args(Command::new("test").no_binary_name(true));
-        let args = PolicyArgs::from_arg_matches(&command.try_get_matches_from(args)?)?;
-        Ok(args.policy(None).rules.iter().map(ToString::to_string).collect())
+        let command = PolicyFlags::augment_args(Command::new("test").no_binary_name(true));
+        let flags = PolicyFlags::from_arg_matches(&command.try_get_matches_from(args)?)?;
+        Ok(flags.0.iter().map(ToString::to_string).collect())
     }
 
     #[test]
-    fn rules_stay_in_the_order_they_were_given_in() {
+    fn rules_keep_the_order_of_the_command_line() {
         let args = ["--allow", "10.1.2.3,10.1.2.4", "--deny", "10.1.0.0/16 from 192.168.0.0/16", "--allow=10.0.0.0/8"];
         let rules =
             ["allow 10.1.2.3/32", "allow 10.1.2.4/32", "deny 10.1.0.0/16 from 192.168.0.0/16", "allow 10.0.0.0/8"];
@@ -83,13 +84,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_refused() {
+    fn a_wrong_rule_is_an_error() {
         for (rule, error) in [
             ("192.0.2.0/33", "`192.0.2.0/33` is not a prefix such as 192.0.2.0/24 or 2001:db8::/32"),
             ("10.0.0.0/8 from fd00::/8", "destination and source are of different families: it never matches"),
         ] {
-            let said = parsed(&["--deny", rule]).unwrap_err().to_string();
-            assert!(said.contains(error), "{said}");
+            let message = parsed(&["--deny", rule]).unwrap_err().to_string();
+            assert!(message.contains(error), "{message}");
         }
     }
 }

@@ -1,0 +1,65 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::check::CheckArgs;
+use crate::config::file;
+use crate::config::flags::{FileFlag, LogFlags};
+use crate::config::model::Settings;
+use crate::error::CliError;
+use crate::exec::ExecArgs;
+use crate::run::RunArgs;
+
+/// Lets ping, traceroute and mtr cross anything that ends in userspace, without root.
+///
+/// Raw IP packets with echo requests come in from a TUN device, a namespace or a socket; pingferry sends each through an
+/// ordinary ping socket and carries the reply back.
+#[derive(Parser, Clone)]
+#[command(name = "pingferry", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+#[derive(Subcommand, Clone)]
+pub(crate) enum Command {
+    /// Show whether this process can ping, and how to fix it if not
+    Check(CheckArgs),
+    /// Serve TUN devices and Unix sockets until a signal stops it
+    Run(RunArgs),
+    /// Run a command in a network namespace of its own, whose pings go through pingferry
+    Exec(ExecArgs),
+    /// Build a small network in namespaces and ping through it; needs no root and no network
+    Demo,
+}
+
+impl Cli {
+    /// The settings of the file, overridden by environment and options.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it or in the options is wrong.
+    pub(crate) fn settings(&self) -> Result<Settings, CliError> {
+        let mut settings = match self.file().and_then(|file| file.path.as_ref()) {
+            Some(path) => file::read(path)?,
+            None => Settings::default(),
+        };
+        self.log.apply(&mut settings);
+        match &self.command {
+            Command::Check(args) => args.apply(&mut settings),
+            Command::Run(args) => args.apply(&mut settings)?,
+            Command::Exec(args) => args.apply(&mut settings)?,
+            Command::Demo => {}
+        }
+        Ok(settings)
+    }
+
+    fn file(&self) -> Option<&FileFlag> {
+        match &self.command {
+            Command::Check(args) => Some(&args.file),
+            Command::Run(args) => Some(&args.file),
+            Command::Exec(_) | Command::Demo => None,
+        }
+    }
+}

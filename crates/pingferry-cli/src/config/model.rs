@@ -1,0 +1,137 @@
+//! The configuration: all that flags, environment and file can set.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pingferry::Rule;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::number::{Bounded, Count, Mtu, Workers};
+use super::values::{Domain, Gateways, LogFormat, LogLevel, Prefix, Route, ScopedAddress, Sockets, Text};
+
+/// Everything that a configuration file can say. `packaging/pingferry.toml` explains each key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    // These describe an ingress each: `tun` with the four keys after it, and every path of `unix`.
+    pub(crate) tun: Option<String>,
+    pub(crate) netns: Option<PathBuf>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) address: Vec<Text<Prefix>>,
+    pub(crate) route: Vec<Text<Route>>,
+    pub(crate) unix: Vec<PathBuf>,
+    // These count for each ingress that does not set its own.
+    pub(crate) mtu: Option<Mtu>,
+    pub(crate) gateway: Gateways,
+    pub(crate) source: Vec<Text<Prefix>>,
+    // All that follows is the proxy's.
+    pub(crate) icmpv4_src: Option<Ipv4Addr>,
+    pub(crate) icmpv6_src: Option<Text<ScopedAddress>>,
+    pub(crate) interface: Option<String>,
+    pub(crate) idle_timeout: Text<humantime::Duration>,
+    pub(crate) sockets: Sockets,
+    pub(crate) max_flows: Count,
+    pub(crate) max_flows_per_source: Option<Count>,
+    pub(crate) max_sockets: Option<Count>,
+    pub(crate) rate: Option<Count>,
+    pub(crate) rate_per_source: Option<Count>,
+    pub(crate) busy_poll: Option<Text<humantime::Duration>>,
+    pub(crate) workers: Workers,
+    pub(crate) no_sandbox: bool,
+    pub(crate) policy: Vec<Text<Rule>>,
+    pub(crate) log_level: LogLevel,
+    pub(crate) log_format: LogFormat,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ingress: Vec<Spanned<Ingress>>,
+}
+
+/// Where packets come in: a TUN device or a Unix socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Ingress {
+    pub(crate) tun: Option<String>,
+    pub(crate) netns: Option<PathBuf>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) address: Vec<Text<Prefix>>,
+    pub(crate) route: Vec<Text<Route>>,
+    pub(crate) unix: Option<PathBuf>,
+    pub(crate) mtu: Option<Mtu>,
+    pub(crate) gateway: Option<Gateways>,
+    pub(crate) source: Option<Vec<Text<Prefix>>>,
+    /// The routing domain (VRF). Ingresses with the same one share an address space; without one it is the ingress's own.
+    pub(crate) domain: Option<Domain>,
+    /// Rules that are matched before those of the proxy.
+    pub(crate) policy: Vec<Text<Rule>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tun: None,
+            netns: None,
+            pid: None,
+            address: Vec::new(),
+            route: Vec::new(),
+            unix: Vec::new(),
+            mtu: None,
+            gateway: Gateways::default(),
+            source: Vec::new(),
+            icmpv4_src: None,
+            icmpv6_src: None,
+            interface: None,
+            idle_timeout: Text(Duration::from_secs(60).into()),
+            sockets: Sockets::Shared,
+            max_flows: Bounded::new::<262_144>(),
+            max_flows_per_source: None,
+            max_sockets: None,
+            rate: None,
+            rate_per_source: None,
+            busy_poll: None,
+            workers: Bounded::new::<1>(),
+            no_sandbox: false,
+            policy: Vec::new(),
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+            ingress: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Every ingress: the TUN device and the Unix sockets of the top level, then the tables.
+    pub(crate) fn ingresses(&self) -> Vec<Ingress> {
+        let tun = self.tun.is_some().then(|| self.tun_ingress());
+        let unix = self.unix.iter().map(|path| Ingress { unix: Some(path.clone()), ..Ingress::default() });
+        let tables = self.ingress.iter().map(|table| table.get_ref().clone());
+        tun.into_iter().chain(unix).chain(tables).map(|ingress| self.with_defaults(ingress)).collect()
+    }
+
+    /// What the top level says about a TUN device.
+    pub(super) fn tun_ingress(&self) -> Ingress {
+        Ingress {
+            tun: self.tun.clone(),
+            netns: self.netns.clone(),
+            pid: self.pid,
+            address: self.address.clone(),
+            route: self.route.clone(),
+            ..Ingress::default()
+        }
+    }
+
+    /// The ingress, with what the top level sets for those that do not set it.
+    pub(crate) fn with_defaults(&self, ingress: Ingress) -> Ingress {
+        Ingress {
+            mtu: ingress.mtu.or(self.mtu),
+            gateway: ingress.gateway.or(Some(self.gateway)),
+            source: ingress.source.or_else(|| Some(self.source.clone())),
+            ..ingress
+        }
+    }
+
+    /// The configuration as a file that says the same.
+    pub(crate) fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}

@@ -1,0 +1,50 @@
+//! What must hold between settings. What a single value can be is a matter of its type.
+
+use super::model::{Ingress, Settings};
+
+/// Checks the whole configuration. The tables were [checked](check_table) when the file was read.
+pub(crate) fn check(settings: &Settings) -> Result<(), String> {
+    check_tun_keys(&settings.tun_ingress())?;
+    let ingresses = settings.ingresses();
+    if ingresses.is_empty() {
+        return Err("nothing to serve: give --tun NAME, --unix PATH, or a file with an [[ingress]] table".into());
+    }
+    check_domains(&ingresses, settings.workers.get())
+}
+
+/// Checks an `[[ingress]]` table.
+pub(super) fn check_table(ingress: &Ingress) -> Result<(), String> {
+    match (&ingress.tun, &ingress.unix) {
+        (None, None) => Err("an ingress needs `tun` or `unix`".into()),
+        (Some(_), Some(_)) => Err("an ingress has `tun` or `unix`, not both: write a table for each".into()),
+        _ => check_tun_keys(ingress),
+    }
+}
+
+/// Checks the keys that only a TUN device has.
+fn check_tun_keys(ingress: &Ingress) -> Result<(), String> {
+    let Ingress { netns, pid, address, route, .. } = ingress;
+    if netns.is_some() && pid.is_some() {
+        return Err("`netns` and `pid` cannot be used together: both name the namespace of the TUN device".into());
+    }
+    let given = [
+        ("netns", netns.is_some()),
+        ("pid", pid.is_some()),
+        ("address", !address.is_empty()),
+        ("route", !route.is_empty()),
+    ];
+    match given.into_iter().find(|(_, given)| *given && ingress.tun.is_none()) {
+        Some((key, _)) => Err(format!("`{key}` needs `tun`: it is about a TUN device")),
+        None => Ok(()),
+    }
+}
+
+/// A flow belongs to one worker. The kernel spreads the flows of a TUN device over its queues, one for each worker, so a flow that moves
+/// to another ingress of the domain may come to another worker.
+fn check_domains(ingresses: &[Ingress], workers: u32) -> Result<(), String> {
+    let shares = |a: &Ingress| a.domain.is_some() && ingresses.iter().filter(|b| a.domain == b.domain).count() > 1;
+    if workers > 1 && ingresses.iter().any(|ingress| ingress.tun.is_some() && shares(ingress)) {
+        return Err("a TUN device can share its `domain` only with `workers` = 1".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! `pingferry run`: the daemon.
+
+mod open;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Args;
+use pingferry_sys::preflight::raise_descriptor_limit;
+use pingferry_sys::sandbox::Sandbox;
+use tracing::debug;
+
+use self::open::Opened;
+use crate::config::build::{domains, proxy_config};
+use crate::config::file::readable_paths;
+use crate::config::flags::ingress::IngressFlags;
+use crate::config::flags::proxy::ProxyFlags;
+use crate::config::flags::{FileFlag, SandboxFlag, WorkersFlag};
+use crate::config::model::Settings;
+use crate::config::reload::{Load, Reload};
+use crate::config::validate;
+use crate::config::values::LogFormat;
+use crate::error::CliError;
+use crate::{proxy, sandbox, signals, stats};
+
+#[derive(Args, Clone)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) file: FileFlag,
+    /// Print all settings, from options, environment, file and defaults, as a configuration file, and exit
+    #[arg(long, help_heading = "Configuration")]
+    print_config: bool,
+    /// Check all settings without opening anything, and exit: with 0, or with 64 and one line that says what is wrong
+    #[arg(long, help_heading = "Configuration")]
+    check: bool,
+    #[command(flatten)]
+    ingress: IngressFlags,
+    #[command(flatten)]
+    proxy: ProxyFlags,
+    #[command(flatten)]
+    sandbox: SandboxFlag,
+    #[command(flatten)]
+    workers: WorkersFlag,
+}
+
+impl RunArgs {
+    /// Overrides settings by what was given.
+    pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), CliError> {
+        self.ingress.apply(settings);
+        self.sandbox.apply(settings);
+        self.workers.apply(settings);
+        self.proxy.apply(settings)
+    }
+}
+
+/// Serves until a signal comes or a device is gone. `load` reads the settings again.
+pub(crate) fn run(args: &RunArgs, settings: Settings, load: Load) -> Result<ExitCode, CliError> {
+    if args.print_config {
+        print!("{}", settings.to_toml().map_err(|error| CliError::usage(error.to_string()))?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    validate::check(&settings).map_err(CliError::usage)?;
+    if args.check {
+        println!("pingferry: the configuration is valid");
+        return Ok(ExitCode::SUCCESS);
+    }
+    serve(args, settings, load)
+}
+
+fn serve(args: &RunArgs, settings: Settings, load: Load) -> Result<ExitCode, CliError> {
+    let config = proxy_config(&settings)?;
+    if let Err(error) = raise_descriptor_limit() {
+        debug!(%error, "the limit of descriptors stays as it is");
+    }
+    let ingresses = settings.ingresses();
+    // Before the proxy starts its threads: only a process with one thread can enter another user namespace.
+    let opened =
+        ingresses.iter().zip(domains(&ingresses)).map(|(ingress, domain)| open::open(ingress, domain, config.workers));
+    let opened: Vec<Opened> = opened.collect::<Result<_, _>>()?;
+    sandbox::confine(
+        &settings,
+        &Sandbox {
+            readable: args.file.path.as_deref().map_or_else(Vec::new, readable_paths),
+            removable: ingresses.iter().filter_map(|ingress| ingress.unix.clone()).collect(),
+            ..Sandbox::default()
+        },
+    );
+
+    let proxy = proxy::open(config)?;
+    let names: Vec<String> = opened.into_iter().map(|opened| opened.attach(&proxy)).collect::<Result<_, _>>()?;
+    let format = settings.log_format;
+    let reload = args.file.path.is_some().then_some(Reload { load, settings });
+    signals::watch_signals(proxy.control(), reload)
+        .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
+
+    println!("pingferry: ready: {}", names.join(", "));
+    let stats = proxy.wait()?;
+    match format {
+        LogFormat::Text => print!("{}", stats::text(&stats)),
+        LogFormat::Json => println!("{}", stats::json(&stats)),
+    }
+    Ok(ExitCode::SUCCESS)
+}

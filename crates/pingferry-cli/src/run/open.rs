@@ -1,0 +1,125 @@
+//! Opening ingresses: TUN devices, also in other namespaces, and Unix sockets.
+
+use std::io;
+use std::path::Path;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use pingferry::ingress::UnixIngress;
+use pingferry::{DomainId, PathConfig, Proxy, Tun};
+use pingferry_sys::namespace::Netns;
+use pingferry_sys::process::in_child;
+use pingferry_sys::tun::TunConfig;
+
+use super::watch::Watched;
+use crate::config::build::path_config;
+use crate::config::model::Ingress;
+use crate::config::number::Mtu;
+use crate::config::values::Route;
+use crate::error::CliError;
+
+/// The queue of a new device, in packets: room for a burst of a few thousand that comes faster than it is read.
+const QUEUE_LENGTH: u32 = 10_000;
+
+/// An ingress that is open and not served yet.
+pub(super) struct Opened {
+    device: Device,
+    config: PathConfig,
+    /// What it is, for messages.
+    name: String,
+    /// The process whose namespace it is in.
+    process: Option<Watched>,
+}
+
+enum Device {
+    /// Its queues, one for each worker.
+    Tun(Vec<Tun>),
+    Unix(UnixIngress),
+}
+
+/// Opens an ingress for so many workers.
+pub(super) fn open(ingress: &Ingress, domain: DomainId, workers: usize) -> Result<Opened, CliError> {
+    match (&ingress.tun, &ingress.unix) {
+        (Some(name), _) => open_tun(name, ingress, domain, workers),
+        (None, Some(path)) => {
+            let (device, name) = (Device::Unix(listen(path)?), format!("Unix socket {}", path.display()));
+            Ok(Opened { device, config: path_config(ingress, domain, None), name, process: None })
+        }
+        (None, None) => Err(CliError::usage("an ingress needs `tun` or `unix`")),
+    }
+}
+
+impl Opened {
+    /// Lets the proxy serve it, and returns its name.
+    pub(super) fn attach(self, proxy: &Proxy) -> Result<String, CliError> {
+        let attached = match self.device {
+            Device::Tun(queues) => proxy.attach_tun(self.config, queues),
+            Device::Unix(listener) => proxy.attach_unix(self.config, listener),
+        };
+        attached.map_err(|error| CliError::runtime(format!("cannot serve {}: {error}", self.name)))?;
+        self.process.map_or(Ok(()), |process| process.stop_at_its_end(proxy.control()))?;
+        Ok(self.name)
+    }
+}
+
+fn open_tun(name: &str, ingress: &Ingress, domain: DomainId, workers: usize) -> Result<Opened, CliError> {
+    let device = TunConfig {
+        name: name.to_owned(),
+        addresses: ingress.address.iter().map(|address| address.0.0).collect(),
+        routes: ingress.route.iter().flat_map(|route| networks(route.0)).collect(),
+        mtu: ingress.mtu.map(Mtu::get),
+        queue_length: Some(QUEUE_LENGTH),
+    };
+    let process = ingress.pid.map(Watched::open).transpose()?;
+    let namespace = namespace(ingress).map_err(|error| CliError::runtime(error.to_string()))?;
+    // Checked only now: before its namespace is open, another process can get its number.
+    process.as_ref().map_or(Ok(()), Watched::check)?;
+    let opened = match namespace {
+        None => device.open_queues(workers).map(|(queues, mtu, _)| (queues, mtu)),
+        Some(netns) => open_in(&netns, &device, workers),
+    };
+    let (queues, mtu) = opened.map_err(|error| no_tun(name, &error))?;
+    let (config, name) = (path_config(ingress, domain, Some(mtu)), format!("TUN device {name} with MTU {mtu}"));
+    Ok(Opened { device: Device::Tun(queues), config, name, process })
+}
+
+fn namespace(ingress: &Ingress) -> io::Result<Option<Netns>> {
+    match (&ingress.netns, ingress.pid) {
+        (Some(path), _) => Netns::open(path).map(Some),
+        (None, Some(pid)) => Netns::of_process(pid).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn networks(route: Route) -> Vec<IpNet> {
+    match route {
+        Route::Default => vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
+        Route::To(prefix) => vec![prefix.0],
+    }
+}
+
+/// Opens the device in another network namespace, which can belong to another user namespace. A child process enters them.
+fn open_in(netns: &Netns, config: &TunConfig, queues: usize) -> io::Result<(Vec<Tun>, u32)> {
+    let (fds, mtu) = in_child(|| {
+        netns.enter_through_owner()?;
+        let (queues, mtu, _) = config.open_queues(queues)?;
+        Ok((queues.into_iter().map(Tun::into).collect(), mtu))
+    })?;
+    let queues: io::Result<Vec<Tun>> = fds.into_iter().map(Tun::from_fd).collect();
+    Ok((queues?, mtu))
+}
+
+fn no_tun(name: &str, error: &io::Error) -> CliError {
+    let what = format!("cannot open TUN device {name}");
+    match error.kind() {
+        io::ErrorKind::NotFound => CliError::runtime(format!("{what}: {error}; run: sudo modprobe tun")),
+        _ => CliError::from_io(what, error, &format!("run: sudo ip tuntap add dev {name} mode tun user $USER")),
+    }
+}
+
+fn listen(path: &Path) -> Result<UnixIngress, CliError> {
+    UnixIngress::bind(path).map_err(|error| {
+        let folder = path.parent().unwrap_or(path).display();
+        let fix = format!("its folder must be writable; to see who may write, run: ls -ld {folder}");
+        CliError::from_io(format!("cannot listen at {}", path.display()), &error, &fix)
+    })
+}
