@@ -43,8 +43,8 @@ impl CheckArgs {
 /// 0 when it allows, otherwise 1.
 pub(crate) fn check(args: &CheckArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     if let Some(destination) = args.question.destination {
-        let (allowed, told) = args.question.answer(destination, settings)?;
-        println!("{told}");
+        let (allowed, why) = args.question.decide(destination, settings)?;
+        println!("{why}");
         return Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let report = probe::report();

@@ -226,15 +226,18 @@ fn a_check_states_in_one_line_what_is_wrong() {
 }
 
 #[test]
-fn the_rule_that_decides_is_told_and_is_the_exit_code() {
+fn check_prints_the_rule_that_decides_and_exits_by_it() {
     isolated(|| {
         // The broadcast address of a network of this host.
         let host = pingferry_testnet::Host::new("host").unwrap();
         host.add_address("lo", net("192.0.2.1/24")).unwrap();
-        let folder = Folder::with("policy = [\"allow 10.1.0.0/16 from 192.168.0.0/16\", \"deny 10.0.0.0/8\"]");
-        for (args, code, told) in [
+        let folder = Folder::with(
+            "policy = [\"allow 10.1.0.0/16 from 192.168.0.0/16\", \"deny 10.0.0.0/8\"]\n\
+             [[ingress]]\ntun = \"blue\"\npolicy = [\"allow 10.9.0.0/16\"]\n[[ingress]]\nunix = \"/s\"",
+        );
+        for (args, code, line) in [
             (&["192.0.2.7"][..], 0, "allowed by default: no rule matches\n"),
-            (&["192.0.2.255"], 1, "denied by default: broadcast; it takes an allow rule within 192.0.2.255/32\n"),
+            (&["192.0.2.255"], 1, "denied by default: broadcast; only an allow rule within 192.0.2.255/32 allows it\n"),
             (&["10.1.0.1"], 1, "denied by rule 2 of 2: deny 10.0.0.0/8\n"),
             (
                 &["10.1.0.1", "--from", "192.168.1.1"],
@@ -242,13 +245,16 @@ fn the_rule_that_decides_is_told_and_is_the_exit_code() {
                 "allowed by rule 1 of 2: allow 10.1.0.0/16 from 192.168.0.0/16\n",
             ),
             (&["10.2.0.1", "--allow", "10.2.0.0/16"], 0, "allowed by rule 1 of 3: allow 10.2.0.0/16\n"),
+            (&["10.9.0.1", "--ingress", "blue"], 0, "allowed by rule 1 of 3: allow 10.9.0.0/16\n"),
+            (&["10.9.0.1", "--ingress", "/s"], 1, "denied by rule 2 of 2: deny 10.0.0.0/8\n"),
+            (&["10.9.0.1", "--ingress", "red"], 64, ""),
             (&["10.2.0.1", "--from", "fd00::1"], 64, ""),
             (&["here"], 64, ""),
         ] {
             let mut command: Command = pingferry();
             command.args(["check", "--config"]).arg(folder.file()).arg("--policy").args(args);
             let output = host.output(&mut command).unwrap();
-            assert_eq!((output.status.code(), &*stdout(&output)), (Some(code), told), "{args:?}: {}", stderr(&output));
+            assert_eq!((output.status.code(), &*stdout(&output)), (Some(code), line), "{args:?}: {}", stderr(&output));
         }
     });
 }
