@@ -1,7 +1,7 @@
 //! `pingferry check`: whether this process can ping here, from which addresses, and what fixes what is missing.
 //!
-//! Looking at the machine (`gather`), what was found (`report`), what fixes it (`fix`) and how a person reads it
-//! (`text`) are apart, so that all but the looking is tested on made-up machines.
+//! `probe` examines the machine, `report` holds the result, `fix` finds commands that fix what is missing, and `text`
+//! formats it for people. Only `probe` needs a machine: the rest is tested with invented reports.
 
 mod decide;
 mod fix;
@@ -39,8 +39,8 @@ impl CheckArgs {
     }
 }
 
-/// Reports on standard output. The exit code is 0 when at least one family can ping, otherwise 77; asked about the policy,
-/// 0 when it allows, otherwise 1.
+/// Reports on standard output. The exit code is 0 if at least one family can ping, otherwise 77. With `--policy` it is
+/// 0 if the policy allows the ping, otherwise 1.
 pub(crate) fn check(args: &CheckArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     if let Some(destination) = args.question.destination {
         let (allowed, why) = args.question.decide(destination, settings)?;
@@ -50,17 +50,17 @@ pub(crate) fn check(args: &CheckArgs, settings: &Settings) -> Result<ExitCode, C
     let report = probe::report();
     let fixes = fix::fixes(&report);
     let written = if args.json { json(&report, &fixes) } else { text::render(&report, &fixes) };
-    // Whoever closed the output does not want to read of it, and the exit code tells all the same.
+    // If the output is closed, nobody reads an error message either. The exit code still has the result.
     let _ = io::stdout().write_all(written.as_bytes());
     Ok(if report.works() { ExitCode::SUCCESS } else { ExitCode::from(PERMISSION) })
 }
 
-/// One line on why neither family can ping and what fixes it, given the errors of opening the ping sockets.
+/// One line that says why neither family can ping and how to fix it, given the errors of opening the ping sockets.
 pub(crate) fn explain_no_ping(v4: &io::Error, v6: &io::Error) -> String {
     text::no_ping(&probe::permission(), &v4.into(), &v6.into())
 }
 
-/// The report as JSON. Keys stay as they are; new ones may come.
+/// The report as JSON. Its keys are stable; more can be added.
 fn json(report: &Report, fixes: &[Fix]) -> String {
     #[derive(Serialize)]
     struct Document<'a> {
@@ -70,7 +70,7 @@ fn json(report: &Report, fixes: &[Fix]) -> String {
         fixes: &'a [Fix],
     }
     let document = Document { works: report.works(), report, fixes };
-    // Fails only for maps with keys that are no strings, and there is no map here.
+    // This fails only for maps whose keys are not strings, and there is no map here.
     let mut json = serde_json::to_string_pretty(&document).unwrap_or_default();
     json.push('\n');
     json
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn json_of_a_machine_that_has_everything() {
+    fn json_of_a_machine_with_nothing_missing() {
         let no_error = json!({"ok": true, "value": null, "error": null});
         let expected = json!({
             "works": true,
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn json_tells_errors_by_number_and_text_and_what_mends_them() {
+    fn json_has_errors_by_number_and_text_and_their_fixes() {
         let document = document(&refused());
         assert_eq!(document["works"], false);
         let error = json!({"errno": 13, "message": "open a ping socket for IPv4: Permission denied"});

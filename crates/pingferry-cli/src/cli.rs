@@ -12,8 +12,8 @@ use crate::run::RunArgs;
 
 /// Lets ping, traceroute and mtr cross anything that ends in userspace, without root.
 ///
-/// Raw IP packets with echo requests come in from a TUN device, a namespace or a socket; pingferry sends each through an
-/// ordinary ping socket and carries the reply back.
+/// Raw IP packets with echo requests come in from a TUN device, a namespace or a socket; pingferry sends each through
+/// an ordinary ping socket and carries the reply back.
 #[derive(Parser, Clone)]
 #[command(name = "pingferry", version, max_term_width = 100)]
 pub(crate) struct Cli {

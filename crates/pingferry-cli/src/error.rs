@@ -1,3 +1,5 @@
+//! Why the command ends, and its exit code.
+
 use std::fmt::{self, Display};
 use std::io;
 use std::process::ExitCode;
@@ -8,10 +10,10 @@ use pingferry::RunError;
 pub(crate) const USAGE: u8 = 64;
 /// A permission is missing (`EX_NOPERM`).
 pub(crate) const PERMISSION: u8 = 77;
-/// It went wrong while running.
+/// Something failed while running.
 pub(crate) const RUNTIME: u8 = 1;
 
-/// Why the command ends, in one line, and its exit code.
+/// An error that ends the command: one line and an exit code.
 #[derive(Debug)]
 pub(crate) struct CliError {
     code: u8,
@@ -31,12 +33,12 @@ impl CliError {
         Self { code: RUNTIME, message: message.into() }
     }
 
-    /// A failure with another exit code, for commands whose code is not pingferry's own.
+    /// An error with another exit code.
     pub(crate) fn with_code(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 
-    /// What could not be done, with the command that fixes it where a permission is missing.
+    /// An error of the kernel. If a permission is missing, the line ends with `fix`.
     pub(crate) fn from_io(what: impl Display, error: &io::Error, fix: &str) -> Self {
         match error.kind() {
             io::ErrorKind::PermissionDenied => Self::permission(format!("{what}: {error}; {fix}")),
@@ -44,6 +46,7 @@ impl CliError {
         }
     }
 
+    /// Prints the line and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         eprintln!("pingferry: {}", self.message);
         ExitCode::from(self.code)

@@ -1,8 +1,14 @@
-//! `pingferry exec`: a command in a network of its own.
+//! `pingferry exec`: a command in a network namespace of its own.
 //!
-//! A forked child makes a user and a network namespace, with a TUN device as the only way out, and passes the device to
-//! this process, which serves it. When the proxy is ready the child becomes the command. The command keeps its identity;
-//! inside its namespace it may also use raw sockets, as `traceroute` and `mtr` like to.
+//! # Theory of operation
+//!
+//! 1. This process forks a child while it has one thread.
+//! 2. The child creates a user and a network namespace. It opens a TUN device there, routes everything to it, and passes
+//!    the device to the parent.
+//! 3. The parent confines itself, serves the device, and signals the child that the proxy is ready.
+//! 4. The child becomes the command. The command keeps its user and group, and has the network capabilities of its
+//!    namespace, so that `traceroute` and `mtr` can open raw sockets.
+//! 5. The parent passes signals on to the command and exits with its exit code.
 
 use std::ffi::OsString;
 use std::io;
@@ -29,7 +35,7 @@ use crate::config::model::{Ingress, Settings};
 use crate::error::CliError;
 use crate::{proxy, sandbox, signals};
 
-/// As a shell says it: the command was found but cannot be executed, or was not found.
+/// The exit codes of shells for a command that cannot be executed, and for one that was not found.
 const CANNOT_EXECUTE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
@@ -55,7 +61,7 @@ impl ExecArgs {
 /// Runs the command and returns its exit code.
 pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     let config = proxy_config(settings)?;
-    // Forked first, while this process has one thread.
+    // While this process has one thread.
     let child = Child::fork(|pipe| become_command(pipe, &args.command)).map_err(|error| no_namespace(&error))?;
     let (fd, mtu) = child.pipe().receive_fd().map_err(|error| no_namespace(&error))?;
     let tun = Tun::from_fd(fd).map_err(|error| CliError::runtime(error.to_string()))?;
@@ -74,12 +80,13 @@ pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, Cli
         return Err(not_started(args, &error));
     }
     let status = child.wait().map_err(|error| CliError::runtime(error.to_string()))?;
-    // The device is gone with the command's namespace, so how the proxy ended says nothing.
+    // The device is gone with the command's namespace. So the proxy may have ended with an error, which does not
+    // matter.
     let _ = proxy.close().inspect(|stats| debug!(?stats, "the command ended"));
     Ok(ExitCode::from(exit_code(status)))
 }
 
-/// What the child does. Returns only if it cannot become the command.
+/// Runs in the child. Returns only if the child cannot become the command.
 fn become_command(pipe: &Pipe, command: &[OsString]) -> io::Result<()> {
     let group = preflight::groups()?.effective;
     unshare_as_self()?;
@@ -94,8 +101,8 @@ fn become_command(pipe: &Pipe, command: &[OsString]) -> io::Result<()> {
     Err(Command::new(program).args(args).exec())
 }
 
-/// All of IPv4 and IPv6 lies behind the device. Its addresses are ones no network routes: the IPv4 service continuity
-/// prefix (RFC 7335) and a unique local one (RFC 4193).
+/// All of IPv4 and IPv6 is routed to the device. Its addresses are not routed by any other network: they are from the
+/// IPv4 service continuity prefix (RFC 7335) and a unique local prefix (RFC 4193).
 fn tun_config() -> TunConfig {
     TunConfig {
         name: "ping0".into(),
@@ -112,14 +119,14 @@ fn tun_config() -> TunConfig {
 fn pass_on(pid: u32, signal: i32) {
     let target = i32::try_from(pid).ok().and_then(Pid::from_raw).zip(Signal::from_named_raw(signal));
     if let Some((pid, signal)) = target {
-        // It may have ended meanwhile.
+        // Fails if the command has ended meanwhile.
         let _ = kill_process(pid, signal);
     }
 }
 
 fn no_namespace(error: &io::Error) -> CliError {
     let fix = "to see what is missing, run: pingferry check";
-    CliError::from_io("cannot make a network for the command", error, fix)
+    CliError::from_io("cannot create a network for the command", error, fix)
 }
 
 fn not_started(args: &ExecArgs, error: &io::Error) -> CliError {

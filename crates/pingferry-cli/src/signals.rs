@@ -1,3 +1,5 @@
+//! Signals that stop, reload or are passed on.
+
 use std::io;
 use std::thread;
 
@@ -9,8 +11,8 @@ use signal_hook::low_level::siginfo::Cause;
 
 use crate::config::reload::Reload;
 
-/// Stops the proxy at SIGINT and SIGTERM, and reloads at SIGHUP. With nothing to reload, SIGHUP ends the process as ever,
-/// as when its terminal is closed.
+/// Stops the proxy at SIGINT and SIGTERM, and reloads at SIGHUP. Without anything to reload, SIGHUP keeps its default
+/// action and ends the process, for example when its terminal is closed.
 pub(crate) fn watch_signals(control: Control, mut reload: Option<Reload>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if reload.is_some() {
@@ -27,8 +29,8 @@ pub(crate) fn watch_signals(control: Control, mut reload: Option<Reload>) -> io:
     Ok(())
 }
 
-/// Passes signals on to `pass_on`, except those that a terminal sent: the child is in the same foreground process group
-/// and has got them already.
+/// Calls `pass_on` with each signal, except those that a terminal sent: the child is in the same foreground process
+/// group and has received them already.
 pub(crate) fn pass_on_signals(pass_on: impl Fn(i32) + Send + 'static) -> io::Result<()> {
     let watched = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
     let mut signals = SignalsInfo::<WithOrigin>::new(watched)?;

@@ -57,7 +57,8 @@ impl Question {
     }
 }
 
-/// Whether it is a multicast or broadcast address. Broadcast addresses are those of this host's networks, if it lists them.
+/// Whether it is a multicast or broadcast address. Broadcast addresses are those of this host's networks, if it lists
+/// them.
 fn is_group(destination: IpAddr) -> bool {
     let addresses = AddressMonitor::open().and_then(|mut monitor| monitor.addresses());
     addresses.unwrap_or_default().is_group(destination)

@@ -1,4 +1,4 @@
-//! The exact commands that fix what is missing.
+//! Commands that fix what is missing.
 
 use rustix::io::Errno;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use super::report::{KernelError, Permission, Report, TunDevice, UserNamespaces};
 const PING_GROUP_RANGE: &str = "net.ipv4.ping_group_range";
 const EVERY_GROUP: &str = "0 2147483647";
 
-/// Something missing, and the ways to have it: one of them is enough.
+/// Something that is missing, and its remedies. One of them is enough.
 #[derive(Debug, Serialize)]
 pub(super) struct Fix {
     pub(super) missing: Missing,
@@ -26,7 +26,7 @@ pub(super) enum Missing {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Remedy {
     pub(super) how: How,
-    /// A shell command for root; for Kubernetes, what to write in the pod's `spec`.
+    /// A shell command for root. For Kubernetes, a part of the pod's `spec`.
     pub(super) command: String,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Remedy {
 pub(super) enum How {
     /// Until the next boot.
     Now,
-    /// Until the next boot, and for no more groups than needed.
+    /// Until the next boot, for one group only.
     NowForOneGroup,
     /// From the next boot on.
     EveryBoot,
@@ -44,7 +44,7 @@ pub(super) enum How {
     Kubernetes,
 }
 
-/// What fixes the things the report says are missing, where a command can.
+/// The fixes for everything that is missing according to the report, as far as commands can fix it.
 pub(super) fn fixes(report: &Report) -> Vec<Fix> {
     let denied = [&report.ipv4, &report.ipv6].iter().any(|reach| is_denied(&reach.socket));
     let ping = if denied { ping_sockets(&report.permission) } else { Vec::new() };
@@ -53,15 +53,15 @@ pub(super) fn fixes(report: &Report) -> Vec<Fix> {
         (Missing::Tun, report.tun.open.as_ref().err().map_or(Vec::new(), |error| tun(&report.tun, error))),
         (Missing::UserNamespaces, user_namespaces(&report.user_namespaces)),
     ];
-    let mendable = fixes.into_iter().filter(|(_, remedies)| !remedies.is_empty());
-    mendable.map(|(missing, remedies)| Fix { missing, remedies }).collect()
+    let fixable = fixes.into_iter().filter(|(_, remedies)| !remedies.is_empty());
+    fixable.map(|(missing, remedies)| Fix { missing, remedies }).collect()
 }
 
 pub(super) fn is_denied(opened: &Result<(), KernelError>) -> bool {
     opened.as_ref().is_err_and(|error| error.is(Errno::ACCESS))
 }
 
-/// Nothing when the range admits the process: then it was not the range that denied.
+/// Empty if the range admits the process: then something else denied it.
 pub(super) fn ping_sockets(permission: &Permission) -> Vec<Remedy> {
     if !permission.refuses() {
         return Vec::new();
@@ -73,12 +73,12 @@ pub(super) fn ping_sockets(permission: &Permission) -> Vec<Remedy> {
         let [now, every_boot] = sysctl(PING_GROUP_RANGE, EVERY_GROUP);
         (EVERY_GROUP, vec![now, narrow, every_boot])
     } else {
-        // The numbers are those of this user namespace, and so the setting is for its network namespace, not for
-        // the whole machine: nothing to keep over a boot.
+        // The group numbers are those of this user namespace, so the setting is for its network namespace and not for
+        // the whole machine. It cannot be kept over a boot.
         (one_group.as_str(), vec![Remedy { how: How::Now, command: set(PING_GROUP_RANGE, &one_group) }])
     };
     remedies.extend(containers(&format!("--sysctl {PING_GROUP_RANGE}=\"{range}\"")));
-    // A safe sysctl, which needs no consent of the node, since Kubernetes 1.18.
+    // Kubernetes has this sysctl in its safe set since 1.18, so the node does not have to allow it.
     let pod = format!("securityContext: {{sysctls: [{{name: {PING_GROUP_RANGE}, value: \"{range}\"}}]}}");
     remedies.push(Remedy { how: How::Kubernetes, command: pod });
     remedies
@@ -86,7 +86,7 @@ pub(super) fn ping_sockets(permission: &Permission) -> Vec<Remedy> {
 
 fn tun(device: &TunDevice, error: &KernelError) -> Vec<Remedy> {
     let mut remedies = Vec::new();
-    // The file can be there before the driver is: opening it then fails with ENODEV or ENXIO.
+    // The file can exist without the driver. Opening it then fails with ENODEV or ENXIO.
     if !device.exists || error.is(Errno::NODEV) || error.is(Errno::NXIO) {
         remedies.push(Remedy { how: How::Now, command: "modprobe tun".into() });
         remedies.push(Remedy { how: How::EveryBoot, command: "echo tun >> /etc/modules-load.d/pingferry.conf".into() });
@@ -109,7 +109,7 @@ fn user_namespaces(found: &UserNamespaces) -> Vec<Remedy> {
     let forbidding = forbidding.into_iter().filter(|(forbids, ..)| *forbids);
     let mut remedies: Vec<_> = forbidding.flat_map(|(_, name, value)| sysctl(name, value)).collect();
     if remedies.is_empty() {
-        // No sysctl explains it, so it is most likely the seccomp profile of a container.
+        // No sysctl explains the error, so the seccomp profile of a container is the most likely cause.
         remedies.extend(containers("--security-opt seccomp=unconfined"));
     }
     remedies
@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_missing_needs_no_mending() {
+    fn nothing_missing_needs_no_fix() {
         assert!(fixes(&admitted()).is_empty());
     }
 
     #[test]
-    fn ping_sockets_are_allowed_to_all_to_one_group_for_good_and_in_containers() {
+    fn ping_sockets_have_remedies_for_all_groups_one_group_every_boot_and_containers() {
         let expected = [
             r#"sysctl -w net.ipv4.ping_group_range="0 2147483647""#,
             r#"sysctl -w net.ipv4.ping_group_range="1000 1000""#,
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_namespace_with_one_group_is_told_that_group() {
+    fn a_user_namespace_with_one_group_gets_a_range_of_that_group() {
         let mut report = refused();
         report.permission.effective_gid = 0;
         report.permission.every_gid_exists = false;
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_admits_is_not_to_blame() {
+    fn a_range_that_admits_the_process_needs_no_fix() {
         let mut report = refused();
         report.permission.ping_group_range = Ok(Admission { low: 0, high: 5000, admits: true });
         assert!(commands(&report, Missing::PingSockets).is_empty());
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_that_is_not_there_is_not_for_the_range_to_mend() {
+    fn a_missing_family_is_not_fixed_by_the_range() {
         let mut report = refused();
         report.ipv4.socket = Ok(());
         report.ipv6.socket = Err(error(Errno::AFNOSUPPORT, "Address family not supported by protocol"));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn tun_is_loaded_opened_or_passed_in_as_its_error_says() {
+    fn the_fix_for_tun_follows_from_its_error() {
         let mut report = refused();
         let first_two = |report: &Report| commands(report, Missing::Tun).into_iter().take(2).collect::<Vec<_>>();
         let load = ["modprobe tun", "echo tun >> /etc/modules-load.d/pingferry.conf"];
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn user_namespaces_are_allowed_by_the_sysctl_that_forbids_them() {
+    fn the_fix_for_user_namespaces_is_the_sysctl_that_forbids_them() {
         let mut report = refused();
         report.user_namespaces.unprivileged_userns_clone = Some(1);
         let expected = [
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn user_namespaces_that_no_sysctl_forbids_are_a_matter_of_the_container() {
+    fn user_namespaces_that_no_sysctl_forbids_need_a_container_option() {
         let mut report = refused();
         report.user_namespaces.apparmor_restrict_unprivileged_userns = Some(0);
         let expected = ["docker", "podman"].map(|p| format!("{p} run --security-opt seccomp=unconfined IMAGE"));

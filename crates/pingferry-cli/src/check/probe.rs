@@ -1,4 +1,4 @@
-//! Looks at the machine, and leaves it as it was.
+//! Examines the machine without changing it.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -40,7 +40,7 @@ pub(super) fn permission() -> Permission {
         |range: preflight::GroupRange| Admission { low: range.low, high: range.high, admits: range.admits(&groups) };
     let ping_group_range = preflight::ping_group_range().map(admission).map_err(Into::into);
     Permission {
-        // A kernel without user namespaces has no map, and every group.
+        // A kernel without user namespaces has no map; every group exists there.
         every_gid_exists: fs::read_to_string("/proc/self/gid_map").map_or(true, |map| has_every_gid(&map)),
         effective_gid: groups.effective,
         supplementary_gids: groups.supplementary,
@@ -48,8 +48,8 @@ pub(super) fn permission() -> Permission {
     }
 }
 
-/// Whether both ends of the range for all, 0 and 2147483647, are in a `gid_map`: lines of the first group inside,
-/// the first outside, and how many (user_namespaces(7)).
+/// Whether both ends of the range of all groups, 0 and 2147483647, are in a `gid_map`. Its lines have the first group
+/// inside, the first group outside, and the number of groups (user_namespaces(7)).
 fn has_every_gid(map: &str) -> bool {
     let has = |gid: u64| {
         map.lines().any(|line| {
@@ -82,8 +82,8 @@ fn user_namespaces() -> UserNamespaces {
     }
 }
 
-/// Starts a child in a user and network namespace, which are gone with it. What the child does there is no matter:
-/// it starts only if the namespaces could be made.
+/// Starts a child in a new user and network namespace, which end with it. It does not matter what the child does: it
+/// starts only if the namespaces could be created.
 fn create_user_namespace() -> io::Result<()> {
     let mut child = Command::new("/proc/self/exe");
     child.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_map_of_all_groups_has_every_one() {
+    fn only_a_map_of_all_groups_has_every_group() {
         assert!(has_every_gid("         0          0 4294967295\n"));
         assert!(has_every_gid("0 1000 1\n1 100000 4294000000\n"));
         assert!(!has_every_gid("0 1000 1\n"));

@@ -1,4 +1,4 @@
-//! What was found, as it stands in the JSON.
+//! The result of the probe, with the names that the JSON has.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use rustix::io::Errno;
 use serde::{Serialize, Serializer};
 
-/// Everything that `pingferry check` looks at.
+/// Everything that `pingferry check` examines.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) ipv4: Reach,
@@ -29,27 +29,27 @@ impl Report {
 #[derive(Debug, Serialize)]
 pub(super) struct Reach {
     /// Whether a ping socket opens.
-    #[serde(serialize_with = "answer")]
+    #[serde(serialize_with = "outcome")]
     pub(super) socket: Result<(), KernelError>,
-    /// The source address toward the Internet at large, by the kernel's routing.
-    #[serde(serialize_with = "answer")]
+    /// The source address that the kernel's routing chooses toward the Internet.
+    #[serde(serialize_with = "outcome")]
     pub(super) source: Result<IpAddr, KernelError>,
 }
 
-/// Who this process is to `net.ipv4.ping_group_range`.
+/// The groups of this process, and `net.ipv4.ping_group_range`.
 #[derive(Debug, Serialize)]
 pub(super) struct Permission {
     pub(super) effective_gid: u32,
     pub(super) supplementary_gids: Vec<u32>,
-    /// Whether the user namespace has every group that a range for all would name. A range whose ends do not exist
-    /// in the user namespace of who writes it is `EINVAL` (`ipv4_ping_group_range` in net/ipv4/sysctl_net_ipv4.c).
+    /// Whether the user namespace has both ends of the range of all groups. The kernel refuses with `EINVAL` a range
+    /// whose ends do not exist in the writer's user namespace (`ipv4_ping_group_range` in net/ipv4/sysctl_net_ipv4.c).
     pub(super) every_gid_exists: bool,
-    #[serde(serialize_with = "answer")]
+    #[serde(serialize_with = "outcome")]
     pub(super) ping_group_range: Result<Admission, KernelError>,
 }
 
 impl Permission {
-    /// Whether the range is why a ping socket could not be opened, as far as can be seen.
+    /// Whether the range can be the reason why a ping socket could not be opened.
     pub(super) fn refuses(&self) -> bool {
         !self.ping_group_range.as_ref().is_ok_and(|range| range.admits)
     }
@@ -64,7 +64,7 @@ pub(super) struct Admission {
     pub(super) admits: bool,
 }
 
-/// How many descriptors the process can have; `None` is no limit.
+/// The number of descriptors that the process can have. `None` is no limit.
 #[derive(Debug, Serialize)]
 pub(super) struct Descriptors {
     pub(super) soft: Option<u64>,
@@ -75,25 +75,25 @@ pub(super) struct Descriptors {
 #[derive(Debug, Serialize)]
 pub(super) struct TunDevice {
     pub(super) exists: bool,
-    #[serde(serialize_with = "answer")]
+    #[serde(serialize_with = "outcome")]
     pub(super) open: Result<(), KernelError>,
 }
 
-/// Whether a child can start in a user namespace of its own, and the sysctls that can forbid it (`None` where this
-/// kernel does not have them).
+/// Whether a child can start in a new user namespace, and the sysctls that can forbid it (`None` if the kernel does not
+/// have them).
 #[derive(Debug, Serialize)]
 pub(super) struct UserNamespaces {
-    #[serde(serialize_with = "answer")]
+    #[serde(serialize_with = "outcome")]
     pub(super) create: Result<(), KernelError>,
     /// `user.max_user_namespaces`; 0 forbids.
     pub(super) max_user_namespaces: Option<u64>,
     /// `kernel.unprivileged_userns_clone` of Debian's kernels; 0 forbids.
     pub(super) unprivileged_userns_clone: Option<u64>,
-    /// `kernel.apparmor_restrict_unprivileged_userns` of Ubuntu's kernels; 1 takes all rights away inside.
+    /// `kernel.apparmor_restrict_unprivileged_userns` of Ubuntu's kernels; 1 removes all rights inside.
     pub(super) apparmor_restrict_unprivileged_userns: Option<u64>,
 }
 
-/// A kernel error that can be kept and written down.
+/// A kernel error in a form that can be stored and serialized.
 #[derive(Debug, Serialize)]
 pub(super) struct KernelError {
     pub(super) errno: Option<i32>,
@@ -124,18 +124,18 @@ impl fmt::Display for KernelError {
     }
 }
 
-/// Writes a `Result` with keys that are always there, unlike serde's `{"Ok": …}` or `{"Err": …}`.
-fn answer<T: Serialize, S: Serializer>(result: &Result<T, KernelError>, serializer: S) -> Result<S::Ok, S::Error> {
+/// Serializes a `Result` with the same keys in both cases, unlike serde's `{"Ok": …}` or `{"Err": …}`.
+fn outcome<T: Serialize, S: Serializer>(result: &Result<T, KernelError>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
-    struct Answer<'a, T> {
+    struct Outcome<'a, T> {
         ok: bool,
         value: Option<&'a T>,
         error: Option<&'a KernelError>,
     }
-    Answer { ok: result.is_ok(), value: result.as_ref().ok(), error: result.as_ref().err() }.serialize(serializer)
+    Outcome { ok: result.is_ok(), value: result.as_ref().ok(), error: result.as_ref().err() }.serialize(serializer)
 }
 
-/// Made-up machines for tests.
+/// Invented machines for tests.
 #[cfg(test)]
 pub(super) mod examples {
     use super::*;
@@ -144,7 +144,7 @@ pub(super) mod examples {
         KernelError { errno: Some(errno.raw_os_error()), message: message.into() }
     }
 
-    /// A machine that has everything.
+    /// A machine with nothing missing.
     pub(in super::super) fn admitted() -> Report {
         let reach = |source: &str| Reach { socket: Ok(()), source: Ok(source.parse().unwrap()) };
         Report {
@@ -167,7 +167,7 @@ pub(super) mod examples {
         }
     }
 
-    /// A machine that has nothing.
+    /// A machine with everything missing.
     pub(in super::super) fn refused() -> Report {
         let reach = |family: &str| Reach {
             socket: Err(error(Errno::ACCESS, &format!("open a ping socket for {family}: Permission denied"))),

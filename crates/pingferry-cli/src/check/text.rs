@@ -1,4 +1,4 @@
-//! The report for a person: a table, and below it what fixes what is missing.
+//! The report for people: a table, followed by the fixes for what is missing.
 
 use std::fmt::Display;
 
@@ -35,7 +35,8 @@ pub(super) fn render(report: &Report, fixes: &[Fix]) -> String {
 
 fn rows(report: &Report) -> [Row; 8] {
     let permission = &report.permission;
-    // The kernel knows best: groups that do not exist in the user namespace cannot be compared from here.
+    // If a socket opens, the range admits this process. It can look otherwise, because groups that do not exist in the
+    // user namespace cannot be compared.
     let range =
         Row { here: report.works() || !permission.refuses(), what: "ping_group_range", found: range(permission) };
     let descriptors = Row { here: true, what: "descriptors", found: descriptors(&report.descriptors) };
@@ -51,7 +52,7 @@ fn rows(report: &Report) -> [Row; 8] {
     ]
 }
 
-/// The range and the groups to compare it with.
+/// The range, and the groups of the process.
 fn range(permission: &Permission) -> String {
     let range = match &permission.ping_group_range {
         Ok(range) if range.low > range.high => format!("{} {} (nobody)", range.low, range.high),
@@ -102,13 +103,13 @@ fn label(how: How) -> &'static str {
     }
 }
 
-/// One line on why neither family can ping: the range if it is to blame, otherwise what the kernel said.
+/// One line that says why neither family can ping: because of the range, or the kernel's error.
 pub(super) fn no_ping(permission: &Permission, v4: &KernelError, v6: &KernelError) -> String {
     let denied = [v4, v6].iter().any(|error| error.is(rustix::io::Errno::ACCESS));
     let remedies = if denied { fix::ping_sockets(permission) } else { Vec::new() };
     match remedies.first() {
         Some(remedy) => format!(
-            "cannot ping: net.ipv4.ping_group_range is {}. As root: {} (`pingferry check` shows more ways)",
+            "cannot ping: net.ipv4.ping_group_range is {}. As root: {} (`pingferry check` shows other fixes)",
             range(permission),
             remedy.command
         ),
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_has_everything_is_a_short_table() {
+    fn a_machine_with_nothing_missing_is_a_short_table() {
         let expected = "\
 ok       IPv4 ping socket     opens
 ok       IPv4 source address  192.0.2.7
@@ -148,7 +149,7 @@ ok       user namespaces      can be created
     }
 
     #[test]
-    fn what_is_missing_is_marked_and_its_mends_follow() {
+    fn missing_things_are_marked_and_their_fixes_follow() {
         let mut report = refused();
         report.tun.open = Ok(());
         report.permission.supplementary_gids.clear();
@@ -178,7 +179,7 @@ To allow user namespaces, as root one of:
     }
 
     #[test]
-    fn an_open_socket_outweighs_a_range_that_seems_to_refuse() {
+    fn a_range_that_seems_to_refuse_is_ok_if_a_socket_opens() {
         let mut report = admitted();
         report.permission.ping_group_range = Ok(Admission { low: 65_534, high: 4_294_967_294, admits: false });
         let line = "ok       ping_group_range     65534 4294967294; this process has group 1000 and also 27\n";
@@ -186,7 +187,7 @@ To allow user namespaces, as root one of:
     }
 
     #[test]
-    fn the_limit_of_descriptors_says_what_it_can_become() {
+    fn the_limit_of_descriptors_includes_the_hard_limit() {
         let limit = |soft, hard| descriptors(&Descriptors { soft, hard });
         assert_eq!(limit(Some(64), Some(64)), "64");
         assert_eq!(limit(Some(64), Some(128)), "64, can be raised to 128");
@@ -194,14 +195,14 @@ To allow user namespaces, as root one of:
     }
 
     #[test]
-    fn one_line_says_why_nothing_can_ping_and_what_mends_it() {
+    fn one_line_says_why_nothing_can_ping_and_how_to_fix_it() {
         let denied = || error(Errno::ACCESS, "IPv4: denied");
         let absent = || error(Errno::AFNOSUPPORT, "IPv6: no such family");
         let mut permission = refused().permission;
         assert_eq!(
             no_ping(&permission, &denied(), &absent()),
             "cannot ping: net.ipv4.ping_group_range is 1 0 (nobody); this process has group 1000 and also 27. \
-             As root: sysctl -w net.ipv4.ping_group_range=\"0 2147483647\" (`pingferry check` shows more ways)"
+             As root: sysctl -w net.ipv4.ping_group_range=\"0 2147483647\" (`pingferry check` shows other fixes)"
         );
         assert_eq!(
             no_ping(&permission, &absent(), &absent()),

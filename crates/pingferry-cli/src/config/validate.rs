@@ -39,8 +39,8 @@ fn check_tun_keys(ingress: &Ingress) -> Result<(), String> {
     }
 }
 
-/// A flow belongs to one worker. The kernel spreads the flows of a TUN device over its queues, one for each worker, so a flow that moves
-/// to another ingress of the domain may come to another worker.
+/// A flow belongs to one worker. The kernel spreads the flows of a TUN device over its queues, one for each worker, so
+/// a flow that moves to another ingress of the domain may come to another worker.
 fn check_domains(ingresses: &[Ingress], workers: u32) -> Result<(), String> {
     let shares = |a: &Ingress| a.domain.is_some() && ingresses.iter().filter(|b| a.domain == b.domain).count() > 1;
     if workers > 1 && ingresses.iter().any(|ingress| ingress.tun.is_some() && shares(ingress)) {

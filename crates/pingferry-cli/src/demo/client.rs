@@ -1,4 +1,4 @@
-//! A small ping, with what it takes to trace a route and to find a path's MTU.
+//! A small ping that can also trace a route and discover a path's MTU.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,8 @@ use pingferry_sys::ping::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for a reply.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pings one host.
 pub(super) struct Pinger {
@@ -25,57 +26,57 @@ pub(super) struct Pinger {
 }
 
 /// What came back.
-pub(super) enum Answer {
-    /// An echo reply that is right in every byte.
+pub(super) enum Response {
+    /// An echo reply with the right payload.
     Reply { from: IpAddr, bytes: usize, hop_limit: u8, time: Duration },
-    /// The hop limit came to its end.
+    /// Time Exceeded: the hop limit was used up.
     TimeExceeded { from: IpAddr, time: Duration },
-    /// The path carries no more than so many bytes.
+    /// Packet Too Big, or Fragmentation Needed, with the MTU of the path in bytes.
     TooBig { from: IpAddr, mtu: u32 },
 }
 
 impl Pinger {
-    /// `dont_fragment` keeps requests in one piece on their way.
+    /// With `dont_fragment`, no router fragments the requests.
     pub(super) fn new(host: IpAddr, dont_fragment: bool) -> io::Result<Self> {
         let socket = PingSocket::open(&SocketOptions { dont_fragment, ..SocketOptions::new(Family::of(host)) })?;
         let (sender, receiver, errors) = (SendBatch::new(), ReceiveBatch::new(), ErrorBatch::new());
         Ok(Self { socket, host, seq: 0, sender, receiver, errors })
     }
 
-    /// Sends an echo request with `len` bytes of payload and waits for what comes back.
-    pub(super) fn ping(&mut self, hop_limit: u8, len: usize) -> io::Result<Option<Answer>> {
+    /// Sends an echo request with `len` bytes of payload and waits for the response.
+    pub(super) fn ping(&mut self, hop_limit: u8, len: usize) -> io::Result<Option<Response>> {
         self.seq += 1;
         let message = request(self.host, self.seq, len);
         let start = Instant::now();
         let request = Outgoing { destination: self.host, scope_id: 0, hop_limit, traffic_class: 0, message: &message };
         self.sender.send(&self.socket, [request])?;
-        while let Some(left) = PATIENCE.checked_sub(start.elapsed()) {
+        while let Some(left) = TIMEOUT.checked_sub(start.elapsed()) {
             wait(&self.socket, left)?;
             self.errors.receive(&self.socket)?;
             self.receiver.clear();
             self.receiver.receive(&self.socket)?;
             let time = start.elapsed();
-            let error = self.errors.iter().find_map(|error| error_answer(&error, time));
+            let error = self.errors.iter().find_map(|error| error_response(&error, time));
             let reply = self.receiver.iter().find(|reply| reply.message.get(6..) == message.get(6..));
-            let reply = reply.map(|reply| Answer::Reply {
+            let reply = reply.map(|reply| Response::Reply {
                 from: reply.from,
                 bytes: reply.message.len(),
                 hop_limit: reply.hop_limit.unwrap_or(0),
                 time,
             });
-            if let Some(answer) = error.or(reply) {
-                return Ok(Some(answer));
+            if let Some(response) = error.or(reply) {
+                return Ok(Some(response));
             }
         }
         Ok(None)
     }
 }
 
-fn error_answer(error: &QueuedError<'_>, time: Duration) -> Option<Answer> {
+fn error_response(error: &QueuedError<'_>, time: Duration) -> Option<Response> {
     let from = error.offender?;
     match (error.origin, error.kind, error.code) {
-        (ErrorOrigin::Icmp, 11, 0) | (ErrorOrigin::Icmp6, 3, 0) => Some(Answer::TimeExceeded { from, time }),
-        (ErrorOrigin::Icmp, 3, 4) | (ErrorOrigin::Icmp6, 2, _) => Some(Answer::TooBig { from, mtu: error.info }),
+        (ErrorOrigin::Icmp, 11, 0) | (ErrorOrigin::Icmp6, 3, 0) => Some(Response::TimeExceeded { from, time }),
+        (ErrorOrigin::Icmp, 3, 4) | (ErrorOrigin::Icmp6, 2, _) => Some(Response::TooBig { from, mtu: error.info }),
         _ => None,
     }
 }
@@ -88,13 +89,13 @@ fn request(host: IpAddr, seq: u16, len: usize) -> Vec<u8> {
     message
 }
 
-fn wait(socket: impl AsFd, patience: Duration) -> io::Result<()> {
-    let timeout = Timespec::try_from(patience).ok();
+fn wait(socket: impl AsFd, timeout: Duration) -> io::Result<()> {
+    let timeout = Timespec::try_from(timeout).ok();
     poll(&mut [PollFd::new(&socket, PollFlags::IN)], timeout.as_ref())?;
     Ok(())
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = |time: &Duration| time.as_secs_f64() * 1e3;
         match self {
@@ -102,7 +103,7 @@ impl fmt::Display for Answer {
                 write!(f, "{bytes} bytes from {from}: hop limit {hop_limit}, {:.3} ms", millis(time))
             }
             Self::TimeExceeded { from, time } => write!(f, "{from}  {:.3} ms", millis(time)),
-            Self::TooBig { from, mtu } => write!(f, "{from} says: too big, the MTU is {mtu}"),
+            Self::TooBig { from, mtu } => write!(f, "{from}: too big, the MTU is {mtu}"),
         }
     }
 }

@@ -97,7 +97,8 @@ fn networks(route: Route) -> Vec<IpNet> {
     }
 }
 
-/// Opens the device in another network namespace, which can belong to another user namespace. A child process enters them.
+/// Opens the device in another network namespace, which can belong to another user namespace. A child process enters
+/// them.
 fn open_in(netns: &Netns, config: &TunConfig, queues: usize) -> io::Result<(Vec<Tun>, u32)> {
     let (fds, mtu) = in_child(|| {
         netns.enter_through_owner()?;

@@ -1,7 +1,7 @@
 //! Ending with the process whose network namespace is served.
 //!
-//! The kernel keeps a namespace as long as a queue of a device in it is open. So the proxy does not notice that all clients
-//! are gone, and would keep the namespace for ever.
+//! The kernel keeps a namespace as long as a queue of a device in it is open. So the proxy does not notice that all
+//! clients are gone, and would keep the namespace for ever.
 
 use std::os::fd::OwnedFd;
 use std::thread;

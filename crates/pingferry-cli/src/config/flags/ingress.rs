@@ -26,8 +26,8 @@ pub(crate) struct IngressFlags {
     /// A network to route to the TUN device; "default" is all of IPv4 and IPv6; repeatable
     #[arg(long, value_name = "CIDR|default", value_delimiter = ',', env = "PINGFERRY_ROUTE")]
     route: Vec<Text<Route>>,
-    /// The largest packet for clients, in bytes, at least 1280 for IPv6; larger replies are fragmented [default: the MTU of
-    /// the TUN device, 1500 for a new one and for Unix sockets]
+    /// The largest packet for clients, in bytes, at least 1280 for IPv6; larger replies are fragmented [default: the
+    /// MTU of the TUN device, 1500 for a new one and for Unix sockets]
     #[arg(long, value_name = "BYTES", env = "PINGFERRY_MTU")]
     mtu: Option<Mtu>,
     /// Serve a SOCK_SEQPACKET Unix socket at PATH, where each record is an IP packet; repeatable

@@ -18,13 +18,13 @@ impl PolicyFlags {
     }
 }
 
-const ALLOW: &str = "Allow these destinations, to all sources or to those given; repeatable. The first rule that matches \
-                     decides. Loopback, unspecified, multicast and broadcast addresses are refused by default; a prefix \
-                     within them allows them";
+const ALLOW: &str = "Allow these destinations, to all sources or to those given; repeatable. The first rule that \
+                     matches decides. Loopback, unspecified, multicast and broadcast addresses are refused by default; \
+                     a prefix within them allows them";
 const DENY: &str = "Deny these destinations, to all sources or to those given; repeatable, in order with --allow";
 
-// By hand: derived fields would be two lists and lose their common order. `deny` comes first because environment variables
-// have no order, and denials are to be matched first there.
+// By hand: derived fields would be two lists and lose their common order. `deny` comes first because environment
+// variables have no order, and denials are to be matched first there.
 impl Args for PolicyFlags {
     fn augment_args(command: Command) -> Command {
         command

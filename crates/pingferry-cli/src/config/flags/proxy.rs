@@ -21,7 +21,8 @@ pub(crate) struct ProxyFlags {
     /// Ping through this interface only; this also keeps pingferry's own probes from being routed back to it
     #[arg(long, value_name = "IFACE", env = "PINGFERRY_INTERFACE")]
     interface: Option<String>,
-    /// The source address of ICMP errors that pingferry generates, once for each family [default: the address it pings from]
+    /// The source address of ICMP errors that pingferry generates, once for each family [default: the address it pings
+    /// from]
     #[arg(long, value_name = "ADDR", value_delimiter = ',', env = "PINGFERRY_GATEWAY")]
     gateway: Vec<IpAddr>,
     /// Close a flow that was idle for this long [default: 60s]
@@ -36,7 +37,8 @@ pub(crate) struct ProxyFlags {
     /// Keep at most this many flows of one source; one more evicts its oldest [default: no limit]
     #[arg(long, value_name = "N", env = "PINGFERRY_MAX_FLOWS_PER_SOURCE")]
     max_flows_per_source: Option<Count>,
-    /// Open at most this many ping sockets; clients that ping the same host need one each [default: limited by descriptors]
+    /// Open at most this many ping sockets; clients that ping the same host need one each [default: limited by
+    /// descriptors]
     #[arg(long, value_name = "N", env = "PINGFERRY_MAX_SOCKETS")]
     max_sockets: Option<Count>,
     /// Send at most this many requests a second in all, with bursts of the same size [default: no limit]
@@ -48,8 +50,8 @@ pub(crate) struct ProxyFlags {
     /// Accept only packets from this source, drop others as spoofed; repeatable [default: any source]
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PINGFERRY_SOURCE")]
     source: Vec<Text<Prefix>>,
-    /// After a packet, poll for the next one for this long before sleeping: replies come faster, for more processor time
-    /// [default: 50us when packets come that fast]
+    /// After a packet, poll for the next one for this long before sleeping: replies come faster, for more processor
+    /// time [default: 50us when packets come that fast]
     #[arg(long, value_name = "DURATION", env = "PINGFERRY_BUSY_POLL")]
     busy_poll: Option<Text<humantime::Duration>>,
     #[command(flatten)]

@@ -1,3 +1,5 @@
+//! The network of the demo.
+
 use std::io;
 use std::net::IpAddr;
 
@@ -6,33 +8,33 @@ use pingferry::{PathConfig, Tun};
 use pingferry_sys::tun::TunConfig;
 use pingferry_testnet::{Host, link};
 
-/// Between the router and the far host, in bytes.
-pub(super) const NARROW: u32 = 1400;
+/// The MTU between the router and the far host, in bytes.
+pub(super) const LAST_MTU: u32 = 1400;
 
-/// The namespaces of the demo. Addresses are those set aside for documentation (RFC 5737, RFC 3849).
-pub(super) struct Lab {
+/// The namespaces of the demo. Their addresses are reserved for documentation (RFC 5737, RFC 3849).
+pub(super) struct Network {
     pub(super) client: Host,
     pub(super) ferry: Host,
-    /// They live as long as the lab.
-    _network: [Host; 2],
+    /// Kept because a namespace ends when its `Host` is dropped.
+    _others: [Host; 2],
 }
 
-impl Lab {
+impl Network {
     pub(super) fn build() -> io::Result<Self> {
         let (client, ferry) = (Host::new("client")?, Host::new("pingferry")?);
         let (router, far) = (Host::router("router")?, Host::new("far host")?);
         link(&ferry, "to-router", &net(1, 1), &router, "to-ferry", &net(1, 2), None)?;
-        link(&router, "to-far", &net(2, 1), &far, "to-router", &net(2, 2), Some(NARROW))?;
+        link(&router, "to-far", &net(2, 1), &far, "to-router", &net(2, 2), Some(LAST_MTU))?;
         for (network, gateway) in net(2, 0).into_iter().zip(net(1, 2)) {
             ferry.add_route(network, Some(gateway.addr()), "to-router")?;
         }
         for (network, gateway) in net(1, 0).into_iter().zip(net(2, 1)) {
             far.add_route(network, Some(gateway.addr()), "to-router")?;
         }
-        Ok(Self { client, ferry, _network: [router, far] })
+        Ok(Self { client, ferry, _others: [router, far] })
     }
 
-    /// The TUN device of the client's namespace, through which all its packets go.
+    /// The TUN device of the client's namespace. All packets of the client are routed to it.
     pub(super) fn open_tun(&self) -> io::Result<(Tun, PathConfig)> {
         let config = TunConfig {
             name: "ping0".into(),
