@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use pingferry_testnet::{Host, isolated, link};
-use support::{CLIENT, CLIENT_6, FERRY, FERRY_6, Running, can_run, net, pingferry, said};
+use support::{CLIENT, CLIENT_6, PROXY, PROXY_6, Running, all_output, can_run, net, pingferry};
 
 const ROUTER_1: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 const ROUTER_2: [&str; 2] = ["192.0.2.18", "2001:db8:2::2"];
@@ -18,22 +18,22 @@ const DEAD: [&str; 2] = ["192.0.2.45", "2001:db8:3::dead"];
 const FORBIDDEN: [&str; 2] = ["192.0.2.46", "2001:db8:3::f"];
 
 /// client – pingferry – router 1 – router 2 – target; the last link has an MTU of 1400.
-struct Lab {
+struct RoutedNetwork {
     client: Host,
-    ferry: Host,
+    proxy: Host,
     _routers: [Host; 2],
     target: Host,
 }
 
-impl Lab {
+impl RoutedNetwork {
     fn new() -> Self {
-        let [client, ferry, target] = ["client", "ferry", "target"].map(|name| Host::new(name).unwrap());
+        let [client, proxy, target] = ["client", "proxy", "target"].map(|name| Host::new(name).unwrap());
         let [router_1, router_2] = ["router 1", "router 2"].map(|name| Host::router(name).unwrap());
-        join((&ferry, "to-r1"), [FERRY, FERRY_6], (&router_1, "to-ferry"), ROUTER_1, None);
+        join((&proxy, "to-r1"), [PROXY, PROXY_6], (&router_1, "to-proxy"), ROUTER_1, None);
         join((&router_1, "to-r2"), ["192.0.2.17", "2001:db8:2::1"], (&router_2, "to-r1"), ROUTER_2, None);
         join((&router_2, "to-t"), ["192.0.2.33", "2001:db8:3::1"], (&target, "to-r2"), TARGET, Some(1400));
         for (host, via, device) in [
-            (&ferry, ROUTER_1, "to-r1"),
+            (&proxy, ROUTER_1, "to-r1"),
             (&router_1, ROUTER_2, "to-r2"),
             (&target, ["192.0.2.33", "2001:db8:3::1"], "to-r2"),
         ] {
@@ -46,7 +46,7 @@ impl Lab {
             let refusal = pingferry_sys::netlink::Refusal::Prohibit;
             router_2.add_refusal(net(&format!("{forbidden}/{prefix}")), refusal).unwrap();
         }
-        Self { client, ferry, _routers: [router_1, router_2], target }
+        Self { client, proxy, _routers: [router_1, router_2], target }
     }
 
     fn run(&self) -> Running {
@@ -54,11 +54,11 @@ impl Lab {
         let netns = format!("/proc/{}/fd/{}", std::process::id(), self.client.netns.as_fd().as_raw_fd());
         let addresses = format!("{CLIENT}/32,{CLIENT_6}/128");
         let args = ["run", "--tun", "ping0", "--netns", &netns, "--address", &addresses, "--route", "default"];
-        Running::start(&self.ferry, pingferry().args(args))
+        Running::start(&self.proxy, pingferry().args(args))
     }
 
     fn output(&self, program: &str, args: &[&str]) -> String {
-        said(&self.client.output(Command::new(program).args(args).env("LC_ALL", "C")).unwrap())
+        all_output(&self.client.output(Command::new(program).args(args).env("LC_ALL", "C")).unwrap())
     }
 }
 
@@ -73,22 +73,22 @@ fn everything(host: &Host, via: [&str; 2], device: &str) {
     }
 }
 
-/// Runs `test` in a lab with pingferry, for IPv4 and then for IPv6: it is given the family's place in a pair, and `-4` or
+/// Runs `test` in a network with pingferry, for IPv4 and then for IPv6: it is given the family's place in a pair, and `-4` or
 /// `-6`.
-fn in_both_families(programs: &[&str], test: impl Fn(&Lab, usize, &str)) {
+fn in_both_families(programs: &[&str], test: impl Fn(&RoutedNetwork, usize, &str)) {
     if !can_run(programs) {
         return;
     }
-    let lab = Lab::new();
-    let running = lab.run();
+    let network = RoutedNetwork::new();
+    let running = network.run();
     for (family, option) in ["-4", "-6"].into_iter().enumerate() {
-        test(&lab, family, option);
+        test(&network, family, option);
     }
     running.stop();
 }
 
 fn hops(family: usize) -> [&'static str; 4] {
-    [[FERRY, FERRY_6][family], ROUTER_1[family], ROUTER_2[family], TARGET[family]]
+    [[PROXY, PROXY_6][family], ROUTER_1[family], ROUTER_2[family], TARGET[family]]
 }
 
 /// The lines that begin with the number of a hop, by what stands in the second column.
@@ -104,8 +104,8 @@ fn hops_shown(output: &str) -> Vec<&str> {
 #[test]
 fn traceroute_shows_every_hop() {
     isolated(|| {
-        in_both_families(&["traceroute"], |lab, family, option| {
-            let output = lab.output("traceroute", &[option, "-I", "-n", "-w", "5", TARGET[family]]);
+        in_both_families(&["traceroute"], |network, family, option| {
+            let output = network.output("traceroute", &[option, "-I", "-n", "-w", "5", TARGET[family]]);
             assert_eq!(hops_shown(&output), hops(family), "{output}");
             assert!(!output.contains('*'), "{output}");
         });
@@ -115,8 +115,8 @@ fn traceroute_shows_every_hop() {
 #[test]
 fn traceroute_marks_who_refuses() {
     isolated(|| {
-        in_both_families(&["traceroute"], |lab, family, option| {
-            let output = lab.output("traceroute", &[option, "-I", "-n", "-w", "5", "-q", "1", FORBIDDEN[family]]);
+        in_both_families(&["traceroute"], |network, family, option| {
+            let output = network.output("traceroute", &[option, "-I", "-n", "-w", "5", "-q", "1", FORBIDDEN[family]]);
             let mut expected = hops(family).to_vec();
             expected.truncate(3);
             assert_eq!(hops_shown(&output), expected, "{output}");
@@ -128,9 +128,9 @@ fn traceroute_marks_who_refuses() {
 #[test]
 fn mtr_reports_every_hop_without_loss() {
     isolated(|| {
-        in_both_families(&["mtr"], |lab, family, option| {
+        in_both_families(&["mtr"], |network, family, option| {
             let output =
-                lab.output("mtr", &[option, "--report", "-n", "-c", "2", "-i", "0.2", "-G", "1", TARGET[family]]);
+                network.output("mtr", &[option, "--report", "-n", "-c", "2", "-i", "0.2", "-G", "1", TARGET[family]]);
             assert_eq!(hops_shown(&output), hops(family), "{output}");
             assert_eq!(output.matches("0.0%").count(), 4, "{output}");
         });
@@ -140,17 +140,17 @@ fn mtr_reports_every_hop_without_loss() {
 #[test]
 fn ping_is_told_the_path_mtu_every_time() {
     isolated(|| {
-        in_both_families(&["ping", "ip"], |lab, family, option| {
+        in_both_families(&["ping", "ip"], |network, family, option| {
             let told = ["Frag needed and DF set (mtu = 1400)", "Packet too big: mtu=1400"][family];
             for _ in 0..4 {
                 let args = ["-n", option, "-M", "do", "-c", "1", "-W", "2", "-s", "1400", TARGET[family]];
-                let output = lab.output("ping", &args);
+                let output = network.output("ping", &args);
                 let line = format!("From {} icmp_seq=1 {told}", ROUTER_2[family]);
                 assert!(output.contains(&line), "{line}: {output}");
                 // The client's own kernel would speak the next time.
-                lab.output("ip", &[option, "route", "flush", "cache"]);
+                network.output("ip", &[option, "route", "flush", "cache"]);
             }
-            let other = lab.output("ping", &["-n", option, "-c", "1", "-W", "2", "-s", "1300", TARGET[family]]);
+            let other = network.output("ping", &["-n", option, "-c", "1", "-W", "2", "-s", "1300", TARGET[family]]);
             assert!(other.contains("1 received"), "what fits still passes: {other}");
         });
     });
@@ -159,9 +159,9 @@ fn ping_is_told_the_path_mtu_every_time() {
 #[test]
 fn ping_with_df_learns_the_path_mtu() {
     isolated(|| {
-        in_both_families(&["ping"], |lab, family, option| {
+        in_both_families(&["ping"], |network, family, option| {
             let args = ["-n", option, "-M", "do", "-c", "2", "-i", "0.2", "-W", "2", "-s", "1400", TARGET[family]];
-            let output = lab.output("ping", &args);
+            let output = network.output("ping", &args);
             let told = ["Frag needed and DF set (mtu = 1400)", "Packet too big: mtu=1400"][family];
             assert!(output.contains(told), "from the router: {output}");
             // From then on the client's own kernel knows.
@@ -174,12 +174,12 @@ fn ping_with_df_learns_the_path_mtu() {
 #[test]
 fn big_pings_pass_in_fragments() {
     isolated(|| {
-        in_both_families(&["ping"], |lab, family, option| {
+        in_both_families(&["ping"], |network, family, option| {
             let largest = ["65507", "65527"][family];
             for len in ["1400", "3000", largest] {
                 // What the last link does not carry is reported once, and then cut smaller by the client.
                 let args = ["-n", option, "-M", "dont", "-c", "5", "-i", "0.2", "-W", "2", "-s", len, TARGET[family]];
-                let output = lab.output("ping", &args);
+                let output = network.output("ping", &args);
                 let told = output.matches("Packet too big").count();
                 assert!(told <= family && output.contains(&format!("{} received", 5 - told)), "{args:?}: {output}");
                 assert!(!output.contains("wrong data"), "{output}");
@@ -191,16 +191,16 @@ fn big_pings_pass_in_fragments() {
 #[test]
 fn fping_names_who_says_that_a_host_is_unreachable() {
     isolated(|| {
-        in_both_families(&["fping"], |lab, family, option| {
+        in_both_families(&["fping"], |network, family, option| {
             let hosts = [TARGET[family], DEAD[family], FORBIDDEN[family]];
             // Router 2 takes three seconds to find a neighbour dead.
             let patience = ["5000", "1000"][family];
-            let output = lab.output("fping", &[&[option, "-r", "0", "-t", patience][..], &hosts].concat());
+            let output = network.output("fping", &[&[option, "-r", "0", "-t", patience][..], &hosts].concat());
             assert!(output.contains(&format!("{} is alive", hosts[0])), "{output}");
             let prohibited = "Unreachable (Communication Administratively Prohibited)";
-            for (host, said) in hosts[1..].iter().zip(["Host Unreachable", prohibited]) {
+            for (host, reason) in hosts[1..].iter().zip(["Host Unreachable", prohibited]) {
                 assert!(output.contains(&format!("{host} is unreachable")), "{output}");
-                let line = format!("ICMP {said} from {} for ICMP Echo sent to {host}", ROUTER_2[family]);
+                let line = format!("ICMP {reason} from {} for ICMP Echo sent to {host}", ROUTER_2[family]);
                 // fping reads no ICMPv6 errors (decode_icmp_ipv6 in its fping.c).
                 assert_eq!(output.contains(&line), option == "-4", "{line}: {output}");
             }
@@ -211,9 +211,9 @@ fn fping_names_who_says_that_a_host_is_unreachable() {
 #[test]
 fn the_traffic_class_of_ping_reaches_the_target() {
     isolated(|| {
-        in_both_families(&["ping"], |lab, family, option| {
-            let capture = lab.target.capture("to-r2").unwrap();
-            let output = lab.output("ping", &["-n", option, "-Q", "0xb8", "-c", "1", "-W", "5", TARGET[family]]);
+        in_both_families(&["ping"], |network, family, option| {
+            let capture = network.target.capture("to-r2").unwrap();
+            let output = network.output("ping", &["-n", option, "-Q", "0xb8", "-c", "1", "-W", "5", TARGET[family]]);
             assert!(output.contains("1 received"), "{output}");
             let request = loop {
                 let captured = capture.receive(Duration::from_secs(5)).unwrap().expect("a request arrived");

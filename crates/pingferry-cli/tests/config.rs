@@ -35,8 +35,8 @@ impl Folder {
 }
 
 /// Lets the client ping once, always as the same flow.
-fn ping(lab: &Lab, target: &str) -> String {
-    said(&lab.client.ping(&["-n", "-c", "1", "-W", "2", "-e", "7", target]).unwrap())
+fn ping(network: &Network, target: &str) -> String {
+    all_output(&network.client.ping(&["-n", "-c", "1", "-W", "2", "-e", "7", target]).unwrap())
 }
 
 fn hang_up(running: &Running) {
@@ -49,8 +49,8 @@ fn what_a_rule_denies_is_answered_and_counted() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(
+        let network = Network::new();
+        let running = network.run(
             &[
                 ["--allow", "192.0.2.2 from 198.51.100.0/24"],
                 ["--deny", "192.0.2.0/24"],
@@ -59,11 +59,11 @@ fn what_a_rule_denies_is_answered_and_counted() {
             ]
             .concat(),
         );
-        assert!(ping(&lab, TARGET).contains("1 received"));
+        assert!(ping(&network, TARGET).contains("1 received"));
         for denied in ["192.0.2.3", "198.18.0.1"] {
-            assert!(ping(&lab, denied).contains(&format!("From {FERRY} icmp_seq=1 Packet filtered")), "{denied}");
+            assert!(ping(&network, denied).contains(&format!("From {PROXY} icmp_seq=1 Packet filtered")), "{denied}");
         }
-        assert!(ping(&lab, TARGET_6).contains("Administratively prohibited"));
+        assert!(ping(&network, TARGET_6).contains("Administratively prohibited"));
         let stats = running.stop();
         assert_eq!(stats["request_drops"]["destination_refused"], 3, "{stats}");
         assert_eq!(stats["errors_originated"], 3, "{stats}");
@@ -76,14 +76,14 @@ fn a_hangup_changes_the_policy_and_keeps_the_flows() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         let folder = Folder::with("workers = 1\n");
         let log = folder.0.path().join("log");
         let mut command = pingferry();
-        command.args(["run", "--tun", "ping0", "--netns", &lab.netns_path(), "--address", "198.51.100.2/32"]);
+        command.args(["run", "--tun", "ping0", "--netns", &network.netns_path(), "--address", "198.51.100.2/32"]);
         command.args(["--route", "default", "--workers", "2", "--config"]).arg(folder.file());
         command.stderr(File::create(&log).unwrap());
-        let running = Running::start(&lab.ferry, &mut command);
+        let running = Running::start(&network.proxy, &mut command);
         let mut lines = 0;
         let mut hang_up_until_logged = |text: &str, expected: &str| {
             folder.write(text);
@@ -95,14 +95,14 @@ fn a_hangup_changes_the_policy_and_keeps_the_flows() {
             lines = fs::read_to_string(&log).unwrap().lines().count();
         };
 
-        assert!(ping(&lab, TARGET).contains("1 received"));
+        assert!(ping(&network, TARGET).contains("1 received"));
         hang_up_until_logged("policy = [\"deny 192.0.2.2\"]", "policy reloaded");
-        assert!(ping(&lab, TARGET).contains("Packet filtered"));
+        assert!(ping(&network, TARGET).contains("Packet filtered"));
         hang_up_until_logged("policy = [\n\"allow 192.0.2.2\",\n\"deny\"]", "at line 3: `deny` is not valid");
-        assert!(ping(&lab, TARGET).contains("Packet filtered"), "the old policy stays");
+        assert!(ping(&network, TARGET).contains("Packet filtered"), "the old policy stays");
         // The option overrides `workers` in the file, so that it does not change.
         hang_up_until_logged("policy = []\nidle_timeout = \"5s\"\nworkers = 3", "only after a restart: idle_timeout\"");
-        assert!(ping(&lab, TARGET).contains("1 received"));
+        assert!(ping(&network, TARGET).contains("1 received"));
 
         let stats = running.stop();
         assert_eq!((&stats["flows_opened"], &stats["flows_alive"]), (&1.into(), &1.into()), "{stats}");
@@ -116,14 +116,14 @@ fn a_file_is_enough_to_run() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         let folder = Folder::with(&format!(
             "tun = \"ping0\"\nnetns = \"{}\"\naddress = [\"198.51.100.2/32\", \"2001:db8:1::2/128\"]\nroute = [\"default\"]\n",
-            lab.netns_path()
+            network.netns_path()
         ));
-        let running = Running::start(&lab.ferry, pingferry().arg("run").env("PINGFERRY_CONFIG", folder.file()));
-        assert!(ping(&lab, TARGET).contains("1 received"));
-        assert!(ping(&lab, TARGET_6).contains("1 received"));
+        let running = Running::start(&network.proxy, pingferry().arg("run").env("PINGFERRY_CONFIG", folder.file()));
+        assert!(ping(&network, TARGET).contains("1 received"));
+        assert!(ping(&network, TARGET_6).contains("1 received"));
         running.stop();
     });
 }
@@ -177,7 +177,7 @@ fn an_option_overrides_the_environment_the_file_and_the_default() {
         let output = run(&args, env, &folder.file());
         let printed = table(&stdout(&output));
         for (key, value) in table(expected) {
-            assert_eq!(printed.get(&key), Some(&value), "{args:?} {env:?}: {}", said(&output));
+            assert_eq!(printed.get(&key), Some(&value), "{args:?} {env:?}: {}", all_output(&output));
         }
     }
 }
@@ -218,7 +218,7 @@ fn a_check_states_in_one_line_what_is_wrong() {
         let output = run(&[&["--check"], args].concat(), &[], &folder.file());
         let expected = if message.is_empty() { (Some(0), 0) } else { (Some(64), 1) };
         let error = stderr(&output);
-        assert_eq!((output.status.code(), error.lines().count()), expected, "{text}: {}", said(&output));
+        assert_eq!((output.status.code(), error.lines().count()), expected, "{text}: {}", all_output(&output));
         assert!(error.contains(message), "{text}: {error}");
     }
     let output = run(&["--check"], &[], Path::new("/nowhere.toml"));

@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::*;
 
-fn exec(lab: &Lab, command: &[&str]) -> Output {
-    lab.ferry.output(pingferry().args(["exec", "--"]).args(command)).unwrap()
+fn exec(network: &Network, command: &[&str]) -> Output {
+    network.proxy.output(pingferry().args(["exec", "--"]).args(command)).unwrap()
 }
 
 #[test]
@@ -22,14 +22,14 @@ fn pings_of_a_command_cross() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         for target in [TARGET, TARGET_6] {
-            let output = exec(&lab, &["ping", "-n", "-c", "2", "-i", "0.01", target]);
-            assert!(said(&output).contains("2 received"), "{}", said(&output));
+            let output = exec(&network, &["ping", "-n", "-c", "2", "-i", "0.01", target]);
+            assert!(all_output(&output).contains("2 received"), "{}", all_output(&output));
             assert_eq!(output.status.code(), Some(0));
         }
-        let output = exec(&lab, &["ping", "-n", "-c", "1", "-t", "1", TARGET]);
-        assert!(said(&output).contains(&format!("From {FERRY}")), "{}", said(&output));
+        let output = exec(&network, &["ping", "-n", "-c", "1", "-t", "1", TARGET]);
+        assert!(all_output(&output).contains(&format!("From {PROXY}")), "{}", all_output(&output));
     });
 }
 
@@ -39,13 +39,13 @@ fn its_exit_status_is_the_commands() {
         if !can_run(&[]) {
             return;
         }
-        let lab = Lab::new();
-        assert_eq!(exec(&lab, &["sh", "-c", "exit 3"]).status.code(), Some(3));
-        assert_eq!(exec(&lab, &["sh", "-c", "kill -9 $$"]).status.code(), Some(137));
-        let missing = exec(&lab, &["/nowhere/to/be/found"]);
+        let network = Network::new();
+        assert_eq!(exec(&network, &["sh", "-c", "exit 3"]).status.code(), Some(3));
+        assert_eq!(exec(&network, &["sh", "-c", "kill -9 $$"]).status.code(), Some(137));
+        let missing = exec(&network, &["/nowhere/to/be/found"]);
         assert_eq!(missing.status.code(), Some(127));
-        assert!(stderr(&missing).contains("cannot run /nowhere/to/be/found"), "{}", said(&missing));
-        assert_eq!(exec(&lab, &["/dev/null"]).status.code(), Some(126));
+        assert!(stderr(&missing).contains("cannot run /nowhere/to/be/found"), "{}", all_output(&missing));
+        assert_eq!(exec(&network, &["/dev/null"]).status.code(), Some(126));
     });
 }
 
@@ -55,9 +55,9 @@ fn the_command_keeps_its_identity_and_sees_only_its_own_network() {
         if !can_run(&["ip"]) {
             return;
         }
-        let lab = Lab::new();
-        assert_eq!(stdout(&exec(&lab, &["id", "-u"])).trim(), "0");
-        let devices = stdout(&exec(&lab, &["ip", "-brief", "link"]));
+        let network = Network::new();
+        assert_eq!(stdout(&exec(&network, &["id", "-u"])).trim(), "0");
+        let devices = stdout(&exec(&network, &["ip", "-brief", "link"]));
         assert!(devices.contains("ping0") && !devices.contains("to-target"), "{devices}");
     });
 }
@@ -68,11 +68,11 @@ fn signals_are_passed_on() {
         if !can_run(&[]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         let script = "trap 'echo got it; exit 5' TERM; echo ready; while :; do sleep 0.01; done";
         let mut command = pingferry();
         command.args(["exec", "--", "sh", "-c", script]).stdout(Stdio::piped());
-        let mut child = lab.ferry.spawn(&mut command).unwrap();
+        let mut child = network.proxy.spawn(&mut command).unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "ready");
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
@@ -87,7 +87,7 @@ fn other_packets_fail_at_once() {
         if !can_run(&["python3"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         // A connected UDP socket learns of the unreachable with its next call; TCP fails to connect.
         for (target, family) in [(TARGET, "AF_INET"), (TARGET_6, "AF_INET6")] {
             let script = format!(
@@ -98,10 +98,10 @@ fn other_packets_fail_at_once() {
                  except TimeoutError: sys.exit('hangs')\n\
                  except OSError as e: print(e.errno)\n"
             );
-            let output = exec(&lab, &["python3", "-c", &script]);
+            let output = exec(&network, &["python3", "-c", &script]);
             // EHOSTUNREACH; EACCES.
             let errno = if family == "AF_INET" { "113" } else { "13" };
-            assert_eq!(stdout(&output).trim(), errno, "{}", said(&output));
+            assert_eq!(stdout(&output).trim(), errno, "{}", all_output(&output));
         }
     });
 }
@@ -110,7 +110,7 @@ fn other_packets_fail_at_once() {
 fn check_says_yes_or_what_is_missing() {
     isolated(|| {
         let output = pingferry().args(["check", "--json"]).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(0), "{}", all_output(&output));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(report.is_object(), "{report}");
 
@@ -131,6 +131,6 @@ fn the_demo_gets_all_its_echoes_back() {
         return;
     }
     let output = pingferry().arg("demo").output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", all_output(&output));
     assert!(stdout(&output).contains("22 probes sent, 22 with the expected response"), "{}", stdout(&output));
 }

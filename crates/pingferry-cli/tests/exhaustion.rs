@@ -93,11 +93,11 @@ fn replies_that_find_no_room_are_counted_and_harm_no_flow() {
         client.send(&echo(CLIENT, TARGET, 1, b"before"));
         assert!(client.receive().ends_with(b"before"));
 
-        let reply = forgery::reply(forgery::ping_ident(&served.lab), 0x7777);
+        let reply = forgery::reply(forgery::ping_ident(&served.network), 0x7777);
         served.running.pause();
         eventually("the receive buffer to overflow", || {
-            forgery::send(&served.lab, &reply, 64);
-            Ok(forgery::ping_socket(&served.lab).last().unwrap() != "0")
+            forgery::send(&served.network, &reply, 64);
+            Ok(forgery::ping_socket(&served.network).last().unwrap() != "0")
         })
         .unwrap();
         served.running.resume();

@@ -19,10 +19,10 @@ fn an_interface_that_was_down_serves_again() {
             client.receive()
         };
         assert!(ping().ends_with(b"hello"));
-        served.lab.set_link(false);
+        served.network.set_link(false);
         let told = ping();
         assert_eq!((told[20], &told[12..16]), (3, &[10, 0, 0, 1][..]), "unreachable, says the gateway");
-        served.lab.set_link(true);
+        served.network.set_link(true);
         eventually("the link to carry again", || Ok(ping().ends_with(b"hello") && ping()[20] == 0)).unwrap();
         served.running.stop();
     });
@@ -40,11 +40,11 @@ fn a_route_that_is_gone_and_comes_back_is_followed() {
             (answer[20], answer[21])
         };
         assert_eq!(ping("198.18.0.1"), (0, 0));
-        served.lab.set_link(false);
-        served.lab.set_link(true);
+        served.network.set_link(false);
+        served.network.set_link(true);
         eventually("the link to carry again", || Ok(ping(TARGET) == (0, 0))).unwrap();
         assert_eq!(ping("198.18.0.1"), (3, 0), "net unreachable");
-        served.lab.ferry.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
+        served.network.proxy.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
         assert_eq!(ping("198.18.0.1"), (0, 0));
         served.running.stop();
     });
@@ -64,7 +64,7 @@ fn a_group_range_that_is_closed_and_opened_while_running_harms_no_flow() {
         let answer = client.receive();
         (answer[20], answer[21])
     };
-    let range = |range| served.lab.ferry.set_sysctl("net/ipv4/ping_group_range", range).unwrap();
+    let range = |range| served.network.proxy.set_sysctl("net/ipv4/ping_group_range", range).unwrap();
     assert_eq!(ping(TARGET, 0), (0, 0));
     range("1 0");
     assert_eq!(ping(TARGET, 0), (0, 0), "a flow that has its socket");
@@ -106,9 +106,9 @@ fn a_namespace_that_everybody_left_does_no_harm() {
         if !can_run(&[]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&[]);
-        drop(lab.client);
+        let network = Network::new();
+        let running = network.run(&[]);
+        drop(network.client);
         running.stop();
     });
 }
@@ -119,11 +119,11 @@ fn it_ends_with_the_process_whose_namespace_it_serves() {
         if !can_run(&[]) {
             return;
         }
-        let lab = Lab::new();
-        let mut sleeper = lab.client.spawn(Command::new("sleep").arg("1000")).unwrap();
+        let network = Network::new();
+        let mut sleeper = network.client.spawn(Command::new("sleep").arg("1000")).unwrap();
         let mut command = pingferry();
         command.args(["run", "--tun", "ping0", "--pid", &sleeper.id().to_string()]);
-        let running = Running::start(&lab.ferry, &mut command);
+        let running = Running::start(&network.proxy, &mut command);
         sleeper.kill().unwrap();
         assert!(running.end().success());
         sleeper.wait().unwrap();
@@ -136,11 +136,11 @@ fn it_stops_at_once_under_full_load() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&[]);
-        let flood = || lab.client.spawn(Command::new("ping").args(["-n", "-q", "-f", TARGET])).unwrap();
+        let network = Network::new();
+        let running = network.run(&[]);
+        let flood = || network.client.spawn(Command::new("ping").args(["-n", "-q", "-f", TARGET])).unwrap();
         let mut floods = [flood(), flood(), flood()];
-        lab.client.ping(&["-n", "-q", "-c", "50", "-i", "0.002", TARGET]).unwrap();
+        network.client.ping(&["-n", "-q", "-c", "50", "-i", "0.002", TARGET]).unwrap();
         let stats = running.stop();
         for flood in &mut floods {
             flood.kill().unwrap();

@@ -12,9 +12,9 @@ use support::client::{Client, echo};
 use support::*;
 use tempfile::TempDir;
 
-/// `pingferry run` in the `ferry` of a network, with a configuration file.
+/// `pingferry run` in the `proxy` of a network, with a configuration file.
 struct Configured {
-    lab: Lab,
+    network: Network,
     running: Running,
     folder: TempDir,
 }
@@ -23,12 +23,12 @@ impl Configured {
     /// In the text, `FOLDER` stands for a folder for sockets, and `NETNS` for the client's namespace.
     fn start(text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let lab = Lab::new();
-        let text = text.replace("FOLDER", folder.path().to_str().unwrap()).replace("NETNS", &lab.netns_path());
+        let network = Network::new();
+        let text = text.replace("FOLDER", folder.path().to_str().unwrap()).replace("NETNS", &network.netns_path());
         let file = folder.path().join("pingferry.toml");
         fs::write(&file, text).unwrap();
-        let running = Running::start(&lab.ferry, pingferry().args(["run", "--config"]).arg(file));
-        Self { lab, running, folder }
+        let running = Running::start(&network.proxy, pingferry().args(["run", "--config"]).arg(file));
+        Self { network, running, folder }
     }
 
     fn socket(&self, name: &str) -> PathBuf {
@@ -134,8 +134,8 @@ fn tun_devices_and_sockets_of_tables_are_served_beside_those_of_the_top_level() 
         let ready = &configured.running.ready;
         let names = ["Unix socket ", "TUN device ping0 with MTU 1300", "TUN device ping1 with MTU 1500"];
         assert!(names.iter().all(|name| ready.contains(name)), "{ready}");
-        let output = configured.lab.client.ping(&["-n", "-c", "1", TARGET]).unwrap();
-        assert!(said(&output).contains("1 received"), "{}", said(&output));
+        let output = configured.network.client.ping(&["-n", "-c", "1", TARGET]).unwrap();
+        assert!(all_output(&output).contains("1 received"), "{}", all_output(&output));
         let client = configured.client("a");
         client.send(&echo(CLIENT, TARGET, 1, b"socket"));
         assert!(client.receive().ends_with(b"socket"));

@@ -12,17 +12,17 @@ fn an_allowed_broadcast_gets_the_answers_of_those_who_hear_it() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        lab.target.set_sysctl("net/ipv4/icmp_echo_ignore_broadcasts", "0").unwrap();
+        let network = Network::new();
+        network.target.set_sysctl("net/ipv4/icmp_echo_ignore_broadcasts", "0").unwrap();
         for broadcast in ["192.0.2.255", "255.255.255.255"] {
             let ping = ["-n", "-b", "-c", "1", "-W", "1", broadcast];
-            let refused = lab.run(&[]);
-            assert!(said(&lab.client.ping(&ping).unwrap()).contains("0 received"));
+            let refused = network.run(&[]);
+            assert!(all_output(&network.client.ping(&ping).unwrap()).contains("0 received"));
             assert_eq!(refused.stop()["request_drops"]["destination_refused"], 1);
 
-            let running = lab.run(&["--allow", broadcast, "--interface", "to-target"]);
-            let output = lab.client.ping(&ping).unwrap();
-            assert!(said(&output).contains(&format!("bytes from {TARGET}")), "{}", said(&output));
+            let running = network.run(&["--allow", broadcast, "--interface", "to-target"]);
+            let output = network.client.ping(&ping).unwrap();
+            assert!(all_output(&output).contains(&format!("bytes from {TARGET}")), "{}", all_output(&output));
             running.stop();
         }
     });
@@ -34,13 +34,13 @@ fn an_allowed_multicast_gets_the_answers_of_those_who_hear_it() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        lab.target.set_sysctl("net/ipv4/icmp_echo_ignore_broadcasts", "0").unwrap();
-        let running = lab.run(&["--allow", "224.0.0.1,ff02::1", "--interface", "to-target"]);
-        let v4 = lab.client.ping(&["-n", "-c", "1", "-W", "2", "-t", "5", "-I", "ping0", "224.0.0.1"]).unwrap();
-        assert!(said(&v4).contains(&format!("bytes from {TARGET}")), "{}", said(&v4));
-        let v6 = lab.client.ping(&["-n", "-c", "1", "-W", "2", "-t", "5", "-I", "ping0", "ff02::1"]).unwrap();
-        assert!(said(&v6).contains("bytes from fe80::"), "{}", said(&v6));
+        let network = Network::new();
+        network.target.set_sysctl("net/ipv4/icmp_echo_ignore_broadcasts", "0").unwrap();
+        let running = network.run(&["--allow", "224.0.0.1,ff02::1", "--interface", "to-target"]);
+        let v4 = network.client.ping(&["-n", "-c", "1", "-W", "2", "-t", "5", "-I", "ping0", "224.0.0.1"]).unwrap();
+        assert!(all_output(&v4).contains(&format!("bytes from {TARGET}")), "{}", all_output(&v4));
+        let v6 = network.client.ping(&["-n", "-c", "1", "-W", "2", "-t", "5", "-I", "ping0", "ff02::1"]).unwrap();
+        assert!(all_output(&v6).contains("bytes from fe80::"), "{}", all_output(&v6));
         running.stop();
     });
 }
@@ -51,19 +51,19 @@ fn own_probes_that_are_routed_back_in_are_stopped() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         let loop_prefix = net("203.0.113.0/24");
         let here = [net("10.0.0.1/24")];
-        link(&lab.ferry, "to-client", &here, &lab.client, "eth0", &[net("10.0.0.2/24")], None).unwrap();
-        lab.client.add_route(loop_prefix, Some("10.0.0.1".parse().unwrap()), "eth0").unwrap();
-        lab.ferry.set_sysctl("net/ipv4/ip_forward", "1").unwrap();
+        link(&network.proxy, "to-client", &here, &network.client, "eth0", &[net("10.0.0.2/24")], None).unwrap();
+        network.client.add_route(loop_prefix, Some("10.0.0.1".parse().unwrap()), "eth0").unwrap();
+        network.proxy.set_sysctl("net/ipv4/ip_forward", "1").unwrap();
 
         for (more, loops) in [(&[][..], 1), (&["--interface", "to-target"], 0)] {
             // What is for that network goes into the device, the proxy's own probes included.
             let mut command = pingferry();
             command.args(["run", "--tun", "ping0", "--route", "203.0.113.0/24", "--log-level", "error"]).args(more);
-            let running = Running::start(&lab.ferry, &mut command);
-            lab.client.ping(&["-n", "-c", "1", "-W", "1", "203.0.113.9"]).unwrap();
+            let running = Running::start(&network.proxy, &mut command);
+            network.client.ping(&["-n", "-c", "1", "-W", "1", "203.0.113.9"]).unwrap();
             let stats = running.stop();
             assert_eq!(stats["request_drops"]["loop"].as_u64().unwrap_or(0), loops, "{stats}");
             assert_eq!(stats["flows_opened"], 1, "{stats}");
@@ -77,18 +77,20 @@ fn a_new_address_speaks_for_the_gateway() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         let bare = pingferry_testnet::Host::new("bare").unwrap();
         let mut command = pingferry();
-        command.args(["run", "--tun", "ping0", "--netns", &lab.netns_path()]);
+        command.args(["run", "--tun", "ping0", "--netns", &network.netns_path()]);
         command.args(["--address", "198.51.100.2/32", "--route", "default"]);
         let running = Running::start(&bare, &mut command);
         let ping = ["-n", "-c", "1", "-W", "1", "-t", "1", TARGET];
-        assert!(!said(&lab.client.ping(&ping).unwrap()).contains("From"));
+        assert!(!all_output(&network.client.ping(&ping).unwrap()).contains("From"));
         bare.add_address("lo", net("192.0.2.99/32")).unwrap();
         // The news reach the proxy a moment later.
-        eventually("the new address to speak", || Ok(said(&lab.client.ping(&ping)?).contains("From 192.0.2.99")))
-            .unwrap();
+        eventually("the new address to speak", || {
+            Ok(all_output(&network.client.ping(&ping)?).contains("From 192.0.2.99"))
+        })
+        .unwrap();
         running.stop();
     });
 }
@@ -100,10 +102,10 @@ fn what_the_own_kernel_refuses_is_told_by_the_gateway() {
             return;
         }
         use pingferry_sys::netlink::Refusal;
-        let lab = Lab::new();
-        lab.ferry.add_refusal(net("203.0.113.0/25"), Refusal::Unreachable).unwrap();
-        lab.ferry.add_refusal(net("203.0.113.128/25"), Refusal::Prohibit).unwrap();
-        let running = lab.run(&["--gateway", "192.0.2.254"]);
+        let network = Network::new();
+        network.proxy.add_refusal(net("203.0.113.0/25"), Refusal::Unreachable).unwrap();
+        network.proxy.add_refusal(net("203.0.113.128/25"), Refusal::Prohibit).unwrap();
+        let running = network.run(&["--gateway", "192.0.2.254"]);
         for (target, text) in [
             ("203.0.113.1", "Destination Host Unreachable"),
             ("203.0.113.129", "Packet filtered"),
@@ -111,9 +113,9 @@ fn what_the_own_kernel_refuses_is_told_by_the_gateway() {
             // A neighbour that does not answer.
             ("192.0.2.200", "Destination Host Unreachable"),
         ] {
-            let output = lab.client.ping(&["-n", "-c", "1", "-W", "5", target]).unwrap();
-            let said = said(&output);
-            assert!(said.contains("From 192.0.2.254") && said.contains(text), "{target}: {said}");
+            let output = network.client.ping(&["-n", "-c", "1", "-W", "5", target]).unwrap();
+            let shown = all_output(&output);
+            assert!(shown.contains("From 192.0.2.254") && shown.contains(text), "{target}: {shown}");
         }
         let stats = running.stop();
         for reason in ["host_unreachable", "send_prohibited", "no_route"] {

@@ -16,14 +16,14 @@ fn ping_crosses_in_both_families() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&[]);
+        let network = Network::new();
+        let running = network.run(&[]);
         for target in [TARGET, TARGET_6] {
             for more in [&["-s", "56"][..], &["-s", "0"], &["-s", "1"], &["-s", "1452"]] {
                 let args = [&["-n", "-c", "3", "-i", "0.01", "-W", "2", target], more].concat();
-                let output = lab.client.ping(&args).unwrap();
-                assert!(said(&output).contains("3 received"), "{args:?}: {}", said(&output));
-                assert!(!said(&output).contains("wrong data"), "{}", said(&output));
+                let output = network.client.ping(&args).unwrap();
+                assert!(all_output(&output).contains("3 received"), "{args:?}: {}", all_output(&output));
+                assert!(!all_output(&output).contains("wrong data"), "{}", all_output(&output));
             }
         }
         let stats = running.stop();
@@ -39,12 +39,12 @@ fn what_the_target_sees_is_the_proxy() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&[]);
-        let capture = lab.target.capture("to-ferry").unwrap();
+        let network = Network::new();
+        let running = network.run(&[]);
+        let capture = network.target.capture("to-proxy").unwrap();
         let ping = ["-n", "-c", "2", "-i", "0.01", "-t", "42", "-e", "4711", TARGET];
-        let output = lab.client.ping(&ping).unwrap();
-        assert!(said(&output).contains("ttl=63"), "64 from the target, less one: {}", said(&output));
+        let output = network.client.ping(&ping).unwrap();
+        assert!(all_output(&output).contains("ttl=63"), "64 from the target, less one: {}", all_output(&output));
         let mut requests = Vec::new();
         while requests.len() < 2 {
             let captured = capture.receive(Duration::from_secs(5)).unwrap().expect("a request arrived");
@@ -69,16 +69,16 @@ fn the_first_hop_is_the_gateway() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         for (more, hop, hop_6) in [
-            (&[][..], FERRY, FERRY_6),
+            (&[][..], PROXY, PROXY_6),
             (&["--gateway", "203.0.113.9", "--gateway", "2001:db8:9::9"], "203.0.113.9", "2001:db8:9::9"),
         ] {
-            let running = lab.run(more);
+            let running = network.run(more);
             for (target, hop, text) in [(TARGET, hop, "Time to live exceeded"), (TARGET_6, hop_6, "Hop limit")] {
-                let output = lab.client.ping(&["-n", "-c", "1", "-t", "1", target]).unwrap();
-                let said = said(&output);
-                assert!(said.contains(&format!("From {hop}")) && said.contains(text), "{said}");
+                let output = network.client.ping(&["-n", "-c", "1", "-t", "1", target]).unwrap();
+                let shown = all_output(&output);
+                assert!(shown.contains(&format!("From {hop}")) && shown.contains(text), "{shown}");
             }
             let stats = running.stop();
             assert_eq!(stats["request_drops"]["hop_limit_exceeded"], 2);
@@ -93,12 +93,12 @@ fn five_hundred_hosts_at_once_need_one_socket() {
         if !can_run(&["fping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&[]);
+        let network = Network::new();
+        let running = network.run(&[]);
         let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.2.244"];
-        let output = lab.client.output(Command::new("fping").args(sweep)).unwrap();
-        let answered = said(&output).lines().filter(|line| line.contains("1/1/0%")).count();
-        assert_eq!(answered, 500, "{}", said(&output));
+        let output = network.client.output(Command::new("fping").args(sweep)).unwrap();
+        let answered = all_output(&output).lines().filter(|line| line.contains("1/1/0%")).count();
+        assert_eq!(answered, 500, "{}", all_output(&output));
         let stats = running.stop();
         assert_eq!((&stats["flows_opened"], &stats["sockets_open"]), (&500.into(), &1.into()));
     });
@@ -110,10 +110,10 @@ fn pingers_of_one_host_do_not_disturb_each_other() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&[]);
+        let network = Network::new();
+        let running = network.run(&[]);
         let pinger =
-            || lab.client.spawn(Command::new("ping").args(["-n", "-q", "-c", "20", "-i", "0.01", TARGET])).unwrap();
+            || network.client.spawn(Command::new("ping").args(["-n", "-q", "-c", "20", "-i", "0.01", TARGET])).unwrap();
         let mut pingers: Vec<_> = (0..20).map(|_| pinger()).collect();
         for pinger in &mut pingers {
             assert!(pinger.wait().unwrap().success());
@@ -130,18 +130,23 @@ fn several_workers_serve_as_one() {
         if !can_run(&["fping", "ping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&["--workers", "3", "--max-flows", "3000"]);
+        let network = Network::new();
+        let running = network.run(&["--workers", "3", "--max-flows", "3000"]);
         let sweep =
             ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "2", "-p", "50", "-g", "198.18.1.1", "198.18.1.200"];
-        let output = lab.client.output(Command::new("fping").args(sweep)).unwrap();
-        assert_eq!(said(&output).lines().filter(|line| line.contains("2/2/0%")).count(), 200, "{}", said(&output));
+        let output = network.client.output(Command::new("fping").args(sweep)).unwrap();
+        assert_eq!(
+            all_output(&output).lines().filter(|line| line.contains("2/2/0%")).count(),
+            200,
+            "{}",
+            all_output(&output)
+        );
         for target in [TARGET, TARGET_6] {
-            let output = lab.client.ping(&["-n", "-q", "-c", "50", "-i", "0.002", "-s", "3000", target]).unwrap();
+            let output = network.client.ping(&["-n", "-q", "-c", "50", "-i", "0.002", "-s", "3000", target]).unwrap();
             assert!(
-                said(&output).contains("50 received") && !said(&output).contains("duplicates"),
+                all_output(&output).contains("50 received") && !all_output(&output).contains("duplicates"),
                 "{}",
-                said(&output)
+                all_output(&output)
             );
         }
         let stats = running.stop();
@@ -155,10 +160,10 @@ fn a_busy_poller_serves_and_stops_too() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&["--busy-poll", "1s"]);
-        let output = lab.client.ping(&["-n", "-c", "3", "-i", "0.01", TARGET]).unwrap();
-        assert!(said(&output).contains("3 received"), "{}", said(&output));
+        let network = Network::new();
+        let running = network.run(&["--busy-poll", "1s"]);
+        let output = network.client.ping(&["-n", "-c", "3", "-i", "0.01", TARGET]).unwrap();
+        assert!(all_output(&output).contains("3 received"), "{}", all_output(&output));
         assert_eq!(running.stop()["answers_returned"], 3);
     });
 }
@@ -169,11 +174,16 @@ fn the_number_of_flows_is_capped() {
         if !can_run(&["fping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&["--max-flows", "10"]);
+        let network = Network::new();
+        let running = network.run(&["--max-flows", "10"]);
         let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.1.100"];
-        let output = lab.client.output(Command::new("fping").args(sweep)).unwrap();
-        assert_eq!(said(&output).lines().filter(|line| line.contains("1/1/0%")).count(), 100, "{}", said(&output));
+        let output = network.client.output(Command::new("fping").args(sweep)).unwrap();
+        assert_eq!(
+            all_output(&output).lines().filter(|line| line.contains("1/1/0%")).count(),
+            100,
+            "{}",
+            all_output(&output)
+        );
         let stats = running.stop();
         assert_eq!((&stats["flows_alive"], &stats["flows_evicted"]), (&10.into(), &90.into()));
     });
@@ -185,10 +195,10 @@ fn per_flow_sockets_work_too() {
         if !can_run(&["fping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&["--sockets", "per-flow"]);
+        let network = Network::new();
+        let running = network.run(&["--sockets", "per-flow"]);
         let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.1.50"];
-        lab.client.output(Command::new("fping").args(sweep)).unwrap();
+        network.client.output(Command::new("fping").args(sweep)).unwrap();
         let stats = running.stop();
         assert_eq!((&stats["answers_returned"], &stats["sockets_open"]), (&50.into(), &50.into()));
     });
@@ -200,10 +210,10 @@ fn flows_and_sockets_end_when_idle() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&["--idle-timeout", "50ms"]);
+        let network = Network::new();
+        let running = network.run(&["--idle-timeout", "50ms"]);
         for _ in 0..2 {
-            lab.client.ping(&["-n", "-c", "2", "-i", "0.2", "-e", "7", TARGET]).unwrap();
+            network.client.ping(&["-n", "-c", "2", "-i", "0.2", "-e", "7", TARGET]).unwrap();
         }
         let stats = running.stop();
         assert!(stats["flows_expired"].as_u64().unwrap() >= 2, "{stats}");
@@ -217,14 +227,14 @@ fn refused_destinations_are_refused_unless_allowed() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         // 0.1.2.3 is an address of the target, and in what is refused.
-        lab.target.add_address("lo", net("0.1.2.3/32")).unwrap();
-        lab.ferry.add_route(net("0.1.2.3/32"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
+        network.target.add_address("lo", net("0.1.2.3/32")).unwrap();
+        network.proxy.add_route(net("0.1.2.3/32"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
         for (more, received, refused) in [(&[][..], "0 received", 1), (&["--allow", "0.1.2.0/24"], "1 received", 0)] {
-            let running = lab.run(more);
-            let output = lab.client.ping(&["-n", "-c", "1", "-W", "1", "0.1.2.3"]).unwrap();
-            assert!(said(&output).contains(received), "{}", said(&output));
+            let running = network.run(more);
+            let output = network.client.ping(&["-n", "-c", "1", "-W", "1", "0.1.2.3"]).unwrap();
+            assert!(all_output(&output).contains(received), "{}", all_output(&output));
             let drops = running.stop()["request_drops"]["destination_refused"].as_u64();
             assert_eq!(drops.unwrap_or(0), refused);
         }
@@ -237,10 +247,10 @@ fn it_stops_at_both_signals_and_removes_its_device() {
         if !can_run(&[]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         for signal in [Signal::INT, Signal::TERM] {
-            lab.run(&[]).stop_with(signal);
-            assert!(lab.client.with_netlink(|netlink| netlink.index("ping0")).is_err());
+            network.run(&[]).stop_with(signal);
+            assert!(network.client.with_netlink(|netlink| netlink.index("ping0")).is_err());
         }
     });
 }
@@ -251,9 +261,10 @@ fn a_deleted_device_ends_the_run() {
         if !can_run(&[]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&[]);
-        lab.client
+        let network = Network::new();
+        let running = network.run(&[]);
+        network
+            .client
             .with_netlink(|netlink| {
                 let index = netlink.index("ping0")?;
                 netlink.delete_link(index)
@@ -269,13 +280,13 @@ fn one_family_is_enough() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         // A source that is no address of this host keeps IPv6 from working, as a kernel without it does.
-        let running = lab.run(&["--icmpv6-src", "2001:db8:bad::1"]);
-        let v4 = lab.client.ping(&["-n", "-c", "1", TARGET]).unwrap();
-        assert!(said(&v4).contains("1 received"), "{}", said(&v4));
-        let v6 = lab.client.ping(&["-n", "-c", "1", "-W", "1", TARGET_6]).unwrap();
-        assert!(said(&v6).contains("0 received"), "{}", said(&v6));
+        let running = network.run(&["--icmpv6-src", "2001:db8:bad::1"]);
+        let v4 = network.client.ping(&["-n", "-c", "1", TARGET]).unwrap();
+        assert!(all_output(&v4).contains("1 received"), "{}", all_output(&v4));
+        let v6 = network.client.ping(&["-n", "-c", "1", "-W", "1", TARGET_6]).unwrap();
+        assert!(all_output(&v6).contains("0 received"), "{}", all_output(&v6));
         assert_eq!(running.stop()["request_drops"]["no_socket"], 1);
     });
 }
@@ -286,11 +297,11 @@ fn the_source_can_be_chosen() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        lab.ferry.add_address("to-target", net("192.0.2.77/24")).unwrap();
-        let capture = lab.target.capture("to-ferry").unwrap();
-        let running = lab.run(&["--icmpv4-src", "192.0.2.77"]);
-        assert!(said(&lab.client.ping(&["-n", "-c", "1", TARGET]).unwrap()).contains("1 received"));
+        let network = Network::new();
+        network.proxy.add_address("to-target", net("192.0.2.77/24")).unwrap();
+        let capture = network.target.capture("to-proxy").unwrap();
+        let running = network.run(&["--icmpv4-src", "192.0.2.77"]);
+        assert!(all_output(&network.client.ping(&["-n", "-c", "1", TARGET]).unwrap()).contains("1 received"));
         let request = loop {
             let captured = capture.receive(Duration::from_secs(5)).unwrap().expect("a request arrived");
             if captured.packet[0] == 0x45 && captured.packet[9] == 1 && captured.packet[20] == 8 {
@@ -309,28 +320,33 @@ fn a_routing_rule_sends_just_ping_through_it() {
         if !can_run(&["ping", "ip"]) {
             return;
         }
-        let lab = Lab::new();
-        let client = &lab.client;
+        let network = Network::new();
+        let client = &network.client;
         let there = [net("10.0.0.2/24"), net("fd00::2/64")];
-        link(&lab.ferry, "to-client", &[net("10.0.0.1/24"), net("fd00::1/64")], client, "eth0", &there, None).unwrap();
+        link(&network.proxy, "to-client", &[net("10.0.0.1/24"), net("fd00::1/64")], client, "eth0", &there, None)
+            .unwrap();
         client.add_route(net("0.0.0.0/0"), Some("10.0.0.1".parse().unwrap()), "eth0").unwrap();
         client.add_route(net("::/0"), Some("fd00::1".parse().unwrap()), "eth0").unwrap();
-        lab.ferry.set_sysctl("net/ipv4/ip_forward", "1").unwrap();
-        lab.ferry.set_sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
-        let running = Running::start(&lab.ferry, pingferry().args(["run", "--tun", "ping0"]));
+        network.proxy.set_sysctl("net/ipv4/ip_forward", "1").unwrap();
+        network.proxy.set_sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
+        let running = Running::start(&network.proxy, pingferry().args(["run", "--tun", "ping0"]));
         for rule in [
             "ip rule add iif to-client ipproto icmp lookup 100",
             "ip route add default dev ping0 table 100",
             "ip -6 rule add iif to-client ipproto ipv6-icmp lookup 100",
             "ip -6 route add default dev ping0 table 100",
         ] {
-            let output = lab.ferry.output(Command::new("sh").args(["-c", rule])).unwrap();
-            assert!(output.status.success(), "{rule}: {}", said(&output));
+            let output = network.proxy.output(Command::new("sh").args(["-c", rule])).unwrap();
+            assert!(output.status.success(), "{rule}: {}", all_output(&output));
         }
         for target in [TARGET, TARGET_6] {
             let output = client.ping(&["-n", "-c", "2", "-i", "0.01", target]).unwrap();
             // One less for each: the target's answer passes pingferry and the router's kernel.
-            assert!(said(&output).contains("2 received") && said(&output).contains("ttl=62"), "{}", said(&output));
+            assert!(
+                all_output(&output).contains("2 received") && all_output(&output).contains("ttl=62"),
+                "{}",
+                all_output(&output)
+            );
         }
         assert_eq!(running.stop()["answers_returned"], 4);
     });
@@ -342,14 +358,14 @@ fn a_process_can_name_the_namespace() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
-        let mut sleeper = lab.client.spawn(Command::new("sleep").arg("1000")).unwrap();
+        let network = Network::new();
+        let mut sleeper = network.client.spawn(Command::new("sleep").arg("1000")).unwrap();
         let pid = sleeper.id().to_string();
         let mut command = pingferry();
         command.args(["run", "--tun", "ping0", "--pid", &pid, "--address", "198.51.100.2/32", "--route", "default"]);
-        let running = Running::start(&lab.ferry, &mut command);
-        let output = lab.client.ping(&["-n", "-c", "1", TARGET]).unwrap();
-        assert!(said(&output).contains("1 received"), "{}", said(&output));
+        let running = Running::start(&network.proxy, &mut command);
+        let output = network.client.ping(&["-n", "-c", "1", TARGET]).unwrap();
+        assert!(all_output(&output).contains("1 received"), "{}", all_output(&output));
         running.stop();
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
@@ -364,9 +380,9 @@ fn without_permission_it_says_what_to_do() {
         let output =
             bare.run(|| pingferry().args(["run", "--unix", "/tmp/pingferry-never.sock"]).output()).unwrap().unwrap();
         assert_eq!(output.status.code(), Some(77));
-        let said = stderr(&output);
-        assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(said.contains("ping_group_range") && said.contains("sysctl -w"), "{said}");
+        let shown = stderr(&output);
+        assert_eq!(shown.lines().count(), 1, "{shown}");
+        assert!(shown.contains("ping_group_range") && shown.contains("sysctl -w"), "{shown}");
         drop(host);
     });
 }
@@ -382,7 +398,7 @@ fn wrong_usage_exits_with_64() {
         &["exec"],
     ] {
         let output = pingferry().args(args).output().unwrap();
-        assert_eq!(output.status.code(), Some(64), "{args:?}: {}", said(&output));
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {}", all_output(&output));
     }
     for args in [&["--help"][..], &["--version"], &["run", "--help"]] {
         assert_eq!(pingferry().args(args).output().unwrap().status.code(), Some(0));

@@ -44,21 +44,26 @@ fn every_thread_is_confined_and_serves() {
         if !can_run(&["ping", "fping"]) {
             return;
         }
-        let lab = Lab::new();
-        let running = lab.run(&["--workers", "3", "--idle-timeout", "50ms", "--sockets", "per-flow"]);
+        let network = Network::new();
+        let running = network.run(&["--workers", "3", "--idle-timeout", "50ms", "--sockets", "per-flow"]);
         assert_confined(running.id(), 3, 3);
         // Sockets come and go: each of these flows has its own, for no longer than 50 ms.
         let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.2.244"];
-        let swept = lab.client.output(Command::new("fping").args(sweep)).unwrap();
-        assert_eq!(said(&swept).lines().filter(|line| line.contains("1/1/0%")).count(), 500, "{}", said(&swept));
+        let swept = network.client.output(Command::new("fping").args(sweep)).unwrap();
+        assert_eq!(
+            all_output(&swept).lines().filter(|line| line.contains("1/1/0%")).count(),
+            500,
+            "{}",
+            all_output(&swept)
+        );
         for target in [TARGET, TARGET_6] {
-            let pinged = lab.client.ping(&["-n", "-c", "5", "-i", "0.002", "-s", "3000", target]).unwrap();
-            assert!(said(&pinged).contains("5 received"), "{}", said(&pinged));
+            let pinged = network.client.ping(&["-n", "-c", "5", "-i", "0.002", "-s", "3000", target]).unwrap();
+            assert!(all_output(&pinged).contains("5 received"), "{}", all_output(&pinged));
         }
         // A change of the host's addresses is learned.
-        lab.ferry.add_address("lo", net("203.0.113.1/32")).unwrap();
-        let own = lab.client.ping(&["-n", "-c", "1", "203.0.113.1"]).unwrap();
-        assert!(said(&own).contains("1 received"), "{}", said(&own));
+        network.proxy.add_address("lo", net("203.0.113.1/32")).unwrap();
+        let own = network.client.ping(&["-n", "-c", "1", "203.0.113.1"]).unwrap();
+        assert!(all_output(&own).contains("1 received"), "{}", all_output(&own));
         let stats = running.stop();
         assert_eq!(stats["answers_returned"], 511);
     });
@@ -70,7 +75,7 @@ fn nothing_is_taken_when_told_so() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         for way in ["--no-sandbox", "environment"] {
             let mut command = pingferry();
             let folder = tempfile::tempdir().unwrap();
@@ -79,7 +84,7 @@ fn nothing_is_taken_when_told_so() {
                 "environment" => command.env("PINGFERRY_NO_SANDBOX", "1"),
                 flag => command.arg(flag),
             };
-            let running = Running::start(&lab.ferry, &mut command);
+            let running = Running::start(&network.proxy, &mut command);
             for status in threads(running.id()) {
                 assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("0", "0"), "{way}: {status}");
                 assert_ne!(field(&status, "CapEff"), "0000000000000000");
@@ -93,10 +98,10 @@ fn nothing_is_taken_when_told_so() {
 fn listeners_accept_and_are_removed_by_relative_paths_too() {
     isolated(|| {
         let folder = tempfile::tempdir().unwrap();
-        let lab = Lab::new();
+        let network = Network::new();
         let mut command = pingferry();
         command.current_dir(folder.path()).args(["run", "--unix", "ping.sock", "--unix", "./other.sock"]);
-        let running = Running::start(&lab.ferry, &mut command);
+        let running = Running::start(&network.proxy, &mut command);
         assert_confined(running.id(), 1, 0);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         running.stop();
@@ -110,16 +115,16 @@ fn an_exec_confines_itself_and_not_the_command() {
         if !can_run(&["ping"]) {
             return;
         }
-        let lab = Lab::new();
+        let network = Network::new();
         let script = format!("grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status; ping -n -c 1 {TARGET}; exit 3");
-        let ran = lab.ferry.output(pingferry().args(["exec", "--", "sh", "-c", &script])).unwrap();
-        let said = said(&ran);
-        assert!(said.contains("NoNewPrivs:\t0") && said.contains("Seccomp:\t0"), "{said}");
-        assert!(!said.contains("CapBnd:\t0000000000000000") && said.contains("1 received"), "{said}");
+        let ran = network.proxy.output(pingferry().args(["exec", "--", "sh", "-c", &script])).unwrap();
+        let shown = all_output(&ran);
+        assert!(shown.contains("NoNewPrivs:\t0") && shown.contains("Seccomp:\t0"), "{shown}");
+        assert!(!shown.contains("CapBnd:\t0000000000000000") && shown.contains("1 received"), "{shown}");
         assert_eq!(ran.status.code(), Some(3));
 
         let script = "kill -TERM $PPID; exec sleep 60";
-        let ran = lab.ferry.output(pingferry().args(["exec", "--", "sh", "-c", script])).unwrap();
+        let ran = network.proxy.output(pingferry().args(["exec", "--", "sh", "-c", script])).unwrap();
         assert_eq!(ran.status.code(), Some(143), "the signal went through pingferry to the command and ended it");
     });
 }

@@ -39,7 +39,7 @@ impl Numbers {
 }
 
 struct Soak {
-    lab: Lab,
+    network: Network,
     numbers: Numbers,
     /// Sends all sorts of things and never looks at what comes back.
     rude: Client,
@@ -140,11 +140,11 @@ impl Soak {
 
     /// The link goes down under load and comes back.
     fn fault(&mut self) {
-        self.lab.set_link(false);
+        self.network.set_link(false);
         self.sweep();
         assert!(!self.ping());
-        self.lab.set_link(true);
-        let route = self.lab.ferry.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target");
+        self.network.set_link(true);
+        let route = self.network.proxy.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target");
         // It is gone with the link, if the kernel was quick.
         let _ = route;
         eventually("the link to carry again", || Ok(self.ping())).unwrap();
@@ -174,12 +174,12 @@ fn the_books_balance_and_nothing_grows() {
         }
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
+        let network = Network::new();
         let options = ["--idle-timeout", "1s", "--max-flows", "3000", "--unix", socket.to_str().unwrap()];
-        let running = lab.run(&options);
-        let raw = lab.client.run(|| RawSocket::open(0)).unwrap().unwrap();
+        let running = network.run(&options);
+        let raw = network.client.run(|| RawSocket::open(0)).unwrap().unwrap();
         let (rude, steady) = (Client::connect(&socket), Client::connect(&socket));
-        let mut soak = Soak { lab, numbers: Numbers(1), rude, steady, raw, pings: 0, next_fault: Instant::now() };
+        let mut soak = Soak { network, numbers: Numbers(1), rude, steady, raw, pings: 0, next_fault: Instant::now() };
 
         let start = Instant::now();
         let mut rounds = 0;

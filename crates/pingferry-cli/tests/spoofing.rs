@@ -17,17 +17,17 @@ fn answers_that_nobody_asked_for_reach_nobody() {
             assert!(client.receive().ends_with(payload));
         };
         ping("198.18.0.1", b"first");
-        let ident = forgery::ping_ident(&served.lab);
+        let ident = forgery::ping_ident(&served.network);
         // The right sequence number, from somebody who was not asked.
-        forgery::send(&served.lab, &forgery::reply(ident, 1), 1);
+        forgery::send(&served.network, &forgery::reply(ident, 1), 1);
         ping("198.18.0.1", b"second");
         ping(TARGET, b"third");
         // From somebody who was asked, with a sequence number that was not sent.
-        forgery::send(&served.lab, &forgery::reply(ident, 0x7777), 2);
+        forgery::send(&served.network, &forgery::reply(ident, 0x7777), 2);
         // With an identifier that was guessed wrongly: the kernel gives it to nobody.
-        forgery::send(&served.lab, &forgery::reply(ident ^ 1, 1), 3);
+        forgery::send(&served.network, &forgery::reply(ident ^ 1, 1), 3);
         // An error about a request to somebody who was not asked.
-        forgery::send(&served.lab, &forgery::unreachable(ident, "192.0.2.77"), 4);
+        forgery::send(&served.network, &forgery::unreachable(ident, "192.0.2.77"), 4);
         ping(TARGET, b"fourth");
         let stats = served.running.stop();
         assert_eq!(stats["answers_returned"], 4, "{stats}");

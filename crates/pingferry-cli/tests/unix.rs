@@ -62,20 +62,20 @@ fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ping.sock");
         drop(std::os::unix::net::UnixDatagram::bind(&socket).unwrap());
-        let lab = Lab::new();
+        let network = Network::new();
         let run = || {
             let mut command = pingferry();
             command.args(["run", "--unix"]).arg(&socket);
             command
         };
-        let running = Running::start(&lab.ferry, &mut run());
-        let output = lab.ferry.output(&mut run()).unwrap();
+        let running = Running::start(&network.proxy, &mut run());
+        let output = network.proxy.output(&mut run()).unwrap();
         assert_eq!(output.status.code(), Some(1));
-        assert!(stderr(&output).contains("in use"), "{}", said(&output));
+        assert!(stderr(&output).contains("in use"), "{}", all_output(&output));
         running.stop();
 
         std::fs::write(&socket, "precious").unwrap();
-        assert_eq!(lab.ferry.output(&mut run()).unwrap().status.code(), Some(1));
+        assert_eq!(network.proxy.output(&mut run()).unwrap().status.code(), Some(1));
         assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
     });
 }

@@ -37,7 +37,7 @@ pub(crate) fn demo() -> Result<ExitCode, CliError> {
     println!("client -- TUN -- pingferry -- router -- MTU {LAST_MTU} -- far host");
 
     let proxy = network
-        .ferry
+        .proxy
         .run(|| proxy::open(Config::default()))
         .map_err(failed("cannot enter the namespace of the proxy"))??;
     let (tun, path_config) = network.open_tun().map_err(failed("cannot open the TUN device"))?;

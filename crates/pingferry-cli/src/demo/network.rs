@@ -14,24 +14,24 @@ pub(super) const LAST_MTU: u32 = 1400;
 /// The namespaces of the demo. Their addresses are reserved for documentation (RFC 5737, RFC 3849).
 pub(super) struct Network {
     pub(super) client: Host,
-    pub(super) ferry: Host,
+    pub(super) proxy: Host,
     /// Kept because a namespace ends when its `Host` is dropped.
     _others: [Host; 2],
 }
 
 impl Network {
     pub(super) fn build() -> io::Result<Self> {
-        let (client, ferry) = (Host::new("client")?, Host::new("pingferry")?);
+        let (client, proxy) = (Host::new("client")?, Host::new("pingferry")?);
         let (router, far) = (Host::router("router")?, Host::new("far host")?);
-        link(&ferry, "to-router", &net(1, 1), &router, "to-ferry", &net(1, 2), None)?;
+        link(&proxy, "to-router", &net(1, 1), &router, "to-proxy", &net(1, 2), None)?;
         link(&router, "to-far", &net(2, 1), &far, "to-router", &net(2, 2), Some(LAST_MTU))?;
         for (network, gateway) in net(2, 0).into_iter().zip(net(1, 2)) {
-            ferry.add_route(network, Some(gateway.addr()), "to-router")?;
+            proxy.add_route(network, Some(gateway.addr()), "to-router")?;
         }
         for (network, gateway) in net(1, 0).into_iter().zip(net(2, 1)) {
             far.add_route(network, Some(gateway.addr()), "to-router")?;
         }
-        Ok(Self { client, ferry, _others: [router, far] })
+        Ok(Self { client, proxy, _others: [router, far] })
     }
 
     /// The TUN device of the client's namespace. All packets of the client are routed to it.

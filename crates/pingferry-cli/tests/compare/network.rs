@@ -16,7 +16,7 @@ use pingferry_sys::netlink::Refusal;
 use pingferry_sys::tun::{Tun, TunConfig};
 use pingferry_testnet::{Host, link};
 
-use super::support::{net, said};
+use super::support::{all_output, net};
 
 /// A pair is an IPv4 and an IPv6 address.
 pub type Pair = [&'static str; 2];
@@ -133,7 +133,7 @@ fn spare_tokens(router: &Host) {
 
 fn shell(host: &Host, command: &str) {
     let output = host.output(Command::new("sh").args(["-c", command])).unwrap();
-    assert!(output.status.success(), "{command}: {}", said(&output));
+    assert!(output.status.success(), "{command}: {}", all_output(&output));
 }
 
 fn join(a: (&Host, &str), a_net: Pair, b: (&Host, &str), b_address: Pair, mtu: Option<usize>) {

@@ -20,8 +20,8 @@ use self::client::Client;
 pub const TARGET: &str = "192.0.2.2";
 pub const TARGET_6: &str = "2001:db8::2";
 /// The address that pingferry pings from.
-pub const FERRY: &str = "192.0.2.1";
-pub const FERRY_6: &str = "2001:db8::1";
+pub const PROXY: &str = "192.0.2.1";
+pub const PROXY_6: &str = "2001:db8::1";
 /// The client's addresses on its TUN device.
 pub const CLIENT: &str = "198.51.100.2";
 pub const CLIENT_6: &str = "2001:db8:1::2";
@@ -43,53 +43,53 @@ pub fn can_run(programs: &[&str]) -> bool {
     require_tun() && programs.iter().all(|program| require_program(program))
 }
 
-/// `client`, with nothing but a TUN device to come; `ferry`, where pingferry runs; and `target` behind a veth.
+/// `client`, with nothing but a TUN device to come; `proxy`, where pingferry runs; and `target` behind a veth.
 ///
 /// The target has 198.18.0.0/15 as well, so that there are many hosts to ping.
-pub struct Lab {
+pub struct Network {
     pub client: Host,
-    pub ferry: Host,
+    pub proxy: Host,
     pub target: Host,
 }
 
-impl Lab {
+impl Network {
     pub fn new() -> Self {
-        let [client, ferry, target] = ["client", "ferry", "target"].map(|name| Host::new(name).unwrap());
+        let [client, proxy, target] = ["client", "proxy", "target"].map(|name| Host::new(name).unwrap());
         let here = [net("192.0.2.1/24"), net("2001:db8::1/64")];
         let there = [net("192.0.2.2/24"), net("2001:db8::2/64")];
-        link(&ferry, "to-target", &here, &target, "to-ferry", &there, None).unwrap();
+        link(&proxy, "to-target", &here, &target, "to-proxy", &there, None).unwrap();
         target.add_address("lo", net("198.18.0.1/15")).unwrap();
-        ferry.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
-        Self { client, ferry, target }
+        proxy.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
+        Self { client, proxy, target }
     }
 
-    /// Starts `pingferry run` in `ferry` with a TUN device in `client` that everything is routed to.
+    /// Starts `pingferry run` in `proxy` with a TUN device in `client` that everything is routed to.
     pub fn run(&self, more: &[&str]) -> Running {
         let mut command = pingferry();
         command.args(["run", "--tun", "ping0", "--netns"]).arg(self.netns_path());
         command.args(["--address", "198.51.100.2/32", "--address", "2001:db8:1::2/128", "--route", "default"]);
-        Running::start(&self.ferry, command.args(more))
+        Running::start(&self.proxy, command.args(more))
     }
 
-    /// Brings the ferry's link to the target up or down.
+    /// Brings the proxy's link to the target up or down.
     pub fn set_link(&self, up: bool) {
-        let set = self.ferry.with_netlink(|netlink| {
+        let set = self.proxy.with_netlink(|netlink| {
             let index = netlink.index("to-target")?;
             if up { netlink.set_up(index) } else { netlink.set_down(index) }
         });
         set.unwrap();
     }
 
-    /// A path that stands for the client's namespace as long as the lab lives.
+    /// A path that stands for the client's namespace as long as the network lives.
     pub fn netns_path(&self) -> String {
         use std::os::fd::{AsFd, AsRawFd};
         format!("/proc/{}/fd/{}", std::process::id(), self.client.netns.as_fd().as_raw_fd())
     }
 }
 
-/// `pingferry run` in the ferry of a lab, with a Unix socket in a folder of its own.
+/// `pingferry run` in the proxy of a network, with a Unix socket in a folder of its own.
 pub struct Served {
-    pub lab: Lab,
+    pub network: Network,
     pub running: Running,
     pub socket: PathBuf,
     _folder: TempDir,
@@ -117,9 +117,9 @@ impl Served {
     fn start_as(command: impl FnOnce(&Path) -> Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ping.sock");
-        let lab = Lab::new();
-        let running = Running::start(&lab.ferry, &mut command(&socket));
-        Self { lab, running, socket, _folder: folder }
+        let network = Network::new();
+        let running = Running::start(&network.proxy, &mut command(&socket));
+        Self { network, running, socket, _folder: folder }
     }
 
     pub fn client(&self) -> Client {
@@ -198,6 +198,6 @@ pub fn stderr(output: &Output) -> String {
 }
 
 /// All that a program said.
-pub fn said(output: &Output) -> String {
+pub fn all_output(output: &Output) -> String {
     stdout(output) + &stderr(output)
 }
