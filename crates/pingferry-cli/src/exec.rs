@@ -3,8 +3,8 @@
 //! # Theory of operation
 //!
 //! 1. This process forks a child while it has one thread.
-//! 2. The child creates a user and a network namespace. It opens a TUN device there, routes everything to it, and passes
-//!    the device to the parent.
+//! 2. The child creates a user and a network namespace. It opens a TUN device there, routes everything to it, and
+//!    passes the device to the parent.
 //! 3. The parent confines itself, serves the device, and signals the child that the proxy is ready.
 //! 4. The child becomes the command. The command keeps its user and group, and has the network capabilities of its
 //!    namespace, so that `traceroute` and `mtr` can open raw sockets.

@@ -1,4 +1,4 @@
-//! What people run, over a path with routers and a narrow last link.
+//! ping, traceroute, mtr and fping over a path with routers, whose last link has a small MTU.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -12,9 +12,9 @@ use support::{CLIENT, CLIENT_6, PROXY, PROXY_6, Running, all_output, can_run, ne
 const ROUTER_1: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 const ROUTER_2: [&str; 2] = ["192.0.2.18", "2001:db8:2::2"];
 const TARGET: [&str; 2] = ["192.0.2.34", "2001:db8:3::2"];
-/// On the target's link; nobody has them.
+/// Addresses on the target's link that no host has.
 const DEAD: [&str; 2] = ["192.0.2.45", "2001:db8:3::dead"];
-/// On the target's link; router 2 forbids them.
+/// Addresses on the target's link that router 2 prohibits.
 const FORBIDDEN: [&str; 2] = ["192.0.2.46", "2001:db8:3::f"];
 
 /// client – pingferry – router 1 – router 2 – target; the last link has an MTU of 1400.
@@ -37,7 +37,7 @@ impl RoutedNetwork {
             (&router_1, ROUTER_2, "to-r2"),
             (&target, ["192.0.2.33", "2001:db8:3::1"], "to-r2"),
         ] {
-            everything(host, via, device);
+            route_everything(host, via, device);
         }
         for (back, via) in [("192.0.2.0/28", "192.0.2.17"), ("2001:db8::/64", "2001:db8:2::1")] {
             router_2.add_route(net(back), Some(via.parse().unwrap()), "to-r1").unwrap();
@@ -67,14 +67,14 @@ fn join(a: (&Host, &str), a_pair: [&str; 2], b: (&Host, &str), b_pair: [&str; 2]
     link(a.0, a.1, &nets(a_pair), b.0, b.1, &nets(b_pair), mtu).unwrap();
 }
 
-fn everything(host: &Host, via: [&str; 2], device: &str) {
+fn route_everything(host: &Host, via: [&str; 2], device: &str) {
     for (all, via) in ["0.0.0.0/0", "::/0"].into_iter().zip(via) {
         host.add_route(net(all), Some(via.parse().unwrap()), device).unwrap();
     }
 }
 
-/// Runs `test` in a network with pingferry, for IPv4 and then for IPv6: it is given the family's place in a pair, and `-4` or
-/// `-6`.
+/// Runs `test` in a network with pingferry, first for IPv4 and then for IPv6. It gets the index of the family in a pair
+/// of addresses, and `-4` or `-6`.
 fn in_both_families(programs: &[&str], test: impl Fn(&RoutedNetwork, usize, &str)) {
     if !can_run(programs) {
         return;
@@ -91,7 +91,7 @@ fn hops(family: usize) -> [&'static str; 4] {
     [[PROXY, PROXY_6][family], ROUTER_1[family], ROUTER_2[family], TARGET[family]]
 }
 
-/// The lines that begin with the number of a hop, by what stands in the second column.
+/// The second column of each line that begins with the number of a hop.
 fn hops_shown(output: &str) -> Vec<&str> {
     let is_number = |word: &str| word.trim_end_matches(".|--").parse::<u8>().is_ok();
     let second = |line| {
@@ -113,7 +113,7 @@ fn traceroute_shows_every_hop() {
 }
 
 #[test]
-fn traceroute_marks_who_refuses() {
+fn traceroute_marks_the_router_that_prohibits() {
     isolated(|| {
         in_both_families(&["traceroute"], |network, family, option| {
             let output = network.output("traceroute", &[option, "-I", "-n", "-w", "5", "-q", "1", FORBIDDEN[family]]);
@@ -138,20 +138,20 @@ fn mtr_reports_every_hop_without_loss() {
 }
 
 #[test]
-fn ping_is_told_the_path_mtu_every_time() {
+fn ping_gets_the_path_mtu_every_time() {
     isolated(|| {
         in_both_families(&["ping", "ip"], |network, family, option| {
-            let told = ["Frag needed and DF set (mtu = 1400)", "Packet too big: mtu=1400"][family];
+            let message = ["Frag needed and DF set (mtu = 1400)", "Packet too big: mtu=1400"][family];
             for _ in 0..4 {
                 let args = ["-n", option, "-M", "do", "-c", "1", "-W", "2", "-s", "1400", TARGET[family]];
                 let output = network.output("ping", &args);
-                let line = format!("From {} icmp_seq=1 {told}", ROUTER_2[family]);
+                let line = format!("From {} icmp_seq=1 {message}", ROUTER_2[family]);
                 assert!(output.contains(&line), "{line}: {output}");
-                // The client's own kernel would speak the next time.
+                // Otherwise the client's kernel would report it the next time.
                 network.output("ip", &[option, "route", "flush", "cache"]);
             }
             let other = network.output("ping", &["-n", option, "-c", "1", "-W", "2", "-s", "1300", TARGET[family]]);
-            assert!(other.contains("1 received"), "what fits still passes: {other}");
+            assert!(other.contains("1 received"), "smaller packets still pass: {other}");
         });
     });
 }
@@ -162,9 +162,9 @@ fn ping_with_df_learns_the_path_mtu() {
         in_both_families(&["ping"], |network, family, option| {
             let args = ["-n", option, "-M", "do", "-c", "2", "-i", "0.2", "-W", "2", "-s", "1400", TARGET[family]];
             let output = network.output("ping", &args);
-            let told = ["Frag needed and DF set (mtu = 1400)", "Packet too big: mtu=1400"][family];
-            assert!(output.contains(told), "from the router: {output}");
-            // From then on the client's own kernel knows.
+            let message = ["Frag needed and DF set (mtu = 1400)", "Packet too big: mtu=1400"][family];
+            assert!(output.contains(message), "from the router: {output}");
+            // From then on the client's kernel reports it.
             let local = ["message too long, mtu=1400", "message too long, mtu: 1400"];
             assert!(local.iter().any(|text| output.contains(text)), "{output}");
         });
@@ -177,11 +177,15 @@ fn big_pings_pass_in_fragments() {
         in_both_families(&["ping"], |network, family, option| {
             let largest = ["65507", "65527"][family];
             for len in ["1400", "3000", largest] {
-                // What the last link does not carry is reported once, and then cut smaller by the client.
+                // The first packet that is too big for the last link is reported. Then the client sends smaller
+                // fragments.
                 let args = ["-n", option, "-M", "dont", "-c", "5", "-i", "0.2", "-W", "2", "-s", len, TARGET[family]];
                 let output = network.output("ping", &args);
-                let told = output.matches("Packet too big").count();
-                assert!(told <= family && output.contains(&format!("{} received", 5 - told)), "{args:?}: {output}");
+                let reported = output.matches("Packet too big").count();
+                assert!(
+                    reported <= family && output.contains(&format!("{} received", 5 - reported)),
+                    "{args:?}: {output}"
+                );
                 assert!(!output.contains("wrong data"), "{output}");
             }
         });
@@ -189,13 +193,13 @@ fn big_pings_pass_in_fragments() {
 }
 
 #[test]
-fn fping_names_who_says_that_a_host_is_unreachable() {
+fn fping_names_the_router_that_reports_a_host_unreachable() {
     isolated(|| {
         in_both_families(&["fping"], |network, family, option| {
             let hosts = [TARGET[family], DEAD[family], FORBIDDEN[family]];
-            // Router 2 takes three seconds to find a neighbour dead.
-            let patience = ["5000", "1000"][family];
-            let output = network.output("fping", &[&[option, "-r", "0", "-t", patience][..], &hosts].concat());
+            // Router 2 needs three seconds to detect a dead neighbour.
+            let timeout = ["5000", "1000"][family];
+            let output = network.output("fping", &[&[option, "-r", "0", "-t", timeout][..], &hosts].concat());
             assert!(output.contains(&format!("{} is alive", hosts[0])), "{output}");
             let prohibited = "Unreachable (Communication Administratively Prohibited)";
             for (host, reason) in hosts[1..].iter().zip(["Host Unreachable", prohibited]) {
@@ -217,8 +221,8 @@ fn the_traffic_class_of_ping_reaches_the_target() {
             assert!(output.contains("1 received"), "{output}");
             let request = loop {
                 let captured = capture.receive(Duration::from_secs(5)).unwrap().expect("a request arrived");
-                let message = [(4, 20, 8), (6, 40, 128)][family];
-                if captured.packet[0] >> 4 == message.0 && captured.packet[message.1] == message.2 {
+                let is_request = [(4, 20, 8), (6, 40, 128)][family];
+                if captured.packet[0] >> 4 == is_request.0 && captured.packet[is_request.1] == is_request.2 {
                     break captured.packet;
                 }
             };

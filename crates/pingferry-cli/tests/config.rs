@@ -1,4 +1,4 @@
-//! The policy and the configuration file, with the real program.
+//! The policy and the configuration file, with the whole program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -34,7 +34,7 @@ impl Folder {
     }
 }
 
-/// Lets the client ping once, always as the same flow.
+/// Pings once from the client, always with the same flow.
 fn ping(network: &Network, target: &str) -> String {
     all_output(&network.client.ping(&["-n", "-c", "1", "-W", "2", "-e", "7", target]).unwrap())
 }
@@ -44,7 +44,7 @@ fn hang_up(running: &Running) {
 }
 
 #[test]
-fn what_a_rule_denies_is_answered_and_counted() {
+fn denied_requests_get_an_error_and_are_counted() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -71,7 +71,7 @@ fn what_a_rule_denies_is_answered_and_counted() {
 }
 
 #[test]
-fn a_hangup_changes_the_policy_and_keeps_the_flows() {
+fn sighup_changes_the_policy_and_keeps_flows() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -88,7 +88,7 @@ fn a_hangup_changes_the_policy_and_keeps_the_flows() {
         let mut hang_up_until_logged = |text: &str, expected: &str| {
             folder.write(text);
             hang_up(&running);
-            eventually("the hangup to be logged", || {
+            eventually("the reload to be logged", || {
                 Ok(fs::read_to_string(&log)?.lines().skip(lines).any(|line| line.contains(expected)))
             })
             .unwrap_or_else(|error| panic!("{error}: {}", fs::read_to_string(&log).unwrap()));

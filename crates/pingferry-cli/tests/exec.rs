@@ -34,7 +34,7 @@ fn pings_of_a_command_cross() {
 }
 
 #[test]
-fn its_exit_status_is_the_commands() {
+fn the_exit_code_is_that_of_the_command() {
     isolated(|| {
         if !can_run(&[]) {
             return;
@@ -50,7 +50,7 @@ fn its_exit_status_is_the_commands() {
 }
 
 #[test]
-fn the_command_keeps_its_identity_and_sees_only_its_own_network() {
+fn the_command_keeps_its_user_and_sees_only_its_own_network() {
     isolated(|| {
         if !can_run(&["ip"]) {
             return;
@@ -69,14 +69,14 @@ fn signals_are_passed_on() {
             return;
         }
         let network = Network::new();
-        let script = "trap 'echo got it; exit 5' TERM; echo ready; while :; do sleep 0.01; done";
+        let script = "trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.01; done";
         let mut command = pingferry();
         command.args(["exec", "--", "sh", "-c", script]).stdout(Stdio::piped());
         let mut child = network.proxy.spawn(&mut command).unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "ready");
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-        assert_eq!(lines.next().unwrap().unwrap(), "got it");
+        assert_eq!(lines.next().unwrap().unwrap(), "caught");
         assert_eq!(child.wait().unwrap().code(), Some(5));
     });
 }
@@ -88,7 +88,7 @@ fn other_packets_fail_at_once() {
             return;
         }
         let network = Network::new();
-        // A connected UDP socket learns of the unreachable with its next call; TCP fails to connect.
+        // A TCP connection fails with the ICMP error.
         for (target, family) in [(TARGET, "AF_INET"), (TARGET_6, "AF_INET6")] {
             let script = format!(
                 "import socket, sys\n\
@@ -107,7 +107,7 @@ fn other_packets_fail_at_once() {
 }
 
 #[test]
-fn check_says_yes_or_what_is_missing() {
+fn check_succeeds_or_prints_fixes() {
     isolated(|| {
         let output = pingferry().args(["check", "--json"]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", all_output(&output));
@@ -124,7 +124,7 @@ fn check_says_yes_or_what_is_missing() {
 }
 
 #[test]
-fn the_demo_gets_all_its_echoes_back() {
+fn the_demo_gets_every_expected_response() {
     let mut probe = std::process::Command::new("true");
     let made = isolate(&mut probe).status().map(drop).map_err(|error| format!("user namespaces: {error}"));
     if !require("netns", made) || !can_run(&[]) {

@@ -1,4 +1,4 @@
-//! What runs out: descriptors, and room for replies.
+//! Descriptors or receive buffers run out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -9,12 +9,12 @@ use pingferry_testnet::{eventually, isolated};
 use support::client::{Client, echo};
 use support::*;
 
-/// The design that opens a socket for each flow stops here, and nobody can open a flow until the idle timeout.
+/// With a socket for each flow, no flow could be opened after 256 until the idle timeout.
 #[test]
-fn a_sweep_of_60000_hosts_with_few_descriptors_disturbs_nobody() {
+fn a_sweep_of_60000_hosts_with_few_descriptors_does_not_disturb_others() {
     isolated(|| {
         let served = Served::start_with_descriptors(256);
-        // Never reads what comes back, which is its own loss only.
+        // It never reads replies. Only it loses them.
         let sweeper = served.client();
         let steady = served.client();
         for round in 0..200u32 {
@@ -26,7 +26,7 @@ fn a_sweep_of_60000_hosts_with_few_descriptors_disturbs_nobody() {
             steady.send(&echo(CLIENT, TARGET, u16::try_from(round % 3).unwrap(), &payload));
             assert!(steady.receive().ends_with(&payload), "round {round}");
         }
-        // A connection is closed when all that came in on it was read.
+        // pingferry closes a connection after it has read everything.
         let descriptors = || fs::read_dir(format!("/proc/{}/fd", served.running.id())).map(Iterator::count);
         let before = descriptors().unwrap();
         drop(sweeper);
@@ -40,30 +40,30 @@ fn a_sweep_of_60000_hosts_with_few_descriptors_disturbs_nobody() {
 }
 
 #[test]
-fn without_descriptors_clients_are_told_and_those_who_have_a_flow_go_on() {
+fn without_descriptors_new_flows_get_an_error_and_old_flows_work() {
     isolated(|| {
         let served = Served::start_with_descriptors(40);
         let client = served.client();
         let prohibited = |packet: &[u8]| packet[20] == 3 && packet[21] == 13;
-        let mut told = 0;
+        let mut errors = 0;
         for ident in 0..60 {
             client.send(&echo(CLIENT, TARGET, ident, b""));
-            told += usize::from(prohibited(&client.receive()));
+            errors += usize::from(prohibited(&client.receive()));
         }
-        assert!((10..50).contains(&told), "{told} of 60 pingers of one host had no socket");
+        assert!((10..50).contains(&errors), "{errors} of 60 flows to one host had no socket");
         client.send(&echo(CLIENT, TARGET, 0, b"still"));
         assert!(client.receive().ends_with(b"still"));
-        // Other hosts can be pinged through the sockets that there are.
+        // Other hosts can be pinged through the sockets that are open.
         for host in 1..=100 {
             client.send(&echo(CLIENT, &format!("198.18.0.{host}"), host, b"shared"));
             assert!(client.receive().ends_with(b"shared"));
         }
-        assert_eq!(served.running.stop()["request_drops"]["no_socket"], told);
+        assert_eq!(served.running.stop()["request_drops"]["no_socket"], errors);
     });
 }
 
 #[test]
-fn connections_beyond_the_descriptors_are_refused_and_harm_nobody() {
+fn connections_beyond_the_descriptors_are_refused_and_do_no_harm() {
     isolated(|| {
         let served = Served::start_with_descriptors(40);
         let first = served.client();
@@ -84,9 +84,9 @@ fn connections_beyond_the_descriptors_are_refused_and_harm_nobody() {
     });
 }
 
-/// What the kernel drops before it can be read is in the stats too.
+/// The stats count replies that the kernel drops before they are read.
 #[test]
-fn replies_that_find_no_room_are_counted_and_harm_no_flow() {
+fn receive_overflows_are_counted_and_flows_work_on() {
     isolated(|| {
         let served = Served::start(&[]);
         let client = served.client();

@@ -1,4 +1,4 @@
-//! What goes wrong around a running proxy, and what its clients notice.
+//! Faults around a running proxy, and their effect on clients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -10,7 +10,7 @@ use support::client::echo;
 use support::*;
 
 #[test]
-fn an_interface_that_was_down_serves_again() {
+fn an_interface_that_was_down_works_again() {
     isolated(|| {
         let served = Served::start(&["--gateway", "10.0.0.1"]);
         let client = served.client();
@@ -20,29 +20,29 @@ fn an_interface_that_was_down_serves_again() {
         };
         assert!(ping().ends_with(b"hello"));
         served.network.set_link(false);
-        let told = ping();
-        assert_eq!((told[20], &told[12..16]), (3, &[10, 0, 0, 1][..]), "unreachable, says the gateway");
+        let error = ping();
+        assert_eq!((error[20], &error[12..16]), (3, &[10, 0, 0, 1][..]), "unreachable, from the gateway");
         served.network.set_link(true);
-        eventually("the link to carry again", || Ok(ping().ends_with(b"hello") && ping()[20] == 0)).unwrap();
+        eventually("the link to work again", || Ok(ping().ends_with(b"hello") && ping()[20] == 0)).unwrap();
         served.running.stop();
     });
 }
 
-/// What was routed by hand is gone with the link, and comes back when somebody routes it again.
+/// The kernel removes a route with its link, and it has to be added again.
 #[test]
-fn a_route_that_is_gone_and_comes_back_is_followed() {
+fn a_removed_route_gives_errors_until_it_is_added_again() {
     isolated(|| {
         let served = Served::start(&[]);
         let client = served.client();
         let ping = |host| {
             client.send(&echo(CLIENT, host, 1, b"hello"));
-            let answer = client.receive();
-            (answer[20], answer[21])
+            let response = client.receive();
+            (response[20], response[21])
         };
         assert_eq!(ping("198.18.0.1"), (0, 0));
         served.network.set_link(false);
         served.network.set_link(true);
-        eventually("the link to carry again", || Ok(ping(TARGET) == (0, 0))).unwrap();
+        eventually("the link to work again", || Ok(ping(TARGET) == (0, 0))).unwrap();
         assert_eq!(ping("198.18.0.1"), (3, 0), "net unreachable");
         served.network.proxy.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
         assert_eq!(ping("198.18.0.1"), (0, 0));
@@ -50,10 +50,10 @@ fn a_route_that_is_gone_and_comes_back_is_followed() {
     });
 }
 
-/// The kernel looks at the range when a socket is opened. Not isolated: in a user namespace with one group the range
-/// cannot be closed.
+/// The kernel checks the range when a socket is opened. This test is not isolated: in a user namespace with one group,
+/// the range cannot exclude it.
 #[test]
-fn a_group_range_that_is_closed_and_opened_while_running_harms_no_flow() {
+fn a_change_of_the_group_range_does_not_harm_flows() {
     if !require_root() {
         return;
     }
@@ -61,24 +61,24 @@ fn a_group_range_that_is_closed_and_opened_while_running_harms_no_flow() {
     let client = served.client();
     let ping = |host, ident| {
         client.send(&echo(CLIENT, host, ident, b"hello"));
-        let answer = client.receive();
-        (answer[20], answer[21])
+        let response = client.receive();
+        (response[20], response[21])
     };
     let range = |range| served.network.proxy.set_sysctl("net/ipv4/ping_group_range", range).unwrap();
     assert_eq!(ping(TARGET, 0), (0, 0));
     range("1 0");
-    assert_eq!(ping(TARGET, 0), (0, 0), "a flow that has its socket");
+    assert_eq!(ping(TARGET, 0), (0, 0), "this flow has a socket");
     let others: Vec<_> = (1..20).map(|ident| ping(TARGET, ident)).collect();
-    assert!(others.iter().all(|answer| *answer == (3, 13)), "each needs a socket of its own: {others:?}");
-    assert_eq!(ping("198.18.0.1", 1), (0, 0), "another host, through the socket that there is");
+    assert!(others.iter().all(|response| *response == (3, 13)), "each of these flows needs a new socket: {others:?}");
+    assert_eq!(ping("198.18.0.1", 1), (0, 0), "another host, through the open socket");
     range("0 0");
     assert_eq!(ping(TARGET, 1), (0, 0));
     assert_eq!(served.running.stop()["request_drops"]["no_socket"], 19);
 }
 
-/// For the process this is a clock that jumps: all its flows are idle for too long when it looks again.
+/// For the process this looks like a jump of the clock: all flows have expired when it continues.
 #[test]
-fn a_process_that_stood_for_longer_than_flows_live_goes_on() {
+fn a_process_that_was_stopped_for_longer_than_the_idle_timeout_works_again() {
     isolated(|| {
         let served = Served::start(&["--idle-timeout", "50ms"]);
         let client = served.client();
@@ -99,9 +99,9 @@ fn a_process_that_stood_for_longer_than_flows_live_goes_on() {
     });
 }
 
-/// The kernel keeps a namespace as long as somebody holds a queue of a device in it.
+/// The kernel keeps a namespace as long as a queue of a device in it is open.
 #[test]
-fn a_namespace_that_everybody_left_does_no_harm() {
+fn a_namespace_without_processes_does_no_harm() {
     isolated(|| {
         if !can_run(&[]) {
             return;
@@ -114,7 +114,7 @@ fn a_namespace_that_everybody_left_does_no_harm() {
 }
 
 #[test]
-fn it_ends_with_the_process_whose_namespace_it_serves() {
+fn it_stops_when_the_process_of_the_namespace_ends() {
     isolated(|| {
         if !can_run(&[]) {
             return;
@@ -131,7 +131,7 @@ fn it_ends_with_the_process_whose_namespace_it_serves() {
 }
 
 #[test]
-fn it_stops_at_once_under_full_load() {
+fn it_stops_at_once_under_load() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;

@@ -1,4 +1,4 @@
-//! One client takes all it can get, and another one does not notice.
+//! Limits protect a modest client from a greedy one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -10,8 +10,8 @@ use support::*;
 
 const GREEDY: &str = "198.51.100.66";
 
-/// A modest client pings, a greedy one begins twenty flows, the modest one pings again. Returns the stats.
-fn twenty_flows_of_another(options: &[&str]) -> Value {
+/// A modest client pings, a greedy one opens twenty flows, and the modest one pings again. Returns the stats.
+fn stats_after_twenty_greedy_flows(options: &[&str]) -> Value {
     let served = Served::start(options);
     let client = served.client();
     let ping = |source, ident: u16| {
@@ -26,23 +26,23 @@ fn twenty_flows_of_another(options: &[&str]) -> Value {
 }
 
 #[test]
-fn a_source_at_its_cap_gives_up_its_own_flows() {
+fn a_source_at_its_limit_evicts_its_own_flows() {
     isolated(|| {
-        let stats = twenty_flows_of_another(&["--max-flows-per-source", "5"]);
+        let stats = stats_after_twenty_greedy_flows(&["--max-flows-per-source", "5"]);
         assert_eq!((&stats["flows_opened"], &stats["flows_evicted"]), (&21.into(), &15.into()), "{stats}");
     });
 }
 
 #[test]
-fn at_the_common_cap_who_has_the_most_gives_way() {
+fn at_the_common_limit_the_largest_source_evicts_a_flow() {
     isolated(|| {
-        let stats = twenty_flows_of_another(&["--max-flows", "5"]);
+        let stats = stats_after_twenty_greedy_flows(&["--max-flows", "5"]);
         assert_eq!((&stats["flows_opened"], &stats["flows_evicted"]), (&21.into(), &16.into()), "{stats}");
     });
 }
 
 #[test]
-fn who_exceeds_a_rate_loses_packets_and_nobody_else_does() {
+fn a_source_above_its_rate_loses_packets_and_others_do_not() {
     isolated(|| {
         let served = Served::start(&["--rate-per-source", "20"]);
         let (greedy, modest) = (served.client(), served.client());
@@ -52,7 +52,7 @@ fn who_exceeds_a_rate_loses_packets_and_nobody_else_does() {
             assert!(modest.receive().ends_with(b"modest"));
         }
         let stats = served.running.stop();
-        // The rest is what the bucket is filled up with meanwhile.
+        // The token bucket is refilled meanwhile, so some more of the greedy requests were sent.
         assert!(stats["request_drops"]["rate_exceeded"].as_u64().unwrap() > 500, "{stats}");
         assert!(stats["requests_sent"].as_u64().unwrap() >= 30, "{stats}");
     });

@@ -1,4 +1,4 @@
-//! Where probes may go and where they come back: groups of hosts, loops, interfaces, changes of addresses.
+//! Broadcast, multicast, loops, interfaces, changes of addresses, and errors of pingferry's own kernel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -7,7 +7,7 @@ use pingferry_testnet::{eventually, isolated, link};
 use support::*;
 
 #[test]
-fn an_allowed_broadcast_gets_the_answers_of_those_who_hear_it() {
+fn an_allowed_broadcast_gets_replies() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -29,7 +29,7 @@ fn an_allowed_broadcast_gets_the_answers_of_those_who_hear_it() {
 }
 
 #[test]
-fn an_allowed_multicast_gets_the_answers_of_those_who_hear_it() {
+fn an_allowed_multicast_gets_replies() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -46,7 +46,7 @@ fn an_allowed_multicast_gets_the_answers_of_those_who_hear_it() {
 }
 
 #[test]
-fn own_probes_that_are_routed_back_in_are_stopped() {
+fn probes_that_are_routed_back_in_are_dropped() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -59,7 +59,7 @@ fn own_probes_that_are_routed_back_in_are_stopped() {
         network.proxy.set_sysctl("net/ipv4/ip_forward", "1").unwrap();
 
         for (more, loops) in [(&[][..], 1), (&["--interface", "to-target"], 0)] {
-            // What is for that network goes into the device, the proxy's own probes included.
+            // Packets for that network are routed to the device, and so are the probes of pingferry itself.
             let mut command = pingferry();
             command.args(["run", "--tun", "ping0", "--route", "203.0.113.0/24", "--log-level", "error"]).args(more);
             let running = Running::start(&network.proxy, &mut command);
@@ -72,7 +72,7 @@ fn own_probes_that_are_routed_back_in_are_stopped() {
 }
 
 #[test]
-fn a_new_address_speaks_for_the_gateway() {
+fn a_new_address_becomes_the_gateway() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -86,8 +86,8 @@ fn a_new_address_speaks_for_the_gateway() {
         let ping = ["-n", "-c", "1", "-W", "1", "-t", "1", TARGET];
         assert!(!all_output(&network.client.ping(&ping).unwrap()).contains("From"));
         bare.add_address("lo", net("192.0.2.99/32")).unwrap();
-        // The news reach the proxy a moment later.
-        eventually("the new address to speak", || {
+        // pingferry learns of the address a moment later.
+        eventually("an error from the new address", || {
             Ok(all_output(&network.client.ping(&ping)?).contains("From 192.0.2.99"))
         })
         .unwrap();
@@ -96,7 +96,7 @@ fn a_new_address_speaks_for_the_gateway() {
 }
 
 #[test]
-fn what_the_own_kernel_refuses_is_told_by_the_gateway() {
+fn errors_of_the_own_kernel_come_from_the_gateway() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -110,7 +110,7 @@ fn what_the_own_kernel_refuses_is_told_by_the_gateway() {
             ("203.0.113.1", "Destination Host Unreachable"),
             ("203.0.113.129", "Packet filtered"),
             ("100.64.0.1", "Destination Net Unreachable"),
-            // A neighbour that does not answer.
+            // A neighbour that does not reply.
             ("192.0.2.200", "Destination Host Unreachable"),
         ] {
             let output = network.client.ping(&["-n", "-c", "1", "-W", "5", target]).unwrap();

@@ -1,4 +1,4 @@
-//! `pingferry run` with real clients.
+//! `pingferry run` with ping and fping.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -20,7 +20,9 @@ fn ping_crosses_in_both_families() {
         let running = network.run(&[]);
         for target in [TARGET, TARGET_6] {
             for more in [&["-s", "56"][..], &["-s", "0"], &["-s", "1"], &["-s", "1452"]] {
-                let args = [&["-n", "-c", "3", "-i", "0.01", "-W", "2", target], more].concat();
+                // After the last request ping waits for as long as the interval if it knows no round-trip time, as with
+                // payloads that have no room for a timestamp (__schedule_exit in iputils' ping_common.c).
+                let args = [&["-n", "-c", "3", "-i", "0.1", target], more].concat();
                 let output = network.client.ping(&args).unwrap();
                 assert!(all_output(&output).contains("3 received"), "{args:?}: {}", all_output(&output));
                 assert!(!all_output(&output).contains("wrong data"), "{}", all_output(&output));
@@ -34,7 +36,7 @@ fn ping_crosses_in_both_families() {
 }
 
 #[test]
-fn what_the_target_sees_is_the_proxy() {
+fn requests_come_from_the_proxy_with_the_ident_of_its_socket() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -44,7 +46,11 @@ fn what_the_target_sees_is_the_proxy() {
         let capture = network.target.capture("to-proxy").unwrap();
         let ping = ["-n", "-c", "2", "-i", "0.01", "-t", "42", "-e", "4711", TARGET];
         let output = network.client.ping(&ping).unwrap();
-        assert!(all_output(&output).contains("ttl=63"), "64 from the target, less one: {}", all_output(&output));
+        assert!(
+            all_output(&output).contains("ttl=63"),
+            "the target sends 64, the proxy decrements it: {}",
+            all_output(&output)
+        );
         let mut requests = Vec::new();
         while requests.len() < 2 {
             let captured = capture.receive(Duration::from_secs(5)).unwrap().expect("a request arrived");
@@ -55,9 +61,9 @@ fn what_the_target_sees_is_the_proxy() {
         for (seq, request) in (1u8..).zip(&requests) {
             assert_eq!(request[12..16], [192, 0, 2, 1], "from the proxy's address");
             assert_eq!(request[8], 41, "the hop limit is one less");
-            assert_eq!(request[26..28], [0, seq], "the seq is the client's");
-            assert_ne!(request[24..26], 4711u16.to_be_bytes(), "the ident is the socket's");
-            assert_eq!(request[24..26], requests[0][24..26], "and the same for all");
+            assert_eq!(request[26..28], [0, seq], "the sequence number of the client");
+            assert_ne!(request[24..26], 4711u16.to_be_bytes(), "the ident of the socket");
+            assert_eq!(request[24..26], requests[0][24..26], "the same ident for all requests");
         }
         running.stop();
     });
@@ -105,16 +111,16 @@ fn five_hundred_hosts_at_once_need_one_socket() {
 }
 
 #[test]
-fn pingers_of_one_host_do_not_disturb_each_other() {
+fn clients_that_ping_one_host_do_not_disturb_each_other() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
         }
         let network = Network::new();
         let running = network.run(&[]);
-        let pinger =
+        let start =
             || network.client.spawn(Command::new("ping").args(["-n", "-q", "-c", "20", "-i", "0.01", TARGET])).unwrap();
-        let mut pingers: Vec<_> = (0..20).map(|_| pinger()).collect();
+        let mut pingers: Vec<_> = (0..20).map(|_| start()).collect();
         for pinger in &mut pingers {
             assert!(pinger.wait().unwrap().success());
         }
@@ -125,7 +131,7 @@ fn pingers_of_one_host_do_not_disturb_each_other() {
 }
 
 #[test]
-fn several_workers_serve_as_one() {
+fn several_workers_act_like_one() {
     isolated(|| {
         if !can_run(&["fping", "ping"]) {
             return;
@@ -155,7 +161,7 @@ fn several_workers_serve_as_one() {
 }
 
 #[test]
-fn a_busy_poller_serves_and_stops_too() {
+fn a_busy_polling_worker_serves_and_stops() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -169,7 +175,7 @@ fn a_busy_poller_serves_and_stops_too() {
 }
 
 #[test]
-fn the_number_of_flows_is_capped() {
+fn the_number_of_flows_is_limited() {
     isolated(|| {
         if !can_run(&["fping"]) {
             return;
@@ -190,7 +196,7 @@ fn the_number_of_flows_is_capped() {
 }
 
 #[test]
-fn per_flow_sockets_work_too() {
+fn per_flow_sockets_work() {
     isolated(|| {
         if !can_run(&["fping"]) {
             return;
@@ -205,7 +211,7 @@ fn per_flow_sockets_work_too() {
 }
 
 #[test]
-fn flows_and_sockets_end_when_idle() {
+fn idle_flows_expire() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -217,7 +223,7 @@ fn flows_and_sockets_end_when_idle() {
         }
         let stats = running.stop();
         assert!(stats["flows_expired"].as_u64().unwrap() >= 2, "{stats}");
-        assert_eq!(stats["sockets_open"], 1, "the socket outlives the flow");
+        assert_eq!(stats["sockets_open"], 1, "the socket stays open for longer than the flow");
     });
 }
 
@@ -228,7 +234,7 @@ fn refused_destinations_are_refused_unless_allowed() {
             return;
         }
         let network = Network::new();
-        // 0.1.2.3 is an address of the target, and in what is refused.
+        // 0.1.2.3 is an address of the target, and within a block that is refused.
         network.target.add_address("lo", net("0.1.2.3/32")).unwrap();
         network.proxy.add_route(net("0.1.2.3/32"), Some(TARGET.parse().unwrap()), "to-target").unwrap();
         for (more, received, refused) in [(&[][..], "0 received", 1), (&["--allow", "0.1.2.0/24"], "1 received", 0)] {
@@ -242,7 +248,7 @@ fn refused_destinations_are_refused_unless_allowed() {
 }
 
 #[test]
-fn it_stops_at_both_signals_and_removes_its_device() {
+fn both_signals_stop_it_and_it_removes_its_device() {
     isolated(|| {
         if !can_run(&[]) {
             return;
@@ -281,7 +287,7 @@ fn one_family_is_enough() {
             return;
         }
         let network = Network::new();
-        // A source that is no address of this host keeps IPv6 from working, as a kernel without it does.
+        // IPv6 does not work with a source that is not an address of this host.
         let running = network.run(&["--icmpv6-src", "2001:db8:bad::1"]);
         let v4 = network.client.ping(&["-n", "-c", "1", TARGET]).unwrap();
         assert!(all_output(&v4).contains("1 received"), "{}", all_output(&v4));
@@ -292,7 +298,7 @@ fn one_family_is_enough() {
 }
 
 #[test]
-fn the_source_can_be_chosen() {
+fn the_source_address_can_be_set() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -313,9 +319,9 @@ fn the_source_can_be_chosen() {
     });
 }
 
-/// The recipe of the README: a router that sends the pings of one network, and nothing else, through pingferry.
+/// The recipe of the README: a router that sends only the pings of one network through pingferry.
 #[test]
-fn a_routing_rule_sends_just_ping_through_it() {
+fn a_routing_rule_sends_only_pings_through_it() {
     isolated(|| {
         if !can_run(&["ping", "ip"]) {
             return;
@@ -341,7 +347,7 @@ fn a_routing_rule_sends_just_ping_through_it() {
         }
         for target in [TARGET, TARGET_6] {
             let output = client.ping(&["-n", "-c", "2", "-i", "0.01", target]).unwrap();
-            // One less for each: the target's answer passes pingferry and the router's kernel.
+            // pingferry and the router's kernel decrement it by one each.
             assert!(
                 all_output(&output).contains("2 received") && all_output(&output).contains("ttl=62"),
                 "{}",
@@ -353,7 +359,7 @@ fn a_routing_rule_sends_just_ping_through_it() {
 }
 
 #[test]
-fn a_process_can_name_the_namespace() {
+fn the_namespace_of_a_process_is_served() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -373,7 +379,7 @@ fn a_process_can_name_the_namespace() {
 }
 
 #[test]
-fn without_permission_it_says_what_to_do() {
+fn without_permission_it_prints_the_fix() {
     isolated(|| {
         let host = Host::new("forbidden").unwrap();
         let bare = pingferry_sys::namespace::Netns::create().unwrap();

@@ -1,4 +1,4 @@
-//! Confinement of `pingferry run` and `pingferry exec`: what is taken from every thread, and that all else works on.
+//! Confinement of `pingferry run` and `pingferry exec`: every thread is confined, and everything still works.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -10,7 +10,7 @@ use std::thread::available_parallelism;
 use pingferry_testnet::isolated;
 use support::*;
 
-/// What `/proc/PID/task/TID/status` says of each thread.
+/// `/proc/PID/task/TID/status` of each thread.
 fn threads(pid: u32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()
@@ -23,7 +23,8 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
 
 fn assert_confined(pid: u32, workers: usize, queues: usize) {
     let threads = threads(pid);
-    // Where each worker has a processor to spare, it has a second thread, and each queue of a TUN device one that is near.
+    // Where each worker has a processor to spare, it has a second thread, and each queue of a TUN device one that is
+    // near.
     let to_spare = available_parallelism().unwrap().get() >= 2 * workers;
     let beside = if to_spare { workers + queues } else { 0 };
     assert_eq!(threads.len(), workers + beside + 2, "and those that wait for the workers and for signals");
@@ -47,7 +48,7 @@ fn every_thread_is_confined_and_serves() {
         let network = Network::new();
         let running = network.run(&["--workers", "3", "--idle-timeout", "50ms", "--sockets", "per-flow"]);
         assert_confined(running.id(), 3, 3);
-        // Sockets come and go: each of these flows has its own, for no longer than 50 ms.
+        // Each flow opens a socket of its own, which is closed again.
         let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.2.244"];
         let swept = network.client.output(Command::new("fping").args(sweep)).unwrap();
         assert_eq!(
@@ -60,7 +61,7 @@ fn every_thread_is_confined_and_serves() {
             let pinged = network.client.ping(&["-n", "-c", "5", "-i", "0.002", "-s", "3000", target]).unwrap();
             assert!(all_output(&pinged).contains("5 received"), "{}", all_output(&pinged));
         }
-        // A change of the host's addresses is learned.
+        // A change of the host's addresses is noticed.
         network.proxy.add_address("lo", net("203.0.113.1/32")).unwrap();
         let own = network.client.ping(&["-n", "-c", "1", "203.0.113.1"]).unwrap();
         assert!(all_output(&own).contains("1 received"), "{}", all_output(&own));
@@ -70,23 +71,23 @@ fn every_thread_is_confined_and_serves() {
 }
 
 #[test]
-fn nothing_is_taken_when_told_so() {
+fn no_sandbox_leaves_every_right() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
         }
         let network = Network::new();
-        for way in ["--no-sandbox", "environment"] {
+        for option in ["--no-sandbox", "environment"] {
             let mut command = pingferry();
             let folder = tempfile::tempdir().unwrap();
             command.args(["run", "--unix"]).arg(folder.path().join("ping.sock"));
-            match way {
+            match option {
                 "environment" => command.env("PINGFERRY_NO_SANDBOX", "1"),
                 flag => command.arg(flag),
             };
             let running = Running::start(&network.proxy, &mut command);
             for status in threads(running.id()) {
-                assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("0", "0"), "{way}: {status}");
+                assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("0", "0"), "{option}: {status}");
                 assert_ne!(field(&status, "CapEff"), "0000000000000000");
             }
             running.stop();
@@ -95,7 +96,7 @@ fn nothing_is_taken_when_told_so() {
 }
 
 #[test]
-fn listeners_accept_and_are_removed_by_relative_paths_too() {
+fn listeners_at_relative_paths_accept_and_are_removed() {
     isolated(|| {
         let folder = tempfile::tempdir().unwrap();
         let network = Network::new();
@@ -110,7 +111,7 @@ fn listeners_accept_and_are_removed_by_relative_paths_too() {
 }
 
 #[test]
-fn an_exec_confines_itself_and_not_the_command() {
+fn exec_confines_itself_and_not_the_command() {
     isolated(|| {
         if !can_run(&["ping"]) {
             return;
@@ -125,6 +126,6 @@ fn an_exec_confines_itself_and_not_the_command() {
 
         let script = "kill -TERM $PPID; exec sleep 60";
         let ran = network.proxy.output(pingferry().args(["exec", "--", "sh", "-c", script])).unwrap();
-        assert_eq!(ran.status.code(), Some(143), "the signal went through pingferry to the command and ended it");
+        assert_eq!(ran.status.code(), Some(143), "pingferry passed the signal on to the command");
     });
 }

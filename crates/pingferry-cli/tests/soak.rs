@@ -1,5 +1,5 @@
-//! A mixed load with faults, after which the books must balance and nothing may have grown. `./dev soak [MINUTES]` runs it for
-//! longer than the few seconds it takes among the other tests.
+//! A mixed load with faults. Afterwards the counters must add up, and memory and descriptors must not have grown.
+//! `./dev soak [MINUTES]` runs it for longer than the few seconds that it takes among the other tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -15,16 +15,17 @@ use serde_json::Value;
 use support::client::{Client, echo};
 use support::*;
 
-/// How long it lasts, from the environment.
-fn length() -> Duration {
+/// The duration, from the environment.
+fn duration() -> Duration {
     let minutes = std::env::var("PINGFERRY_SOAK_MINUTES").ok().and_then(|minutes| minutes.parse().ok());
     minutes.map_or(Duration::from_secs(3), |minutes: u64| Duration::from_secs(60 * minutes))
 }
 
-/// A fault is two or three errors of pingferry's own for a client that waits for each, of which there are 100 a second at most.
+/// Each fault makes pingferry generate two or three ICMP errors, and a client waits for each. At most 100 are generated
+/// a second.
 const BETWEEN_FAULTS: Duration = Duration::from_millis(100);
 
-/// Numbers that are the same in every run (Knuth's MMIX generator).
+/// Pseudo-random numbers, the same in every run (Knuth's MMIX generator).
 struct Numbers(u64);
 
 impl Numbers {
@@ -41,11 +42,11 @@ impl Numbers {
 struct Soak {
     network: Network,
     numbers: Numbers,
-    /// Sends all sorts of things and never looks at what comes back.
+    /// Sends packets of all kinds and never reads what comes back.
     rude: Client,
-    /// Has to get every answer.
+    /// Must get every reply.
     steady: Client,
-    /// A client of the TUN device.
+    /// Sends to the TUN device.
     raw: RawSocket,
     pings: u32,
     next_fault: Instant,
@@ -54,7 +55,7 @@ struct Soak {
 impl Soak {
     fn round(&mut self, round: u64, socket: &Path) {
         self.sweep();
-        self.crowd();
+        self.many_idents();
         self.garbage();
         self.fragments();
         self.refused();
@@ -78,10 +79,10 @@ impl Soak {
         }
     }
 
-    fn crowd(&mut self) {
+    fn many_idents(&mut self) {
         for _ in 0..30 {
             let ident = u16::try_from(self.numbers.below(60)).unwrap();
-            self.rude.send(&echo("10.0.0.67", TARGET, ident, b"crowd"));
+            self.rude.send(&echo("10.0.0.67", TARGET, ident, b"idents"));
         }
     }
 
@@ -94,7 +95,7 @@ impl Soak {
         }
     }
 
-    /// Datagrams in two fragments, of which some lack one.
+    /// Datagrams in two fragments. Some fragments are missing.
     fn fragments(&mut self) {
         for _ in 0..10 {
             let whole = echo("10.0.0.68", TARGET, 1, &[7; 3000]);
@@ -118,15 +119,15 @@ impl Soak {
         }
     }
 
-    /// Many echoes at once through the TUN device, small and in fragments. None is of the flow of [`ping`](Self::ping), which
-    /// comes by another path: whichever of the two is read last gets the answers.
+    /// Many requests at once through the TUN device, small ones and fragmented ones. They are of other flows than those
+    /// of [`ping`](Self::ping), because replies go to the path that a flow's last request came from.
     fn burst(&mut self) {
         let numbers = &mut self.numbers;
         let message = |n: u16| echo(CLIENT, TARGET, 100 + n, &numbers.bytes(1 + 40 * u64::from(n)))[20..].to_vec();
         let messages: Vec<Vec<u8>> = (0..60u16).map(message).collect();
         let destination = TARGET.parse().unwrap();
         let outgoing = |message| Outgoing { destination, scope_id: 0, hop_limit: 64, traffic_class: 0, message };
-        // What the kernel refuses while the link is down does not matter.
+        // Errors while the link is down do not matter.
         let _ = self.raw.send(&mut SendBatch::new(), messages.iter().map(|message| outgoing(message)));
     }
 
@@ -134,32 +135,32 @@ impl Soak {
         self.pings += 1;
         let payload = self.pings.to_be_bytes();
         self.steady.send(&echo(CLIENT, TARGET, 1, &payload));
-        let answer = self.steady.receive();
-        answer[20] == 0 && answer.ends_with(&payload)
+        let reply = self.steady.receive();
+        reply[20] == 0 && reply.ends_with(&payload)
     }
 
-    /// The link goes down under load and comes back.
+    /// The link goes down under load and comes up again.
     fn fault(&mut self) {
         self.network.set_link(false);
         self.sweep();
         assert!(!self.ping());
         self.network.set_link(true);
         let route = self.network.proxy.add_route(net("198.18.0.0/15"), Some(TARGET.parse().unwrap()), "to-target");
-        // It is gone with the link, if the kernel was quick.
+        // Fails if the kernel has not removed the route yet.
         let _ = route;
-        eventually("the link to carry again", || Ok(self.ping())).unwrap();
+        eventually("the link to work again", || Ok(self.ping())).unwrap();
     }
 }
 
-/// Resident memory in KiB, and descriptors.
-fn held_by(pid: u32) -> (u64, usize) {
+/// The resident memory of a process in KiB, and its number of descriptors.
+fn resources_of(pid: u32) -> (u64, usize) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     let resident = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     (resident, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
-fn check_books(stats: &Value) {
+fn check_counters(stats: &Value) {
     let sum = |key: &str| -> u64 { stats[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum() };
     let count = |key: &str| stats[key].as_u64().unwrap();
     assert_eq!(count("packets"), count("requests_sent") + count("fragments_held") + sum("request_drops"), "{stats}");
@@ -167,7 +168,7 @@ fn check_books(stats: &Value) {
 }
 
 #[test]
-fn the_books_balance_and_nothing_grows() {
+fn counters_add_up_and_nothing_grows() {
     isolated(|| {
         if !can_run(&[]) {
             return;
@@ -184,18 +185,18 @@ fn the_books_balance_and_nothing_grows() {
         let start = Instant::now();
         let mut rounds = 0;
         let mut warm = None;
-        while start.elapsed() < length() {
+        while start.elapsed() < duration() {
             rounds += 1;
             soak.round(rounds, &socket);
-            if warm.is_none() && start.elapsed() > length() / 2 {
-                warm = Some(held_by(running.id()));
+            if warm.is_none() && start.elapsed() > duration() / 2 {
+                warm = Some(resources_of(running.id()));
             }
         }
-        let (resident, descriptors) = held_by(running.id());
+        let (resident, descriptors) = resources_of(running.id());
         let (resident_warm, descriptors_warm) = warm.expect("half the time is over");
         let stats = running.stop();
         println!("{rounds} rounds, {resident} KiB resident, {descriptors} descriptors\n{stats}");
-        check_books(&stats);
+        check_counters(&stats);
         assert!(resident < resident_warm + resident_warm / 4, "{resident_warm} KiB grew to {resident}");
         assert!(descriptors < descriptors_warm + 70, "{descriptors_warm} descriptors grew to {descriptors}");
     });

@@ -1,4 +1,4 @@
-//! Who speaks for somebody else, on either side, and who hears of it: nobody.
+//! Spoofed packets, from targets and from clients, are dropped.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -8,7 +8,7 @@ use support::client::{Client, echo};
 use support::*;
 
 #[test]
-fn answers_that_nobody_asked_for_reach_nobody() {
+fn forged_replies_and_errors_are_dropped() {
     isolated(|| {
         let served = Served::start(&[]);
         let client = served.client();
@@ -18,15 +18,15 @@ fn answers_that_nobody_asked_for_reach_nobody() {
         };
         ping("198.18.0.1", b"first");
         let ident = forgery::ping_ident(&served.network);
-        // The right sequence number, from somebody who was not asked.
+        // The right sequence number, from a host that was not pinged.
         forgery::send(&served.network, &forgery::reply(ident, 1), 1);
         ping("198.18.0.1", b"second");
         ping(TARGET, b"third");
-        // From somebody who was asked, with a sequence number that was not sent.
+        // From a host that was pinged, with a sequence number that was not sent.
         forgery::send(&served.network, &forgery::reply(ident, 0x7777), 2);
-        // With an identifier that was guessed wrongly: the kernel gives it to nobody.
+        // With an identifier of no socket: the kernel drops it.
         forgery::send(&served.network, &forgery::reply(ident ^ 1, 1), 3);
-        // An error about a request to somebody who was not asked.
+        // An error about a request to a host that was not pinged.
         forgery::send(&served.network, &forgery::unreachable(ident, "192.0.2.77"), 4);
         ping(TARGET, b"fourth");
         let stats = served.running.stop();
@@ -59,7 +59,7 @@ fn the_same_addresses_and_identifiers_in_two_domains_are_two_flows() {
 }
 
 #[test]
-fn a_client_bound_to_its_sources_cannot_speak_for_another() {
+fn a_client_cannot_use_a_source_it_may_not_have() {
     isolated(|| {
         let served = Served::start(&["--source", "198.51.100.0/24"]);
         let client = served.client();

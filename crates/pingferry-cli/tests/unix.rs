@@ -1,4 +1,4 @@
-//! `pingferry run --unix`: one record, one packet; one connection, one path.
+//! `pingferry run --unix`: each record is a packet, each connection is a path.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -15,8 +15,8 @@ fn echoes_cross_and_connections_are_paths_of_one_domain() {
         let first = served.client();
         for (source, target, payload) in [(CLIENT, TARGET, &b"four"[..]), (CLIENT_6, TARGET_6, b"")] {
             first.send(&echo(source, target, 0xabcd, payload));
-            let answer = first.receive();
-            let packet = IpPacket::parse(&answer).unwrap();
+            let reply = first.receive();
+            let packet = IpPacket::parse(&reply).unwrap();
             assert_eq!(packet.header.source.to_string(), target);
             assert_eq!(packet.header.destination.to_string(), source);
             assert!(icmp_checksum(packet.header.source, packet.header.destination, packet.payload).is_valid());
@@ -26,7 +26,7 @@ fn echoes_cross_and_connections_are_paths_of_one_domain() {
 
         let second = served.client();
         second.send(&echo(CLIENT, TARGET, 0xabcd, b"moved"));
-        assert!(second.receive().ends_with(b"moved"), "the answer goes to the newest path");
+        assert!(second.receive().ends_with(b"moved"), "the reply goes to the newest path");
         drop(first);
         second.send(&echo(CLIENT, TARGET, 1, b"still here"));
         assert!(second.receive().ends_with(b"still here"));
@@ -38,7 +38,7 @@ fn echoes_cross_and_connections_are_paths_of_one_domain() {
 }
 
 #[test]
-fn bad_records_are_counted_and_harm_nobody() {
+fn bad_records_are_counted_and_do_no_harm() {
     isolated(|| {
         let served = Served::start(&[]);
         let client = served.client();
@@ -57,7 +57,7 @@ fn bad_records_are_counted_and_harm_nobody() {
 }
 
 #[test]
-fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
+fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
     isolated(|| {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ping.sock");

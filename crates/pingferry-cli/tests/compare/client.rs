@@ -1,4 +1,4 @@
-//! The client's end of a network: a TUN device of X, or a connection to pingferry.
+//! The client of a network: a TUN device of X, or a connection to pingferry.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -45,7 +45,7 @@ impl Client {
         }
     }
 
-    /// A packet, if one waits.
+    /// The next packet, if there is one.
     pub fn receive(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 70_000];
         let received = match self {

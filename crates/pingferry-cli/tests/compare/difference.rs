@@ -1,4 +1,4 @@
-//! Holds two outcomes of one case against each other.
+//! Compares the two outcomes of a case.
 
 use std::collections::BTreeSet;
 
@@ -9,25 +9,25 @@ use super::fields::{Fields, fields};
 use super::ip::Ip;
 use super::message::pick;
 
-/// What is wrong with the direct path: a case means nothing if a plain router does not do what it is there for.
-pub fn failures_of_the_direct_path(case: &Case, outcome: &Outcome) -> Vec<String> {
+/// Errors of the direct path. A case is useless if the router does not do what the case expects.
+pub fn errors_of_the_direct_path(case: &Case, outcome: &Outcome) -> Vec<String> {
     let mut found = Vec::new();
-    let met = case.expected.len() == outcome.answers.len()
-        && case.expected.iter().zip(&outcome.answers).all(|(expected, answer)| expected.is_met_by(answer));
-    let answers: Vec<Fields> = outcome.answers.iter().map(fields).collect();
+    let met = case.expected.len() == outcome.responses.len()
+        && case.expected.iter().zip(&outcome.responses).all(|(expected, response)| expected.is_met_by(response));
+    let responses: Vec<Fields> = outcome.responses.iter().map(fields).collect();
     if !met {
-        found.push(format!("expected on the direct path: {:?}; came: {answers:?}", case.expected));
+        found.push(format!("expected on the direct path: {:?}; received: {responses:?}", case.expected));
     }
-    if answers.iter().flatten().any(|(_, value)| value == "wrong") {
-        found.push(format!("wrong checksums on the direct path: {answers:?}"));
+    if responses.iter().flatten().any(|(_, value)| value == "wrong") {
+        found.push(format!("wrong checksums on the direct path: {responses:?}"));
     }
     found
 }
 
-/// What differs although it must not, each as `field: direct | proxied`.
+/// The differences that are not allowed, each as `field: direct | proxied`.
 pub fn differences(case: &Case, direct: &Outcome, proxied: &Outcome, register: &mut Register) -> Vec<String> {
     let mut found = match Exception::of(case) {
-        None => compare_answers(case, direct, proxied, register),
+        None => compare_responses(case, direct, proxied, register),
         Some(exception) => check_exception(exception, proxied),
     };
     if direct.arrived.len() != proxied.arrived.len() {
@@ -37,17 +37,17 @@ pub fn differences(case: &Case, direct: &Outcome, proxied: &Outcome, register: &
         found.extend(compare(About::Arrived, case, a, b, register));
     }
     for (path, outcome) in [("direct", direct), ("proxied", proxied)] {
-        found.extend(outcome.oversized.iter().map(|len| format!("{path}: {len} bytes are too long for the client")));
+        found.extend(outcome.oversized.iter().map(|len| format!("{path}: {len} bytes do not fit the client's link")));
     }
     found
 }
 
-fn compare_answers(case: &Case, direct: &Outcome, proxied: &Outcome, register: &mut Register) -> Vec<String> {
+fn compare_responses(case: &Case, direct: &Outcome, proxied: &Outcome, register: &mut Register) -> Vec<String> {
     let mut found = Vec::new();
-    if direct.answers.len() != proxied.answers.len() {
-        found.push(format!("answers: {} | {}", kinds(direct), kinds(proxied)));
+    if direct.responses.len() != proxied.responses.len() {
+        found.push(format!("responses: {} | {}", kinds(direct), kinds(proxied)));
     }
-    for ((a, b), expected) in direct.answers.iter().zip(&proxied.answers).zip(&case.expected) {
+    for ((a, b), expected) in direct.responses.iter().zip(&proxied.responses).zip(&case.expected) {
         found.extend(compare(about(*expected), case, a, b, register));
     }
     found
@@ -63,7 +63,7 @@ fn about(expected: Expected) -> About {
 
 fn check_exception(exception: &Exception, proxied: &Outcome) -> Vec<String> {
     let Exception { instead, reason, .. } = exception;
-    if proxied.answers.iter().map(|ip| ip.payload[0]).eq(*instead) {
+    if proxied.responses.iter().map(|ip| ip.payload[0]).eq(*instead) {
         return Vec::new();
     }
     vec![format!("expected {instead:?} because {reason}, not: {}", kinds(proxied))]
@@ -90,7 +90,7 @@ fn compare(about: About, case: &Case, direct: &Ip, proxied: &Ip, register: &mut 
 }
 
 fn kinds(outcome: &Outcome) -> String {
-    outcome.answers.iter().map(kind).collect::<Vec<_>>().join(", ")
+    outcome.responses.iter().map(kind).collect::<Vec<_>>().join(", ")
 }
 
 fn kind(ip: &Ip) -> String {

@@ -1,4 +1,4 @@
-//! Sends the packets of a case and collects what it leads to.
+//! Sends the packets of a case and collects the outcome.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -11,21 +11,21 @@ use super::client::Client;
 use super::ip::Ip;
 use super::message::{ECHO_REPLY, echo, pick};
 use super::network::{CLIENT, CLIENT_MTU, Network, TARGET, address};
-use super::whole::Reassembly;
+use super::reassembly::Reassembly;
 
-/// Only ever spent whole when an answer is missing.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The ident of the echo that ends a case.
+/// How long to wait for a packet. It passes only if one is missing.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The ident of the request that ends a case.
 const LAST: u16 = 0xffff;
 
-/// What a case led to.
+/// The outcome of a case.
 #[derive(Default)]
 pub struct Outcome {
-    /// What the client received, in order, put together where it came in fragments.
-    pub answers: Vec<Ip>,
+    /// What the client received, in order and reassembled.
+    pub responses: Vec<Ip>,
     /// The requests that arrived at a far host.
     pub arrived: Vec<Ip>,
-    /// Packets that the client's link does not carry.
+    /// The lengths of packets that are too long for the client's link.
     pub oversized: Vec<usize>,
 }
 
@@ -39,60 +39,60 @@ impl Exchange {
         Self { client, network }
     }
 
-    /// Plays a case that has `expected` answers. The last thing sent is an echo whose reply shows that there is no
-    /// answer more.
-    pub fn play(&self, case: &Case, expected: usize) -> Outcome {
+    /// Runs a case with `expected` responses. The last packet is an echo request; its reply shows that there are no
+    /// more responses.
+    pub fn run(&self, case: &Case, expected: usize) -> Outcome {
         let mut outcome = Outcome::default();
         let mut reassembly = Reassembly::default();
         for packet in &case.packets {
             self.client.send(packet);
         }
-        while outcome.answers.len() < expected && self.step(case, &mut outcome, &mut reassembly) {}
+        while outcome.responses.len() < expected && self.step(case, &mut outcome, &mut reassembly) {}
         let [source, target] = [CLIENT, TARGET].map(|pair| address(pick(case.destination, pair)));
         self.client.send(&echo(source, target, LAST, 0, 0).emit());
         let ends_case = |ip: &Ip| ip.source == target && ip.payload[0] == pick(target, ECHO_REPLY);
-        while !outcome.answers.iter().any(ends_case) {
+        while !outcome.responses.iter().any(ends_case) {
             assert!(self.step(case, &mut outcome, &mut reassembly), "{}: no reply to the last echo", case.name);
         }
-        self.play_far(case, &mut outcome);
-        outcome.answers.retain(|ip| !ends_case(ip));
+        self.act_as_far_hosts(case, &mut outcome);
+        outcome.responses.retain(|ip| !ends_case(ip));
         outcome
     }
 
-    /// Waits until there is something to do, and does it; false if there was nothing for too long.
+    /// Waits for packets and handles them. Returns false after the timeout.
     fn step(&self, case: &Case, outcome: &mut Outcome, reassembly: &mut Reassembly) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            let patience = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).unwrap();
+            let timeout = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).unwrap();
             let mut fds = [PollFd::new(&self.client, PollFlags::IN), PollFd::new(&self.network.far, PollFlags::IN)];
-            if poll(&mut fds, Some(&patience)).unwrap() == 0 {
+            if poll(&mut fds, Some(&timeout)).unwrap() == 0 {
                 return false;
             }
-            self.play_far(case, outcome);
+            self.act_as_far_hosts(case, outcome);
             while let Some(packet) = self.client.receive() {
-                let Some(ip) = Ip::parse(&packet).filter(is_answer) else { continue };
+                let Some(ip) = Ip::parse(&packet).filter(is_response) else { continue };
                 outcome.oversized.extend(Some(packet.len()).filter(|len| *len > CLIENT_MTU));
                 if let Some(whole) = reassembly.add(ip) {
-                    outcome.answers.push(whole);
+                    outcome.responses.push(whole);
                     return true;
                 }
             }
         }
     }
 
-    /// The far hosts' part, as far as requests have come.
-    fn play_far(&self, case: &Case, outcome: &mut Outcome) {
+    /// Receives requests as the far hosts, and responds to them.
+    fn act_as_far_hosts(&self, case: &Case, outcome: &mut Outcome) {
         while let Some(request) = receive(&self.network.far) {
             if case.is_request(&request) {
-                case.played_by_far(&request).iter().for_each(|ip| self.network.far.send(&ip.emit()).unwrap());
+                case.responses_of_far_host(&request).iter().for_each(|ip| self.network.far.send(&ip.emit()).unwrap());
                 outcome.arrived.push(request);
             }
         }
     }
 }
 
-/// Not what X says to its neighbours on the link to the client.
-fn is_answer(ip: &Ip) -> bool {
+/// Whether it is for the client. X also sends packets to its neighbours on this link.
+fn is_response(ip: &Ip) -> bool {
     ip.is_icmp() && ip.destination == address(pick(ip.destination, CLIENT))
 }
 

@@ -1,4 +1,4 @@
-//! What there is to compare about a packet: named values, in words that can be read in a report.
+//! The fields of a packet that are compared, as named values in readable form.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -36,8 +36,8 @@ pub fn is_error(source: IpAddr, icmp_type: u8) -> bool {
     if source.is_ipv4() { matches!(icmp_type, 3 | 4 | 5 | 11 | 12) } else { icmp_type < 128 }
 }
 
-/// The quoted packet of an error, and the RFC 4884 extension structure after it. The length of the quote is in words of
-/// 32 bits in IPv4, and of 64 in IPv6; zero is "without extensions".
+/// The quoted packet of an error, and the extension structure after it (RFC 4884). The length of the quote is in words
+/// of 32 bits in IPv4 and of 64 bits in IPv6. Zero means that there are no extensions.
 pub fn split_extensions(source: IpAddr, message: &[u8]) -> (&[u8], &[u8]) {
     let len = match (source, message[0]) {
         (IpAddr::V4(_), 3 | 11 | 12) => usize::from(message[5]) * 4,

@@ -1,5 +1,5 @@
-//! IP packets as the comparison makes and reads them, written apart from `pingferry_proto::wire` on purpose: a mistake
-//! there must not be repeated here.
+//! IP packets as the comparison makes and reads them. This is independent of `pingferry_proto::wire` on purpose, so
+//! that an error there is not repeated here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ pub const HOP_BY_HOP: u8 = 0;
 pub const DESTINATION_OPTIONS: u8 = 60;
 const FRAGMENT: u8 = 44;
 
-/// A packet, or as much of one as an ICMP error quotes.
+/// A packet, or the part of one that an ICMP error quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ip {
     pub source: IpAddr,
@@ -26,7 +26,7 @@ pub struct Ip {
     pub more: bool,
     /// IPv4 only: whole words.
     pub options: Vec<u8>,
-    /// IPv6 only, the fragment header aside: their protocol numbers, and what follows the first two bytes.
+    /// IPv6 only, without the fragment header: protocol numbers, and the content after the first two bytes.
     pub extensions: Vec<(u8, Vec<u8>)>,
     pub payload: Vec<u8>,
     /// The length of the packet by its own header, in bytes; not used by `emit`.
@@ -36,7 +36,7 @@ pub struct Ip {
 }
 
 impl Ip {
-    /// With a hop limit of 64 and nothing special.
+    /// A packet with a hop limit of 64.
     pub fn new(source: IpAddr, destination: IpAddr, payload: Vec<u8>) -> Self {
         Self {
             source,
@@ -114,7 +114,7 @@ impl Ip {
         packet
     }
 
-    /// Reads a packet that may be cut off anywhere after its headers; none if it is less than that.
+    /// Reads a packet that can be cut off anywhere after its headers, otherwise `None`.
     pub fn parse(packet: &[u8]) -> Option<Self> {
         match packet.first()? >> 4 {
             4 => Self::parse_v4(packet),
@@ -179,7 +179,7 @@ impl Ip {
         Some(())
     }
 
-    /// The fragments a sender makes of this packet for links of `mtu` bytes (RFC 791 §2.3, RFC 8200 §4.5).
+    /// The fragments that a sender makes of this packet for links of `mtu` bytes (RFC 791 §2.3, RFC 8200 §4.5).
     pub fn fragments(&self, mtu: usize) -> Vec<Self> {
         let room = mtu - if self.source.is_ipv4() { 20 } else { 48 };
         let step = room / 8 * 8;

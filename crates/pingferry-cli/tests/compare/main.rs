@@ -1,9 +1,10 @@
-//! Direct and proxied, held against each other.
+//! A comparison of pingferry with a router.
 //!
-//! Each case sends the same packets through two networks, one with a plain router in the middle, one with pingferry, and
-//! compares all that comes back and what arrives at the destination, field by field. `allowed` has what may differ.
+//! Each case sends the same packets through two networks, one with a router in the middle and one with pingferry. All
+//! responses, and the requests that arrive at the destination, are compared field by field. `allowed` has the allowed
+//! differences.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
-#![allow(unreachable_pub, reason = "nobody is outside")]
+#![allow(unreachable_pub, reason = "a test has no users")]
 
 mod allowed;
 mod cases;
@@ -14,9 +15,9 @@ mod fields;
 mod ip;
 mod message;
 mod network;
+mod reassembly;
 #[path = "../support/mod.rs"]
 mod support;
-mod whole;
 
 use std::path::Path;
 
@@ -24,7 +25,7 @@ use pingferry_testnet::{Host, isolated};
 
 use allowed::{Exception, Register};
 use client::Client;
-use difference::{differences, failures_of_the_direct_path};
+use difference::{differences, errors_of_the_direct_path};
 use exchange::Exchange;
 use network::{GATEWAY, Network};
 use support::{Running, can_run, pingferry};
@@ -42,12 +43,12 @@ fn pingferry_is_like_a_router() {
         let mut report = Vec::new();
         let cases = cases::all();
         for case in &cases {
-            let a_router = direct.play(case, case.expected.len());
-            let mut found = failures_of_the_direct_path(case, &a_router);
+            let router = direct.run(case, case.expected.len());
+            let mut found = errors_of_the_direct_path(case, &router);
             let expected =
                 Exception::of(case).map_or(case.expected.len(), |exception| exception.instead.iter().count());
-            let a_proxy = proxied.play(case, expected);
-            found.extend(differences(case, &a_router, &a_proxy, &mut register));
+            let proxy = proxied.run(case, expected);
+            found.extend(differences(case, &router, &proxy, &mut register));
             if !found.is_empty() {
                 report.push(format!("{}\n    {}", case.name, found.join("\n    ")));
             }

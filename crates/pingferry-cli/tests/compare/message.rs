@@ -10,12 +10,12 @@ pub const ECHO_REPLY: [u8; 2] = [0, 129];
 pub const EXTENDED_ECHO: [u8; 2] = [42, 160];
 pub const EXTENDED_REPLY: [u8; 2] = [43, 161];
 
-/// Picks the half of a pair that belongs to the address' family.
+/// The half of a pair that belongs to the family of the address.
 pub fn pick<T>(address: IpAddr, [v4, v6]: [T; 2]) -> T {
     if address.is_ipv4() { v4 } else { v6 }
 }
 
-/// A message with a right checksum in a packet.
+/// A packet with a message, whose checksum is calculated.
 pub fn packet(source: IpAddr, destination: IpAddr, mut message: Vec<u8>) -> Ip {
     message[2..4].fill(0);
     let checksum = icmp_checksum(source, destination, &message);
@@ -23,7 +23,7 @@ pub fn packet(source: IpAddr, destination: IpAddr, mut message: Vec<u8>) -> Ip {
     Ip::new(source, destination, message)
 }
 
-/// An echo request with `len` bytes of payload, no two stretches of which are the same.
+/// An echo request with `len` bytes of payload, in which no part is like another.
 pub fn echo(source: IpAddr, destination: IpAddr, ident: u16, seq: u16, len: usize) -> Ip {
     let mut message = vec![pick(source, ECHO), 0, 0, 0];
     message.extend(ident.to_be_bytes());
@@ -32,9 +32,9 @@ pub fn echo(source: IpAddr, destination: IpAddr, ident: u16, seq: u16, len: usiz
     packet(source, destination, message)
 }
 
-/// An extended echo request about the interface `name` of the destination itself (RFC 8335 §2).
+/// An extended echo request about the interface `name` of the destination (RFC 8335 §2).
 pub fn extended_echo(source: IpAddr, destination: IpAddr, ident: u16, name: &str) -> Ip {
-    const THE_DESTINATIONS_OWN: u8 = 1;
+    const LOCAL_BIT: u8 = 1;
     const BY_NAME: [u8; 2] = [3, 1];
     let padded = name.len().next_multiple_of(4);
     let mut object = u16::try_from(4 + padded).unwrap().to_be_bytes().to_vec();
@@ -43,7 +43,7 @@ pub fn extended_echo(source: IpAddr, destination: IpAddr, ident: u16, name: &str
     object.resize(4 + padded, 0);
     let mut message = vec![pick(source, EXTENDED_ECHO), 0, 0, 0];
     message.extend(ident.to_be_bytes());
-    message.extend([7, THE_DESTINATIONS_OWN]);
+    message.extend([7, LOCAL_BIT]);
     message.extend(extension(&object));
     packet(source, destination, message)
 }

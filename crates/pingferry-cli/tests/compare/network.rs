@@ -6,8 +6,8 @@
 //!            └─── side                                    a link with an MTU of 1300
 //! ```
 //!
-//! X is a plain router, or the host where pingferry runs. The client is the test itself, so that no kernel at that end
-//! answers, reassembles or remembers anything.
+//! X is a router, or the host where pingferry runs. The client is the test itself, so that no kernel on that side
+//! responds, reassembles or remembers anything.
 
 use std::net::IpAddr;
 use std::process::Command;
@@ -22,17 +22,18 @@ use super::support::{all_output, net};
 pub type Pair = [&'static str; 2];
 
 pub const CLIENT: Pair = ["198.51.100.2", "2001:db8:c::2"];
-/// X, as the client sees it.
+/// The addresses of X toward the client.
 pub const GATEWAY: Pair = ["198.51.100.1", "2001:db8:c::1"];
 pub const ROUTER_1: Pair = ["192.0.2.2", "2001:db8:1::2"];
 pub const ROUTER_2: Pair = ["192.0.2.18", "2001:db8:2::2"];
 pub const TARGET: Pair = ["192.0.2.34", "2001:db8:3::2"];
 pub const SIDE: Pair = ["192.0.2.50", "2001:db8:4::2"];
 pub const FAR: Pair = ["198.19.0.1", "2001:db8:19::1"];
-/// On the links of X and of the target; nobody there has them.
+/// Addresses on the links of X and of the target that no host has.
 pub const DEAD_AT_X: Pair = ["192.0.2.14", "2001:db8:1::dead"];
 pub const DEAD_AT_TARGET: Pair = ["192.0.2.45", "2001:db8:3::dead"];
-/// One without a route at all, and one for each kind of route that refuses: by X, by router 2.
+/// Destinations that X refuses and that router 2 refuses: one without a route, and one for each kind of route that
+/// refuses.
 pub const REFUSED_BY_X: [Pair; 4] = [
     ["203.0.113.129", "2001:db8:21:0::1"],
     ["203.0.113.145", "2001:db8:21:1::1"],
@@ -56,7 +57,7 @@ pub fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// An address of the target that no other case uses, so that no kernel remembers anything about it.
+/// An address of the target that no other case uses, so that no kernel has state about it.
 pub fn target(number: u16, v4: bool) -> IpAddr {
     let [high, low] = number.to_be_bytes();
     if v4 { IpAddr::from([198, 18, high, low]) } else { address(&format!("2001:db8:18::{number:x}")) }
@@ -65,7 +66,7 @@ pub fn target(number: u16, v4: bool) -> IpAddr {
 pub struct Network {
     pub x: Host,
     _others: [Host; 4],
-    /// What arrives for the far hosts.
+    /// The TUN device of the far hosts.
     pub far: Tun,
 }
 
@@ -78,10 +79,10 @@ impl Network {
         join((&router_2, "to-t"), ["192.0.2.33/28", "2001:db8:3::1/64"], (&target, "to-r2"), TARGET, Some(LAST_MTU));
         join((&x, "to-side"), ["192.0.2.49/28", "2001:db8:4::1/64"], (&side, "to-x"), SIDE, Some(SIDE_MTU));
 
-        despair_of_neighbours_soon(&x, "to-r1");
-        despair_of_neighbours_soon(&router_2, "to-t");
+        detect_dead_neighbours_soon(&x, "to-r1");
+        detect_dead_neighbours_soon(&router_2, "to-t");
         for router in [&x, &router_1, &router_2] {
-            spare_tokens(router);
+            lift_rate_limit(router);
         }
 
         let beyond = ["192.0.2.16/28", "192.0.2.32/28", "198.18.0.0/15", "203.0.113.0/25"];
@@ -111,23 +112,23 @@ impl Network {
         }
         refuse(&x, REFUSED_BY_X);
         refuse(&router_2, REFUSED_BY_ROUTER_2);
-        answer_to_everything(&target);
+        own_many_addresses(&target);
         let far = far_tun(&router_2);
         Self { x, _others: [router_1, router_2, side, target], far }
     }
 }
 
-/// Reports a dead neighbour after a tenth of a second rather than three. Not by sysctl: those of neighbours are only for
-/// the first user namespace.
-fn despair_of_neighbours_soon(host: &Host, device: &str) {
+/// Lets the kernel report a dead neighbour after a tenth of a second rather than three seconds. There is no sysctl for
+/// it outside of the initial user namespace.
+fn detect_dead_neighbours_soon(host: &Host, device: &str) {
     for table in ["arp_cache", "ndisc_cache"] {
         shell(host, &format!("ip ntable change name {table} dev {device} retrans 100 mcast_probes 1"));
     }
 }
 
-/// Errors about routes that refuse have a rate limit that cannot be set here, five and then one a second for each client
-/// (`ip_error` in net/ipv4/route.c). Other errors draw on the same tokens unless they are exempt.
-fn spare_tokens(router: &Host) {
+/// Exempts errors from the rate limit that they share with those about routes that refuse. The latter cannot be set
+/// here: it is a burst of five, then one a second for each client (`ip_error` in net/ipv4/route.c).
+fn lift_rate_limit(router: &Host) {
     router.set_sysctl("net/ipv4/icmp_ratemask", "0").unwrap();
 }
 
@@ -157,11 +158,11 @@ fn refuse(host: &Host, destinations: [Pair; 4]) {
     }
 }
 
-/// All of 198.18.0.0/16 and 2001:db8:18::/48 is this host, and extended echoes are answered.
-fn answer_to_everything(target: &Host) {
+/// Gives all of 198.18.0.0/16 and 2001:db8:18::/48 to this host, and enables extended echo.
+fn own_many_addresses(target: &Host) {
     target.add_address("lo", net("198.18.0.1/16")).unwrap();
     shell(target, "ip -6 route add local 2001:db8:18::/48 dev lo");
-    // It counts for IPv6 too (icmpv6_rcv in net/ipv6/icmp.c).
+    // This applies to IPv6 too (icmpv6_rcv in net/ipv6/icmp.c).
     target.set_sysctl("net/ipv4/icmp_echo_enable_probe", "1").unwrap();
 }
 

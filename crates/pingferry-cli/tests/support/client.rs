@@ -1,4 +1,4 @@
-//! A client that has packets of its own.
+//! A client that makes IP packets itself.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -22,15 +22,15 @@ impl Client {
         assert!(self.try_send(packet), "the connection is closed");
     }
 
-    /// False if the connection is closed.
+    /// Returns false if the connection is closed.
     pub fn try_send(&self, packet: &[u8]) -> bool {
         rustix::net::send(&self.0, packet, SendFlags::NOSIGNAL).is_ok()
     }
 
-    /// The next packet; none if the connection is closed.
+    /// The next packet, or an empty one if the connection is closed.
     pub fn receive(&self) -> Vec<u8> {
-        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
-        assert_eq!(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).unwrap(), 1, "nothing came");
+        let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)).unwrap(), 1, "no packet came");
         let mut buffer = vec![0; 70_000];
         let received = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty());
         buffer.truncate(received.map_or(0, |(len, _)| len));

@@ -1,4 +1,4 @@
-//! Messages of the target's that nobody asked for.
+//! Forged messages from the target.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use pingferry_sys::ping::{Outgoing, RawSocket, SendBatch};
 use super::client::echo;
 use super::{Network, PROXY, TARGET};
 
-/// The line of the only ping socket in the proxy's namespace, as words.
+/// The words of the line of `/proc/net/icmp` about the only ping socket in the proxy's namespace.
 pub fn ping_socket(network: &Network) -> Vec<String> {
     let table = network.proxy.run(|| fs::read_to_string("/proc/thread-self/net/icmp")).unwrap().unwrap();
     let mut sockets = table.lines().skip(1);
@@ -39,7 +39,7 @@ pub fn unreachable(ident: u16, destination: &str) -> Vec<u8> {
     message
 }
 
-/// Sends `message` from the target to the proxy, so often.
+/// Sends `message` from the target to the proxy, `times` times.
 pub fn send(network: &Network, message: &[u8], times: usize) {
     let destination = PROXY.parse().unwrap();
     let outgoing = Outgoing { destination, scope_id: 0, hop_limit: 64, traffic_class: 0, message };

@@ -38,14 +38,13 @@ pub fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-/// Whether the machine has what a test of the whole program needs, besides the programs named.
+/// Whether the machine has TUN devices and the programs that a test needs.
 pub fn can_run(programs: &[&str]) -> bool {
     require_tun() && programs.iter().all(|program| require_program(program))
 }
 
-/// `client`, with nothing but a TUN device to come; `proxy`, where pingferry runs; and `target` behind a veth.
-///
-/// The target has 198.18.0.0/15 as well, so that there are many hosts to ping.
+/// Three hosts. `client` has only the TUN device that pingferry creates. pingferry runs in `proxy`, which a veth
+/// connects to `target`. The target also has 198.18.0.0/15, so that there are many addresses to ping.
 pub struct Network {
     pub client: Host,
     pub proxy: Host,
@@ -63,7 +62,7 @@ impl Network {
         Self { client, proxy, target }
     }
 
-    /// Starts `pingferry run` in `proxy` with a TUN device in `client` that everything is routed to.
+    /// Starts `pingferry run` in `proxy`, with a TUN device in `client` to which everything is routed.
     pub fn run(&self, more: &[&str]) -> Running {
         let mut command = pingferry();
         command.args(["run", "--tun", "ping0", "--netns"]).arg(self.netns_path());
@@ -71,7 +70,7 @@ impl Network {
         Running::start(&self.proxy, command.args(more))
     }
 
-    /// Brings the proxy's link to the target up or down.
+    /// Sets the proxy's link to the target up or down.
     pub fn set_link(&self, up: bool) {
         let set = self.proxy.with_netlink(|netlink| {
             let index = netlink.index("to-target")?;
@@ -80,14 +79,14 @@ impl Network {
         set.unwrap();
     }
 
-    /// A path that stands for the client's namespace as long as the network lives.
+    /// The path of the client's namespace. It is valid as long as the network exists.
     pub fn netns_path(&self) -> String {
         use std::os::fd::{AsFd, AsRawFd};
         format!("/proc/{}/fd/{}", std::process::id(), self.client.netns.as_fd().as_raw_fd())
     }
 }
 
-/// `pingferry run` in the proxy of a network, with a Unix socket in a folder of its own.
+/// `pingferry run` in the proxy of a network, with a Unix socket in a temporary folder.
 pub struct Served {
     pub network: Network,
     pub running: Running,
@@ -104,7 +103,7 @@ impl Served {
         })
     }
 
-    /// With a hard limit of descriptors.
+    /// Starts it with a hard limit of descriptors.
     pub fn start_with_descriptors(limit: u32) -> Self {
         Self::start_as(|socket| {
             let mut command = Command::new("sh");
@@ -149,14 +148,14 @@ impl Running {
         self.child.id()
     }
 
-    /// Stops it as a debugger would, and waits until it stands.
+    /// Suspends it as a debugger does, and waits until it is suspended.
     pub fn pause(&self) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::STOP).unwrap();
         waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn resume(&self) {
         kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
     }
@@ -183,7 +182,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended already unless the test failed.
+        // Without effect if it has ended, which it has unless the test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -197,7 +196,7 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// All that a program said.
+/// Standard output and standard error of a program.
 pub fn all_output(output: &Output) -> String {
     stdout(output) + &stderr(output)
 }

@@ -1,4 +1,4 @@
-//! Every error that a host far away can send.
+//! Every ICMP error that a far host can send.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use crate::ip::Ip;
 use crate::message::{error, extension, packet, pick, reply};
 use crate::network::FAR;
 
-/// A quote of everything.
+/// Quotes the whole packet.
 const ALL: usize = usize::MAX;
 
 pub fn add(list: &mut List) {
@@ -15,8 +15,8 @@ pub fn add(list: &mut List) {
         let router = list.address(FAR);
         let expected = Expected::error(router, kind, rest);
         list.add_far(format!("type {} code {}", kind.0, kind.1), &[expected], move |request| {
-            let at_the_end = matches!(kind, (11 | 3, 0)) && kind.0 == pick(router, [11, 3]);
-            let hop_limit = if at_the_end { 1 } else { request.hop_limit };
+            let is_time_exceeded = matches!(kind, (11 | 3, 0)) && kind.0 == pick(router, [11, 3]);
+            let hop_limit = if is_time_exceeded { 1 } else { request.hop_limit };
             vec![error(router, &Ip { hop_limit, ..request.clone() }, kind, rest, ALL)]
         });
     }
@@ -25,7 +25,7 @@ pub fn add(list: &mut List) {
     headers(list, unreachable);
     let host = list.far();
     let expected = [Expected::error(host, unreachable, [0; 4]), Expected::Reply];
-    list.add_far("an error, and still a reply", &expected, move |request| {
+    list.add_far("an error, then a reply", &expected, move |request| {
         vec![error(host, request, unreachable, [0; 4], ALL), reply(request)]
     });
 }
@@ -63,7 +63,7 @@ fn quotes(list: &mut List, kind: (u8, u8)) {
     });
 }
 
-/// As routers send it for traceroute to show (RFC 4950).
+/// An error with an MPLS label stack, as routers send it (RFC 4950).
 fn with_label_stack(router: IpAddr, request: &Ip, kind: (u8, u8), rest: [u8; 4]) -> Ip {
     let mut message = error(router, &Ip { hop_limit: 1, ..request.clone() }, kind, rest, 128).payload;
     message.resize(8 + 128, 0);
@@ -74,9 +74,9 @@ fn with_label_stack(router: IpAddr, request: &Ip, kind: (u8, u8), rest: [u8; 4])
 fn headers(list: &mut List, kind: (u8, u8)) {
     let router = list.address(FAR);
     let expected = Expected::error(router, kind, [0; 4]);
-    for (hop_limit, traffic_class, answered) in [(255, 0xc0, true), (64, 0x2b, true), (4, 0, true), (3, 0, false)] {
+    for (hop_limit, traffic_class, is_forwarded) in [(255, 0xc0, true), (64, 0x2b, true), (4, 0, true), (3, 0, false)] {
         let name = format!("an error with hop limit {hop_limit} and traffic class {traffic_class:#04x}");
-        let expected = Some(expected).filter(|_| answered);
+        let expected = Some(expected).filter(|_| is_forwarded);
         list.add_far(name, expected.as_slice(), move |request| {
             vec![Ip { hop_limit, traffic_class, ..error(router, request, kind, [0; 4], ALL) }]
         });
@@ -85,6 +85,6 @@ fn headers(list: &mut List, kind: (u8, u8)) {
     list.add_far("an error twice", &twice, move |request| vec![error(router, request, kind, [0; 4], ALL); 2]);
     let big = if pick(router, [true, false]) { 1400 } else { 1352 };
     let request = Ip { dont_fragment: list.v4, ..list.echo_to(list.far(), big) };
-    let script = move |request: &Ip| vec![error(router, request, kind, [0; 4], pick(router, [576 - 28, 1280 - 48]))];
-    list.add_played("an error about a big request", &[request], &[expected], Some(Box::new(script)));
+    let respond = move |request: &Ip| vec![error(router, request, kind, [0; 4], pick(router, [576 - 28, 1280 - 48]))];
+    list.add_with_far_host("an error about a big request", &[request], &[expected], Some(Box::new(respond)));
 }

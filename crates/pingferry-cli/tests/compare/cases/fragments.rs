@@ -1,4 +1,4 @@
-//! Requests larger than the client's link.
+//! Requests in fragments.
 
 use super::{Expected, List};
 use crate::ip::Ip;
@@ -47,7 +47,7 @@ fn orders(list: &mut List) {
 fn hop_limits(list: &mut List) {
     let names = ["a fragment that X does not forward", "fragments with hop limit 2", "fragments with hop limit 3"];
     for ((hop_limit, from), name) in (1..).zip([GATEWAY, ROUTER_1, ROUTER_2]).zip(names) {
-        // The second one goes all the way: of several, a router need not report more than the first.
+        // The second fragment reaches the target. A router need not report fragments other than the first.
         let mut fragments = fragments(list, 1800, 1400);
         fragments[0].hop_limit = hop_limit;
         let expected = Expected::error(list.address(from), list.pick([(11, 0), (3, 0)]), [0; 4]);
@@ -56,11 +56,11 @@ fn hop_limits(list: &mut List) {
 }
 
 fn fragments_too_big(list: &mut List) {
-    // The first does not fit the last link, the second does.
+    // The first fragment does not fit the last link, the second does.
     let fragments_of_1500 = fragments(list, 1600, 1500);
     let too_big = Expected::error(list.address(ROUTER_2), (2, 0), 1400u32.to_be_bytes());
     list.add("fragments too big for the path", &fragments_of_1500, &[too_big]);
-    // Whole, this does not fit the last link either, but the first one.
+    // The reassembled packet fits the first link, but not the last one.
     let destination = list.echo(0).destination;
     for time in ["first", "second"] {
         let request = Ip { identification: u32::from(list.number()), ..list.echo_to(destination, 1360) };

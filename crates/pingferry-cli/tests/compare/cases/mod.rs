@@ -1,11 +1,11 @@
-//! What is sent, and what a plain router in the middle makes of it.
+//! The cases: packets to send, and the responses expected through a router.
 
 mod errors;
 mod fragments;
+mod paths;
 mod replies;
 mod requests;
 mod sizes;
-mod ways;
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use super::ip::Ip;
 use super::message::{ECHO, ECHO_REPLY, EXTENDED_ECHO, EXTENDED_REPLY, echo, pick};
 use super::network::{CLIENT, Pair, address, target};
 
-/// What the client should receive on the direct path, in a word.
+/// A response that the client should receive on the direct path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     Reply,
@@ -21,19 +21,19 @@ pub enum Expected {
 }
 
 /// What a far host sends when it receives a request.
-type Script = Box<dyn Fn(&Ip) -> Vec<Ip>>;
+type FarHost = Box<dyn Fn(&Ip) -> Vec<Ip>>;
 
 pub struct Case {
     pub name: String,
-    /// To send, in this order.
+    /// The packets to send, in this order.
     pub packets: Vec<Vec<u8>>,
     pub destination: IpAddr,
     pub expected: Vec<Expected>,
-    far: Option<Script>,
+    far: Option<FarHost>,
 }
 
 impl Case {
-    /// Whether this is a request of this case, and whole.
+    /// Whether this is an unfragmented request of this case.
     pub fn is_request(&self, ip: &Ip) -> bool {
         let types = [ECHO, EXTENDED_ECHO].map(|types| pick(ip.source, types));
         let is_request = |kind: &u8| types.contains(kind);
@@ -43,8 +43,9 @@ impl Case {
             && ip.payload.first().is_some_and(is_request)
     }
 
-    pub fn played_by_far(&self, request: &Ip) -> Vec<Ip> {
-        self.far.as_ref().map_or(Vec::new(), |script| script(request))
+    /// The packets that the far host sends when it receives this request.
+    pub fn responses_of_far_host(&self, request: &Ip) -> Vec<Ip> {
+        self.far.as_ref().map_or(Vec::new(), |respond| respond(request))
     }
 }
 
@@ -53,13 +54,13 @@ impl Expected {
         Self::Error { from, icmp_type, code, rest }
     }
 
-    pub fn is_met_by(self, answer: &Ip) -> bool {
-        let [icmp_type, code, _, _, rest @ ..] = &answer.payload[..8] else { return false };
+    pub fn is_met_by(self, response: &Ip) -> bool {
+        let [icmp_type, code, _, _, rest @ ..] = &response.payload[..8] else { return false };
         match self {
-            Self::Reply => [ECHO_REPLY, EXTENDED_REPLY].iter().any(|types| *icmp_type == pick(answer.source, *types)),
+            Self::Reply => [ECHO_REPLY, EXTENDED_REPLY].iter().any(|types| *icmp_type == pick(response.source, *types)),
             expected => {
                 let rest = rest.try_into().unwrap();
-                expected == Self::Error { from: answer.source, icmp_type: *icmp_type, code: *code, rest }
+                expected == Self::Error { from: response.source, icmp_type: *icmp_type, code: *code, rest }
             }
         }
     }
@@ -72,7 +73,7 @@ pub fn all() -> Vec<Case> {
         list.v4 = v4;
         sizes::add(&mut list);
         fragments::add(&mut list);
-        ways::add(&mut list);
+        paths::add(&mut list);
         errors::add(&mut list);
         replies::add(&mut list);
         requests::add(&mut list);
@@ -91,7 +92,7 @@ impl List {
         u16::try_from(self.cases.len() + 1).unwrap()
     }
 
-    /// Picks from what is given for IPv4 and IPv6.
+    /// The half of a pair that belongs to the current family.
     fn pick<T>(&self, [v4, v6]: [T; 2]) -> T {
         if self.v4 { v4 } else { v6 }
     }
@@ -100,7 +101,7 @@ impl List {
         address(self.pick(pair))
     }
 
-    /// An echo request to an address of the target that is this case's own.
+    /// An echo request to an address of the target that only this case uses.
     fn echo(&self, len: usize) -> Ip {
         self.echo_to(target(self.number(), self.v4), len)
     }
@@ -110,10 +111,16 @@ impl List {
     }
 
     fn add(&mut self, name: impl AsRef<str>, packets: &[Ip], expected: &[Expected]) {
-        self.add_played(name, packets, expected, None);
+        self.add_with_far_host(name, packets, expected, None);
     }
 
-    fn add_played(&mut self, name: impl AsRef<str>, packets: &[Ip], expected: &[Expected], far: Option<Script>) {
+    fn add_with_far_host(
+        &mut self,
+        name: impl AsRef<str>,
+        packets: &[Ip],
+        expected: &[Expected],
+        far: Option<FarHost>,
+    ) {
         self.cases.push(Case {
             name: format!("{} {}", self.pick(["v4", "v6"]), name.as_ref()),
             packets: packets.iter().map(Ip::emit).collect(),
@@ -123,10 +130,10 @@ impl List {
         });
     }
 
-    /// A request of 56 bytes to a far host, which answers as told.
+    /// Adds a request of 56 bytes to a far host with these responses.
     fn add_far(&mut self, name: impl AsRef<str>, expected: &[Expected], far: impl Fn(&Ip) -> Vec<Ip> + 'static) {
         let request = self.echo_to(self.far(), 56);
-        self.add_played(name, &[request], expected, Some(Box::new(far)));
+        self.add_with_far_host(name, &[request], expected, Some(Box::new(far)));
     }
 
     /// The far host of this case.

@@ -1,4 +1,4 @@
-//! What the request itself looks like at its destination, which only the far hosts show; and requests with options.
+//! The request as it arrives at its destination, which only the far hosts show, and requests with options.
 
 use super::{Expected, List};
 use crate::ip::{DESTINATION_OPTIONS, HOP_BY_HOP, Ip};
@@ -51,6 +51,6 @@ fn extension_headers(list: &mut List) {
 }
 
 fn add_seen(list: &mut List, name: String, request: Ip) {
-    let script = |request: &Ip| vec![reply(request)];
-    list.add_played(format!("{name}, as a far host sees it"), &[request], &[Expected::Reply], Some(Box::new(script)));
+    let respond = |request: &Ip| vec![reply(request)];
+    list.add_with_far_host(format!("{name}, at a far host"), &[request], &[Expected::Reply], Some(Box::new(respond)));
 }

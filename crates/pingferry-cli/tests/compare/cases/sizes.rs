@@ -1,4 +1,4 @@
-//! Payloads of every size that matters, whole: DF and the path MTU.
+//! Unfragmented requests of every relevant size: DF and the path MTU.
 
 use super::{Expected, List};
 use crate::ip::Ip;
@@ -13,8 +13,8 @@ pub fn add(list: &mut List) {
     for len in lens {
         for dont_fragment in list.pick([&[false, true][..], &[false]]).iter().copied() {
             let request = Ip { dont_fragment, ..list.echo(len) };
-            let expected = answer(list, &request, LAST_MTU, ROUTER_2);
-            list.add(format!("{len} bytes{}", df(dont_fragment)), &[request], &[expected]);
+            let response = expected(list, &request, LAST_MTU, ROUTER_2);
+            list.add(format!("{len} bytes{}", df(dont_fragment)), &[request], &[response]);
         }
     }
     numbers(list);
@@ -30,33 +30,33 @@ fn numbers(list: &mut List) {
     }
 }
 
-/// One destination, again and again: what a kernel on the way has learnt must not show.
+/// The same destination several times. What kernels have learnt about the path must not change the response.
 fn every_time(list: &mut List) {
     let first = Ip { dont_fragment: list.v4, ..list.echo(1430) };
     for seq in 1..=3 {
         let ident = list.number();
         let request = Ip { payload: echo(first.source, first.destination, ident, seq, 1430).payload, ..first.clone() };
-        let expected = answer(list, &request, LAST_MTU, ROUTER_2);
-        list.add(format!("too big for the path, time {seq}"), &[request], &[expected]);
+        let response = expected(list, &request, LAST_MTU, ROUTER_2);
+        list.add(format!("too big for the path, time {seq}"), &[request], &[response]);
     }
     let fits = Ip { destination: first.destination, ..list.echo(1200) };
     let fits = echo(fits.source, fits.destination, list.number(), 4, 1200);
-    list.add("after that, one that fits", &[fits], &[Expected::Reply]);
+    list.add("after that, a packet that fits", &[fits], &[Expected::Reply]);
 }
 
-/// A link of X itself that carries less than the client's.
+/// A link of X with a smaller MTU than the client's.
 fn on_the_side(list: &mut List) {
     let headers = list.pick([28, 48]);
     for len in [SIDE_MTU - headers, SIDE_MTU - headers + 1, 1440] {
         for dont_fragment in list.pick([&[false, true][..], &[false]]).iter().copied() {
             let request = Ip { dont_fragment, ..list.echo_to(list.address(SIDE), len) };
-            let expected = answer(list, &request, SIDE_MTU, GATEWAY);
-            list.add(format!("{len} bytes to the side{}", df(dont_fragment)), &[request], &[expected]);
+            let response = expected(list, &request, SIDE_MTU, GATEWAY);
+            list.add(format!("{len} bytes to the side{}", df(dont_fragment)), &[request], &[response]);
         }
     }
 }
 
-fn answer(list: &List, request: &Ip, mtu: usize, router: crate::network::Pair) -> Expected {
+fn expected(list: &List, request: &Ip, mtu: usize, router: crate::network::Pair) -> Expected {
     let may_be_fragmented = list.v4 && !request.dont_fragment;
     if may_be_fragmented || request.emit().len() <= mtu {
         return Expected::Reply;

@@ -1,4 +1,4 @@
-//! How far a request gets: hop limits, traffic classes, and hosts that cannot be reached.
+//! How far a request gets: hop limits, traffic classes, and unreachable hosts.
 
 use super::{Expected, List};
 use crate::ip::Ip;
@@ -24,7 +24,7 @@ pub fn add(list: &mut List) {
     for (dead, router) in [(DEAD_AT_X, GATEWAY), (DEAD_AT_TARGET, ROUTER_2)] {
         let request = list.echo_to(list.address(dead), 56);
         let expected = Expected::error(list.address(router), list.pick([(3, 1), (1, 3)]), [0; 4]);
-        list.add(format!("a dead host, said by {}", list.address(router)), &[request], &[expected]);
+        list.add(format!("a dead host, reported by {}", list.address(router)), &[request], &[expected]);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Puts fragments together (RFC 791 §3.2, RFC 8200 §4.5), trusting whoever made them.
+//! Reassembly of fragments (RFC 791 §3.2, RFC 8200 §4.5), without any checks.
 
 use super::ip::Ip;
 
@@ -8,7 +8,7 @@ pub struct Reassembly {
 }
 
 impl Reassembly {
-    /// Takes a packet; gives it back if it is whole, or the whole packet if this was the last fragment missing.
+    /// Adds a packet. Returns it if it is whole, and the reassembled packet if this was its last missing fragment.
     pub fn add(&mut self, packet: Ip) -> Option<Ip> {
         if !packet.is_fragment() {
             return Some(packet);
