@@ -118,7 +118,7 @@ fn a_file_is_enough_to_run() {
         }
         let network = Network::new();
         let folder = Folder::with(&format!(
-            "tun = \"ping0\"\nnetns = \"{}\"\naddress = [\"198.51.100.2/32\", \"2001:db8:1::2/128\"]\nroute = [\"default\"]\n",
+            "tun = 'ping0'\nnetns = '{}'\naddress = ['198.51.100.2/32', '2001:db8:1::2/128']\nroute = ['default']",
             network.netns_path()
         ));
         let running = Running::start(&network.proxy, pingferry().arg("run").env("PINGFERRY_CONFIG", folder.file()));

@@ -69,7 +69,8 @@ fn an_error_names_line_and_key() {
         ("policy = \"allow ::1\"", "`policy` at line 1: invalid type: string \"allow ::1\", expected a sequence"),
         (
             "policy = [\n  \"allow ::1\",\n  \"permit ::2\",\n]",
-            "`policy` at line 3: `permit ::2` is not valid: expected `allow DEST`, `deny DEST`, or either with `from SOURCE`",
+            "`policy` at line 3: `permit ::2` is not valid: expected `allow DEST`, `deny DEST`, or either with `from \
+             SOURCE`",
         ),
         ("workers = 1\nworkers = 2", "line 2: duplicate key"),
         ("workers =\n", "line 1: string values must be quoted, expected literal string"),
