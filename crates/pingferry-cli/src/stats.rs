@@ -1,33 +1,38 @@
-//! What a proxy did, as the last thing it says.
+//! The statistics that `run` and `demo` print at the end.
 
 use std::fmt::Write;
 
 use pingferry::{Drops, Stats};
 use serde_json::{Map, Value, json};
 
-/// For people: a line for each count, drops with their reasons.
+/// For people: what happened, and drops with their reasons.
 pub(crate) fn text(stats: &Stats) -> String {
-    let c = &stats.counters;
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = write!(
-        text,
-        "packets in {}, requests sent {}, answers in {}, answers returned {}, own errors {}\n\
-         flows opened {}, expired {}, evicted {}, alive {}; sockets open {}; fragments held {}; receive overflows {}\n",
+    let Stats { counters: c, flows, sockets, receive_overflows, .. } = stats;
+    let mut text = format!(
+        "requests: packets received {}, sent {}, failed {}, fragments held {}\n\
+         replies: received {}, returned {}, failed {}\n\
+         ICMP errors: received {}, returned {}, failed {}; generated {}, failed {}, withheld {}\n\
+         flows: opened {}, expired {}, evicted {}, open {flows}\n\
+         sockets: open {sockets}, receive overflows {receive_overflows}\n",
         c.packets,
         c.requests_sent(),
-        c.replies_received + c.icmp_errors_received,
-        c.replies_returned() + c.icmp_errors_returned(),
+        c.requests_failed,
+        c.fragments_held(),
+        c.replies_received,
+        c.replies_returned(),
+        c.replies_failed,
+        c.icmp_errors_received,
+        c.icmp_errors_returned(),
+        c.icmp_errors_failed,
         c.errors_generated(),
+        c.errors_generated_failed,
+        c.errors_withheld,
         c.flows_opened,
         c.flows_expired,
         c.flows_evicted,
-        stats.flows,
-        stats.sockets,
-        c.fragments_held(),
-        stats.receive_overflows,
     );
-    for (what, drops) in [("requests", &c.request_drops), ("answers", &c.reply_drops)] {
+    for (what, drops) in [("requests", &c.request_drops), ("replies", &c.reply_drops)] {
+        // Writing to a string does not fail.
         let _ = write!(text, "{what} dropped {}", drops.total());
         for (number, (reason, count)) in drops.iter().enumerate() {
             let _ = write!(text, "{} {reason} {count}", if number == 0 { ":" } else { "," });
@@ -37,28 +42,44 @@ pub(crate) fn text(stats: &Stats) -> String {
     text
 }
 
-/// For programs: one object, reasons that did not occur left out.
+/// For programs: one object, without the drop reasons that did not occur. Keys are stable; more can be added.
+///
+/// Each key with `attempted` or `received` counts events, and the one with `failed` those of them that did not succeed.
 pub(crate) fn json(stats: &Stats) -> Value {
     let c = &stats.counters;
-    let drops = |drops: &Drops| -> Map<String, Value> {
-        drops.iter().map(|(reason, count)| (reason.label().to_owned(), count.into())).collect()
-    };
     json!({
         "packets": c.packets,
+        "requests_attempted": c.requests_attempted,
+        "requests_failed": c.requests_failed,
         "requests_sent": c.requests_sent(),
-        "answers": c.replies_received + c.icmp_errors_received,
-        "answers_returned": c.replies_returned() + c.icmp_errors_returned(),
-        "errors_originated": c.errors_generated(),
+        "fragments_accepted": c.fragments_accepted,
+        "fragments_discarded": c.fragments_discarded,
+        "fragments_held": c.fragments_held(),
+        "replies_received": c.replies_received,
+        "replies_attempted": c.replies_attempted,
+        "replies_failed": c.replies_failed,
+        "replies_returned": c.replies_returned(),
+        "icmp_errors_received": c.icmp_errors_received,
+        "icmp_errors_attempted": c.icmp_errors_attempted,
+        "icmp_errors_failed": c.icmp_errors_failed,
+        "icmp_errors_returned": c.icmp_errors_returned(),
+        "errors_generated_attempted": c.errors_generated_attempted,
+        "errors_generated_failed": c.errors_generated_failed,
+        "errors_generated": c.errors_generated(),
+        "errors_withheld": c.errors_withheld,
         "flows_opened": c.flows_opened,
         "flows_expired": c.flows_expired,
         "flows_evicted": c.flows_evicted,
         "flows_alive": stats.flows,
         "sockets_open": stats.sockets,
-        "fragments_held": c.fragments_held(),
         "receive_overflows": stats.receive_overflows,
-        "request_drops": drops(&c.request_drops),
-        "answer_drops": drops(&c.reply_drops),
+        "request_drops": by_reason(&c.request_drops),
+        "reply_drops": by_reason(&c.reply_drops),
     })
+}
+
+fn by_reason(drops: &Drops) -> Map<String, Value> {
+    drops.iter().map(|(reason, count)| (reason.label().to_owned(), count.into())).collect()
 }
 
 #[cfg(test)]
@@ -70,22 +91,25 @@ mod tests {
     fn stats() -> Stats {
         let mut stats = Stats::default();
         stats.counters.packets = 9;
+        stats.counters.requests_attempted = 6;
+        stats.counters.requests_failed = 1;
         stats.counters.request_drops[DropReason::NotIcmp] = 2;
         stats.counters.request_drops[DropReason::BadVersion] = 1;
         stats
     }
 
     #[test]
-    fn every_reason_is_said_with_its_count() {
+    fn the_text_has_each_reason_with_its_count() {
         let text = text(&stats());
-        assert!(text.starts_with("packets in 9, requests sent 0,"), "{text}");
-        assert!(text.contains("requests dropped 3: bad_version 1, not_icmp 2\nanswers dropped 0\n"), "{text}");
+        assert!(text.starts_with("requests: packets received 9, sent 5, failed 1,"), "{text}");
+        assert!(text.ends_with("requests dropped 3: bad_version 1, not_icmp 2\nreplies dropped 0\n"), "{text}");
     }
 
     #[test]
-    fn json_has_the_same() {
+    fn the_json_has_attempts_and_failures_apart() {
         let json = json(&stats());
-        assert_eq!(json["packets"], 9);
-        assert_eq!(json["request_drops"], json!({"bad_version": 1, "not_icmp": 2}));
+        assert_eq!((&json["packets"], &json["request_drops"]), (&9.into(), &json!({"bad_version": 1, "not_icmp": 2})));
+        let requests = ["requests_attempted", "requests_failed", "requests_sent"].map(|key| json[key].as_u64());
+        assert_eq!(requests, [Some(6), Some(1), Some(5)]);
     }
 }

@@ -35,7 +35,7 @@ fn a_sweep_of_60000_hosts_with_few_descriptors_does_not_disturb_others() {
         assert_eq!(stats["requests_sent"], 60_200, "{stats}");
         assert_eq!(stats["flows_opened"], 60_003);
         assert!(stats["sockets_open"].as_u64().unwrap() < 10, "{stats}");
-        assert!(stats["answer_drops"]["delivery_failed"].as_u64().unwrap() > 10_000, "{stats}");
+        assert!(stats["reply_drops"]["delivery_failed"].as_u64().unwrap() > 10_000, "{stats}");
     });
 }
 
@@ -106,7 +106,7 @@ fn receive_overflows_are_counted_and_flows_work_on() {
         assert!(client.receive().ends_with(b"after"));
         let stats = served.running.stop();
         assert!(stats["receive_overflows"].as_u64().unwrap() > 0, "{stats}");
-        assert!(stats["answer_drops"]["unexpected_seq"].as_u64().unwrap() > 0, "{stats}");
-        assert_eq!(stats["answers_returned"], 2);
+        assert!(stats["reply_drops"]["unexpected_seq"].as_u64().unwrap() > 0, "{stats}");
+        assert_eq!(stats["replies_returned"], 2);
     });
 }

@@ -94,7 +94,7 @@ fn a_process_that_was_stopped_for_longer_than_the_idle_timeout_works_again() {
         client.send(&echo(CLIENT, TARGET, 8, b"after"));
         assert!(client.receive().ends_with(b"after"));
         let stats = served.running.stop();
-        assert_eq!(stats["answers_returned"], 102);
+        assert_eq!(stats["replies_returned"], 102);
         assert!(stats["flows_expired"].as_u64().unwrap() > 90, "{stats}");
     });
 }
@@ -146,10 +146,7 @@ fn it_stops_at_once_under_load() {
             flood.kill().unwrap();
             flood.wait().unwrap();
         }
-        let sum = |key: &str| -> u64 { stats[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum() };
-        let count = |key: &str| stats[key].as_u64().unwrap();
-        assert!(count("requests_sent") > 100);
-        assert_eq!(count("packets"), count("requests_sent") + count("fragments_held") + sum("request_drops"));
-        assert_eq!(count("answers"), count("answers_returned") + sum("answer_drops"));
+        assert!(stats["requests_sent"].as_u64().unwrap() > 100);
+        assert_counters_add_up(&stats);
     });
 }

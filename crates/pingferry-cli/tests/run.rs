@@ -20,8 +20,8 @@ fn ping_crosses_in_both_families() {
         let running = network.run(&[]);
         for target in [TARGET, TARGET_6] {
             for more in [&["-s", "56"][..], &["-s", "0"], &["-s", "1"], &["-s", "1452"]] {
-                // After the last request ping waits for as long as the interval if it knows no round-trip time, as with
-                // payloads that have no room for a timestamp (__schedule_exit in iputils' ping_common.c).
+                // After the last request ping waits for about as long as the interval only (__schedule_exit in iputils'
+                // ping_common.c), so a short one makes a test fail on a busy machine.
                 let args = [&["-n", "-c", "3", "-i", "0.1", target], more].concat();
                 let output = network.client.ping(&args).unwrap();
                 assert!(all_output(&output).contains("3 received"), "{args:?}: {}", all_output(&output));
@@ -30,7 +30,7 @@ fn ping_crosses_in_both_families() {
         }
         let stats = running.stop();
         assert_eq!(stats["requests_sent"], 24);
-        assert_eq!(stats["answers_returned"], 24);
+        assert_eq!(stats["replies_returned"], 24);
         assert_eq!(stats["flows_opened"], 8);
     });
 }
@@ -44,7 +44,7 @@ fn requests_come_from_the_proxy_with_the_ident_of_its_socket() {
         let network = Network::new();
         let running = network.run(&[]);
         let capture = network.target.capture("to-proxy").unwrap();
-        let ping = ["-n", "-c", "2", "-i", "0.01", "-t", "42", "-e", "4711", TARGET];
+        let ping = ["-n", "-c", "2", "-i", "0.1", "-t", "42", "-e", "4711", TARGET];
         let output = network.client.ping(&ping).unwrap();
         assert!(
             all_output(&output).contains("ttl=63"),
@@ -88,7 +88,7 @@ fn the_first_hop_is_the_gateway() {
             }
             let stats = running.stop();
             assert_eq!(stats["request_drops"]["hop_limit_exceeded"], 2);
-            assert_eq!(stats["errors_originated"], 2);
+            assert_eq!(stats["errors_generated"], 2);
         }
     });
 }
@@ -119,13 +119,13 @@ fn clients_that_ping_one_host_do_not_disturb_each_other() {
         let network = Network::new();
         let running = network.run(&[]);
         let start =
-            || network.client.spawn(Command::new("ping").args(["-n", "-q", "-c", "20", "-i", "0.01", TARGET])).unwrap();
+            || network.client.spawn(Command::new("ping").args(["-n", "-q", "-c", "20", "-i", "0.05", TARGET])).unwrap();
         let mut pingers: Vec<_> = (0..20).map(|_| start()).collect();
         for pinger in &mut pingers {
             assert!(pinger.wait().unwrap().success());
         }
         let stats = running.stop();
-        assert_eq!((&stats["answers_returned"], &stats["flows_opened"]), (&400.into(), &20.into()));
+        assert_eq!((&stats["replies_returned"], &stats["flows_opened"]), (&400.into(), &20.into()));
         assert_eq!(stats["sockets_open"], 20);
     });
 }
@@ -148,7 +148,7 @@ fn several_workers_act_like_one() {
             all_output(&output)
         );
         for target in [TARGET, TARGET_6] {
-            let output = network.client.ping(&["-n", "-q", "-c", "50", "-i", "0.002", "-s", "3000", target]).unwrap();
+            let output = network.client.ping(&["-n", "-q", "-c", "50", "-i", "0.02", "-s", "3000", target]).unwrap();
             assert!(
                 all_output(&output).contains("50 received") && !all_output(&output).contains("duplicates"),
                 "{}",
@@ -156,7 +156,7 @@ fn several_workers_act_like_one() {
             );
         }
         let stats = running.stop();
-        assert_eq!(stats["answers_returned"], 500, "{stats}");
+        assert_eq!(stats["replies_returned"], 500, "{stats}");
     });
 }
 
@@ -168,9 +168,9 @@ fn a_busy_polling_worker_serves_and_stops() {
         }
         let network = Network::new();
         let running = network.run(&["--busy-poll", "1s"]);
-        let output = network.client.ping(&["-n", "-c", "3", "-i", "0.01", TARGET]).unwrap();
+        let output = network.client.ping(&["-n", "-c", "3", "-i", "0.1", TARGET]).unwrap();
         assert!(all_output(&output).contains("3 received"), "{}", all_output(&output));
-        assert_eq!(running.stop()["answers_returned"], 3);
+        assert_eq!(running.stop()["replies_returned"], 3);
     });
 }
 
@@ -206,7 +206,7 @@ fn per_flow_sockets_work() {
         let sweep = ["-q", "-i", "1", "-t", "3000", "-r", "0", "-c", "1", "-g", "198.18.1.1", "198.18.1.50"];
         network.client.output(Command::new("fping").args(sweep)).unwrap();
         let stats = running.stop();
-        assert_eq!((&stats["answers_returned"], &stats["sockets_open"]), (&50.into(), &50.into()));
+        assert_eq!((&stats["replies_returned"], &stats["sockets_open"]), (&50.into(), &50.into()));
     });
 }
 
@@ -346,7 +346,7 @@ fn a_routing_rule_sends_only_pings_through_it() {
             assert!(output.status.success(), "{rule}: {}", all_output(&output));
         }
         for target in [TARGET, TARGET_6] {
-            let output = client.ping(&["-n", "-c", "2", "-i", "0.01", target]).unwrap();
+            let output = client.ping(&["-n", "-c", "2", "-i", "0.1", target]).unwrap();
             // pingferry and the router's kernel decrement it by one each.
             assert!(
                 all_output(&output).contains("2 received") && all_output(&output).contains("ttl=62"),
@@ -354,7 +354,7 @@ fn a_routing_rule_sends_only_pings_through_it() {
                 all_output(&output)
             );
         }
-        assert_eq!(running.stop()["answers_returned"], 4);
+        assert_eq!(running.stop()["replies_returned"], 4);
     });
 }
 

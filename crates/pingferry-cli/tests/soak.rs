@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use pingferry_proto::wire::{Fragment, IpHeader};
 use pingferry_sys::ping::{Outgoing, RawSocket, SendBatch};
 use pingferry_testnet::{eventually, isolated};
-use serde_json::Value;
 use support::client::{Client, echo};
 use support::*;
 
@@ -160,13 +159,6 @@ fn resources_of(pid: u32) -> (u64, usize) {
     (resident, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
-fn check_counters(stats: &Value) {
-    let sum = |key: &str| -> u64 { stats[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum() };
-    let count = |key: &str| stats[key].as_u64().unwrap();
-    assert_eq!(count("packets"), count("requests_sent") + count("fragments_held") + sum("request_drops"), "{stats}");
-    assert_eq!(count("answers"), count("answers_returned") + sum("answer_drops"), "{stats}");
-}
-
 #[test]
 fn counters_add_up_and_nothing_grows() {
     isolated(|| {
@@ -196,7 +188,7 @@ fn counters_add_up_and_nothing_grows() {
         let (resident_warm, descriptors_warm) = warm.expect("half the time is over");
         let stats = running.stop();
         println!("{rounds} rounds, {resident} KiB resident, {descriptors} descriptors\n{stats}");
-        check_counters(&stats);
+        assert_counters_add_up(&stats);
         assert!(resident < resident_warm + resident_warm / 4, "{resident_warm} KiB grew to {resident}");
         assert!(descriptors < descriptors_warm + 70, "{descriptors_warm} descriptors grew to {descriptors}");
     });

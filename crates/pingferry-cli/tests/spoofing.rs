@@ -30,8 +30,8 @@ fn forged_replies_and_errors_are_dropped() {
         forgery::send(&served.network, &forgery::unreachable(ident, "192.0.2.77"), 4);
         ping(TARGET, b"fourth");
         let stats = served.running.stop();
-        assert_eq!(stats["answers_returned"], 4, "{stats}");
-        let drops = &stats["answer_drops"];
+        assert_eq!(stats["replies_returned"], 4, "{stats}");
+        let drops = &stats["reply_drops"];
         assert_eq!(drops["unexpected_peer"], 1 + 4, "{stats}");
         assert_eq!(drops["unexpected_seq"], 2, "{stats}");
     });
@@ -54,7 +54,7 @@ fn the_same_addresses_and_identifiers_in_two_domains_are_two_flows() {
             }
         }
         let stats = served.running.stop();
-        assert_eq!((&stats["flows_opened"], &stats["answers_returned"]), (&2.into(), &40.into()));
+        assert_eq!((&stats["flows_opened"], &stats["replies_returned"]), (&2.into(), &40.into()));
     });
 }
 

@@ -32,7 +32,7 @@ fn echoes_cross_and_connections_are_paths_of_one_domain() {
         assert!(second.receive().ends_with(b"still here"));
 
         let stats = served.running.stop();
-        assert_eq!((&stats["flows_opened"], &stats["answers_returned"]), (&3.into(), &4.into()));
+        assert_eq!((&stats["flows_opened"], &stats["replies_returned"]), (&3.into(), &4.into()));
         assert!(!served.socket.exists(), "the socket is removed");
     });
 }

@@ -160,6 +160,11 @@ impl Running {
         kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
     }
 
+    /// Lets it read its configuration again.
+    pub fn reload(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
     /// Stops it with a signal and returns its stats.
     pub fn stop_with(mut self, signal: Signal) -> Value {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
@@ -185,6 +190,26 @@ impl Drop for Running {
         // Without effect if it has ended, which it has unless the test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Every packet, reply and ICMP error is counted exactly once: as passed on or as dropped.
+pub fn assert_counters_add_up(stats: &Value) {
+    let count = |key: &str| stats[key].as_u64().unwrap();
+    let sum = |key: &str| -> u64 { stats[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum() };
+    let [packets, sent, held] = ["packets", "requests_sent", "fragments_held"].map(count);
+    assert_eq!(packets, sent + held + sum("request_drops"), "{stats}");
+    let [received, returned] =
+        ["received", "returned"].map(|what| count(&format!("replies_{what}")) + count(&format!("icmp_errors_{what}")));
+    assert_eq!(received, returned + sum("reply_drops"), "{stats}");
+    for (passed, attempted, failed) in [
+        ("requests_sent", "requests_attempted", "requests_failed"),
+        ("fragments_held", "fragments_accepted", "fragments_discarded"),
+        ("replies_returned", "replies_attempted", "replies_failed"),
+        ("icmp_errors_returned", "icmp_errors_attempted", "icmp_errors_failed"),
+        ("errors_generated", "errors_generated_attempted", "errors_generated_failed"),
+    ] {
+        assert_eq!(count(passed), count(attempted) - count(failed), "{passed}: {stats}");
     }
 }
 
