@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use pingferry::RunError;
@@ -44,6 +45,13 @@ impl CliError {
             io::ErrorKind::PermissionDenied => Self::permission(format!("{what}: {error}; {fix}")),
             _ => Self::runtime(format!("{what}: {error}")),
         }
+    }
+
+    /// An error of creating the file at `path`.
+    pub(crate) fn from_creating(what: impl Display, path: &Path, error: &io::Error) -> Self {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let fix = format!("its folder must be writable; to see who may write, run: ls -ld {}", folder.display());
+        Self::from_io(format!("{what} {}", path.display()), error, &fix)
     }
 
     /// Prints the line and returns the exit code.

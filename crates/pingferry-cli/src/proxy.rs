@@ -1,9 +1,18 @@
-//! Opening a proxy, with an error that says what to do.
+//! Opening a proxy.
 
 use pingferry::{Config, OpenError, Proxy};
+use pingferry_sys::preflight;
+use tracing::debug;
 
 use crate::check;
 use crate::error::CliError;
+
+/// Raises the limit of descriptors, which limits the number of ping sockets, as far as possible. A confined process cannot.
+pub(crate) fn raise_descriptor_limit() {
+    if let Err(error) = preflight::raise_descriptor_limit() {
+        debug!("{error}");
+    }
+}
 
 /// Opens a proxy in the network namespace of the calling thread.
 pub(crate) fn open(config: Config) -> Result<Proxy, CliError> {

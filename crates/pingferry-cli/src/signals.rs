@@ -13,14 +13,14 @@ use crate::config::reload::Reload;
 
 /// Stops the proxy at SIGINT and SIGTERM, and reloads at SIGHUP. Without anything to reload, SIGHUP keeps its default
 /// action and ends the process, for example when its terminal is closed.
-pub(crate) fn watch_signals(control: Control, mut reload: Option<Reload>) -> io::Result<()> {
+pub(crate) fn watch_signals(control: Control, reload: Option<Reload>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if reload.is_some() {
         signals.add_signal(SIGHUP)?;
     }
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            match &mut reload {
+            match &reload {
                 Some(reload) if signal == SIGHUP => reload.reload(&control),
                 _ => return control.stop(),
             }

@@ -4,10 +4,9 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
 
 use pingferry_proto::wire::IpHeader;
-use pingferry_testnet::isolated;
+use pingferry_testnet::{eventually, isolated};
 use support::client::{Client, echo};
 use support::*;
 use tempfile::TempDir;
@@ -27,16 +26,23 @@ impl Configured {
         let text = text.replace("FOLDER", folder.path().to_str().unwrap()).replace("NETNS", &network.netns_path());
         let file = folder.path().join("pingferry.toml");
         fs::write(&file, text).unwrap();
-        let running = Running::start(&network.proxy, pingferry().args(["run", "--config"]).arg(file));
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let running = Running::start(&network.proxy, pingferry().args(["run", "--config"]).arg(file).stderr(log));
         Self { network, running, folder }
     }
 
-    fn socket(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    /// Replaces the file and waits until it is in force.
+    fn reload(&self, text: &str) {
+        let text = text.replace("FOLDER", self.folder.path().to_str().unwrap());
+        fs::write(self.folder.path().join("pingferry.toml"), text).unwrap();
+        let reloads = || Ok(fs::read_to_string(self.folder.path().join("log"))?.matches("reloaded").count());
+        let before = reloads().unwrap();
+        self.running.reload();
+        eventually("the reload", || reloads().map(|reloads: usize| reloads > before)).unwrap();
     }
 
     fn client(&self, name: &str) -> Client {
-        Client::connect(&self.socket(name))
+        Client::connect(&self.folder.path().join(name))
     }
 }
 
@@ -113,6 +119,69 @@ fn a_flow_moves_within_its_domain_only() {
     });
 }
 
+/// The type and code of the response to an echo request, and its source.
+fn response(client: &Client, source_address: &str, destination: &str) -> ((u8, u8), String) {
+    client.send(&echo(source_address, destination, 1, b""));
+    let response = client.receive();
+    ((response[20], response[21]), source(&response))
+}
+
+const REPLY: (u8, u8) = (0, 0);
+const PROHIBITED: (u8, u8) = (3, 13);
+
+#[test]
+fn the_rules_of_an_ingress_are_matched_before_those_of_the_proxy() {
+    isolated(|| {
+        let configured = Configured::start(
+            "policy = ['deny 198.18.0.0/24', 'allow 198.18.0.0/16']
+             [[ingress]]
+             unix = 'FOLDER/a'
+             policy = ['allow 198.18.0.1', 'deny 198.18.9.0/24 from 198.51.100.0/24']
+             [[ingress]]
+             unix = 'FOLDER/b'",
+        );
+        let (a, b) = (configured.client("a"), configured.client("b"));
+        for (client, destination, expected) in [
+            (&a, "198.18.0.1", REPLY),
+            (&a, "198.18.0.2", PROHIBITED),
+            (&a, "198.18.9.1", PROHIBITED),
+            (&a, TARGET, REPLY),
+            (&b, "198.18.0.1", PROHIBITED),
+            (&b, "198.18.9.1", REPLY),
+        ] {
+            assert_eq!(response(client, CLIENT, destination).0, expected, "{destination}");
+        }
+        assert_eq!(configured.running.stop()["request_drops"]["destination_refused"], 3);
+    });
+}
+
+#[test]
+fn a_reload_applies_policy_gateway_and_sources_of_each_ingress() {
+    isolated(|| {
+        let table = |name, settings| format!("[[ingress]]\nunix = 'FOLDER/{name}'\n{settings}\n");
+        let configured =
+            Configured::start(&(table("a", "mtu = 1400") + &table("b", "policy = ['deny 198.18.0.0/16']")));
+        let (a, b) = (configured.client("a"), configured.client("b"));
+        assert_eq!(response(&a, CLIENT, "198.18.0.1").0, REPLY);
+        assert_eq!(response(&b, CLIENT, "198.18.0.1").0, PROHIBITED);
+
+        // The order of the tables does not matter. `mtu` takes a restart.
+        let changed =
+            "gateway = ['203.0.113.1']\npolicy = ['deny 198.18.0.0/16']\nsource = ['198.51.100.0/24']\nmtu = 576";
+        configured.reload(&(table("b", "") + &table("a", changed)));
+        assert_eq!(response(&a, CLIENT, "198.18.0.1"), (PROHIBITED, "203.0.113.1".into()));
+        assert_eq!(response(&b, CLIENT, "198.18.0.1").0, REPLY);
+        a.send(&echo("203.0.113.5", TARGET, 1, b"spoofed"));
+        a.send(&echo(CLIENT, TARGET, 1, &[0; 1000]));
+        assert_eq!(a.receive().len(), 1028, "not fragmented");
+
+        // What is removed has its default again.
+        configured.reload(&(table("b", "") + &table("a", "")));
+        assert_eq!(response(&a, "203.0.113.5", "198.18.0.1"), (REPLY, "198.18.0.1".into()));
+        assert_eq!(configured.running.stop()["request_drops"]["spoofed_source"], 1);
+    });
+}
+
 #[test]
 fn tun_devices_and_sockets_of_tables_are_served_beside_those_of_the_top_level() {
     isolated(|| {
@@ -139,7 +208,7 @@ fn tun_devices_and_sockets_of_tables_are_served_beside_those_of_the_top_level() 
         let client = configured.client("a");
         client.send(&echo(CLIENT, TARGET, 1, b"socket"));
         assert!(client.receive().ends_with(b"socket"));
-        assert_eq!(configured.running.stop()["answers_returned"], 2);
+        assert_eq!(configured.running.stop()["replies_returned"], 2);
         assert!(!configured.folder.path().join("a").exists(), "the socket is removed");
     });
 }

@@ -1,5 +1,8 @@
 //! From settings to what the library takes.
 
+use std::path::Path;
+
+use pingferry::ingress::PcapFile;
 use pingferry::{Config, CoreConfig, DomainId, PathConfig, Policy, Rate, Rule, Sharing};
 use pingferry_sys::netlink::Netlink;
 
@@ -11,7 +14,7 @@ use crate::error::CliError;
 /// The MTU of paths that neither a setting nor a device gives one.
 const MTU: usize = 1500;
 
-/// The proxy's configuration.
+/// The proxy's configuration. Creates the pcap file.
 pub(crate) fn proxy_config(settings: &Settings) -> Result<Config, CliError> {
     let unlimited = |count: Option<Count>| count.map_or(usize::MAX, to_usize);
     let core = CoreConfig::default()
@@ -33,15 +36,20 @@ pub(crate) fn proxy_config(settings: &Settings) -> Result<Config, CliError> {
         .with_scope_id(scope_id(settings)?)
         .with_interface(settings.interface.clone())
         .with_busy_poll(settings.busy_poll.map(|length| length.0.into()))
-        .with_workers(settings.workers.get() as usize))
+        .with_workers(settings.workers.get() as usize)
+        .with_pcap(settings.pcap.as_deref().map(create_pcap).transpose()?))
 }
 
 /// The configuration of an ingress's paths. `mtu` is that of its device, if it has one.
 pub(crate) fn path_config(ingress: &Ingress, domain: DomainId, mtu: Option<u32>) -> PathConfig {
+    let mtu = mtu.or(ingress.mtu.map(Mtu::get)).map_or(MTU, |mtu| mtu as usize);
+    with_live_settings(PathConfig::default().with_domain(domain).with_mtu(mtu), ingress)
+}
+
+/// Sets what can change while the ingress is served.
+pub(super) fn with_live_settings(config: PathConfig, ingress: &Ingress) -> PathConfig {
     let gateway = ingress.gateway.unwrap_or_default();
-    PathConfig::default()
-        .with_domain(domain)
-        .with_mtu(mtu.or(ingress.mtu.map(Mtu::get)).map_or(MTU, |mtu| mtu as usize))
+    config
         .with_gateway_v4(gateway.v4)
         .with_gateway_v6(gateway.v6)
         .with_sources(ingress.source.iter().flatten().map(|prefix| prefix.0.0).collect())
@@ -66,6 +74,10 @@ fn to_usize(count: Count) -> usize {
 
 fn per_second(count: Count) -> Rate {
     Rate { per_second: count.get(), burst: count.get() }
+}
+
+fn create_pcap(path: &Path) -> Result<PcapFile, CliError> {
+    PcapFile::create(path).map_err(|error| CliError::from_creating("cannot write", path, &error))
 }
 
 /// The interface of link-local addresses: that of `icmpv6_src`, otherwise `interface`.

@@ -40,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) busy_poll: Option<Text<humantime::Duration>>,
     pub(crate) workers: Workers,
     pub(crate) no_sandbox: bool,
+    pub(crate) pcap: Option<PathBuf>,
     pub(crate) policy: Vec<Text<Rule>>,
     pub(crate) log_level: LogLevel,
     pub(crate) log_format: LogFormat,
@@ -92,6 +93,7 @@ impl Default for Settings {
             busy_poll: None,
             workers: Bounded::new::<1>(),
             no_sandbox: false,
+            pcap: None,
             policy: Vec::new(),
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
@@ -134,5 +136,13 @@ impl Settings {
     /// The configuration as a file that says the same.
     pub(crate) fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string_pretty(self)
+    }
+}
+
+impl Ingress {
+    /// Whether `other` is the same TUN device or Unix socket.
+    pub(super) fn is_same_device(&self, other: &Self) -> bool {
+        let device = |ingress: &Self| (ingress.tun.clone(), ingress.netns.clone(), ingress.pid, ingress.unix.clone());
+        device(self) == device(other)
     }
 }

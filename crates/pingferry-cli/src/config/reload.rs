@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pingferry::Control;
+use pingferry::{Attachment, Closed, Control, PathConfig};
 use toml::{Table, Value};
 use tracing::{error, info, warn};
 
-use super::build::policy;
-use super::model::Settings;
+use super::build::{policy, with_live_settings};
+use super::model::{Ingress, Settings};
 use crate::error::CliError;
+
+/// The keys, of the top level and of tables, that change while the proxy runs.
+const LIVE: [&str; 3] = ["policy", "gateway", "source"];
 
 /// Reads the configuration in the same way as at the start.
 pub(crate) type Load = Box<dyn Fn() -> Result<Settings, CliError> + Send>;
@@ -16,28 +19,51 @@ pub(crate) type Load = Box<dyn Fn() -> Result<Settings, CliError> + Send>;
 /// Applies a changed configuration file to a running proxy.
 pub(crate) struct Reload {
     pub(crate) load: Load,
-    /// What is in force.
-    pub(crate) settings: Settings,
+    /// The settings at the start. They are still in force, except for those that are [`LIVE`].
+    pub(crate) initial: Settings,
+    pub(crate) served: Vec<Served>,
+}
+
+/// An ingress that the proxy serves.
+pub(crate) struct Served {
+    pub(crate) ingress: Ingress,
+    pub(crate) config: PathConfig,
+    pub(crate) attachment: Attachment,
 }
 
 impl Reload {
-    /// Reads the configuration again and puts its policy in force. If it has an error, nothing changes.
-    pub(crate) fn reload(&mut self, control: &Control) {
-        let read = (self.load)().and_then(|settings| Ok((changed_keys(&self.settings, &settings)?, settings)));
+    /// Reads the configuration again and applies it. If it has an error, nothing changes.
+    pub(crate) fn reload(&self, control: &Control) {
+        let read = (self.load)().and_then(|settings| Ok((changed_keys(&self.initial, &settings)?, settings)));
         let (changed, settings) = match read {
             Ok(read) => read,
             Err(error) => return error!("{error}; the configuration was not changed"),
         };
-        self.settings.policy = settings.policy;
-        // An error means that the proxy has ended, and then it needs no policy.
-        if control.set_policy(&policy(&self.settings.policy)).is_ok() {
-            info!("policy reloaded: {} rules", self.settings.policy.len());
+        // A proxy that has ended needs no configuration.
+        if self.apply(&settings, control).is_ok() {
+            info!("reloaded {}; policy: {} rules", LIVE.join(", "), settings.policy.len());
         }
-        let waiting: Vec<String> = changed.into_iter().filter(|key| key != "policy").collect();
+        let waiting: Vec<String> = changed.into_iter().filter(|key| !is_live(key)).collect();
         if !waiting.is_empty() {
-            warn!("only the policy is reloaded; changed, but in force only after a restart: {}", waiting.join(", "));
+            warn!("changed, but in force only after a restart: {}", waiting.join(", "));
         }
     }
+
+    fn apply(&self, settings: &Settings, control: &Control) -> Result<(), Closed> {
+        control.set_policy(&policy(&settings.policy))?;
+        let ingresses = settings.ingresses();
+        for served in &self.served {
+            // An ingress that is no longer in the configuration is served as before until the restart.
+            if let Some(ingress) = ingresses.iter().find(|ingress| ingress.is_same_device(&served.ingress)) {
+                served.attachment.configure(&with_live_settings(served.config.clone(), ingress))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_live(key: &str) -> bool {
+    LIVE.contains(&key.rsplit('.').next().unwrap_or(key))
 }
 
 /// The keys whose values differ, such as `mtu` or `ingress[1].mtu`.

@@ -6,9 +6,7 @@ mod watch;
 use std::process::ExitCode;
 
 use clap::Args;
-use pingferry_sys::preflight::raise_descriptor_limit;
 use pingferry_sys::sandbox::Sandbox;
-use tracing::debug;
 
 use self::open::Opened;
 use crate::config::build::{domains, proxy_config};
@@ -69,27 +67,16 @@ pub(crate) fn run(args: &RunArgs, settings: Settings, load: Load) -> Result<Exit
 
 fn serve(args: &RunArgs, settings: Settings, load: Load) -> Result<ExitCode, CliError> {
     let config = proxy_config(&settings)?;
-    if let Err(error) = raise_descriptor_limit() {
-        debug!(%error, "the limit of descriptors stays as it is");
-    }
-    let ingresses = settings.ingresses();
+    proxy::raise_descriptor_limit();
     // Before the proxy starts its threads: only a process with one thread can enter another user namespace.
-    let opened =
-        ingresses.iter().zip(domains(&ingresses)).map(|(ingress, domain)| open::open(ingress, domain, config.workers));
-    let opened: Vec<Opened> = opened.collect::<Result<_, _>>()?;
-    sandbox::confine(
-        &settings,
-        &Sandbox {
-            readable: args.file.path.as_deref().map_or_else(Vec::new, readable_paths),
-            removable: ingresses.iter().filter_map(|ingress| ingress.unix.clone()).collect(),
-            ..Sandbox::default()
-        },
-    );
+    let opened = open_all(&settings, config.workers)?;
+    sandbox::confine(&settings, &sandbox_of(args, &settings));
 
     let proxy = proxy::open(config)?;
-    let names: Vec<String> = opened.into_iter().map(|opened| opened.attach(&proxy)).collect::<Result<_, _>>()?;
+    let names: Vec<String> = opened.iter().map(|opened| opened.name.clone()).collect();
+    let served = opened.into_iter().map(|opened| opened.attach(&proxy)).collect::<Result<_, _>>()?;
     let format = settings.log_format;
-    let reload = args.file.path.is_some().then_some(Reload { load, settings });
+    let reload = args.file.path.is_some().then_some(Reload { load, initial: settings, served });
     signals::watch_signals(proxy.control(), reload)
         .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
 
@@ -100,4 +87,19 @@ fn serve(args: &RunArgs, settings: Settings, load: Load) -> Result<ExitCode, Cli
         LogFormat::Json => println!("{}", stats::json(&stats)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn open_all(settings: &Settings, workers: usize) -> Result<Vec<Opened>, CliError> {
+    let ingresses = settings.ingresses();
+    let domains = domains(&ingresses);
+    ingresses.iter().zip(domains).map(|(ingress, domain)| open::open(ingress, domain, workers)).collect()
+}
+
+/// The files that are needed while serving: the configuration to read again, and sockets to remove at the end.
+fn sandbox_of(args: &RunArgs, settings: &Settings) -> Sandbox {
+    Sandbox {
+        readable: args.file.path.as_deref().map_or_else(Vec::new, readable_paths),
+        removable: settings.ingresses().into_iter().filter_map(|ingress| ingress.unix).collect(),
+        ..Sandbox::default()
+    }
 }

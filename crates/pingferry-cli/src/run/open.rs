@@ -14,6 +14,7 @@ use super::watch::Watched;
 use crate::config::build::path_config;
 use crate::config::model::Ingress;
 use crate::config::number::Mtu;
+use crate::config::reload::Served;
 use crate::config::values::Route;
 use crate::error::CliError;
 
@@ -23,9 +24,10 @@ const QUEUE_LENGTH: u32 = 10_000;
 /// An ingress that is open and not served yet.
 pub(super) struct Opened {
     device: Device,
+    ingress: Ingress,
     config: PathConfig,
     /// What it is, for messages.
-    name: String,
+    pub(super) name: String,
     /// The process whose namespace it is in.
     process: Option<Watched>,
 }
@@ -42,22 +44,23 @@ pub(super) fn open(ingress: &Ingress, domain: DomainId, workers: usize) -> Resul
         (Some(name), _) => open_tun(name, ingress, domain, workers),
         (None, Some(path)) => {
             let (device, name) = (Device::Unix(listen(path)?), format!("Unix socket {}", path.display()));
-            Ok(Opened { device, config: path_config(ingress, domain, None), name, process: None })
+            let config = path_config(ingress, domain, None);
+            Ok(Opened { device, ingress: ingress.clone(), config, name, process: None })
         }
         (None, None) => Err(CliError::usage("an ingress needs `tun` or `unix`")),
     }
 }
 
 impl Opened {
-    /// Lets the proxy serve it, and returns its name.
-    pub(super) fn attach(self, proxy: &Proxy) -> Result<String, CliError> {
+    /// Lets the proxy serve it.
+    pub(super) fn attach(self, proxy: &Proxy) -> Result<Served, CliError> {
         let attached = match self.device {
-            Device::Tun(queues) => proxy.attach_tun(self.config, queues),
-            Device::Unix(listener) => proxy.attach_unix(self.config, listener),
+            Device::Tun(queues) => proxy.attach_tun(self.config.clone(), queues),
+            Device::Unix(listener) => proxy.attach_unix(self.config.clone(), listener),
         };
-        attached.map_err(|error| CliError::runtime(format!("cannot serve {}: {error}", self.name)))?;
+        let attachment = attached.map_err(|error| CliError::runtime(format!("cannot serve {}: {error}", self.name)))?;
         self.process.map_or(Ok(()), |process| process.stop_at_its_end(proxy.control()))?;
-        Ok(self.name)
+        Ok(Served { ingress: self.ingress, config: self.config, attachment })
     }
 }
 
@@ -79,7 +82,7 @@ fn open_tun(name: &str, ingress: &Ingress, domain: DomainId, workers: usize) -> 
     };
     let (queues, mtu) = opened.map_err(|error| no_tun(name, &error))?;
     let (config, name) = (path_config(ingress, domain, Some(mtu)), format!("TUN device {name} with MTU {mtu}"));
-    Ok(Opened { device: Device::Tun(queues), config, name, process })
+    Ok(Opened { device: Device::Tun(queues), ingress: ingress.clone(), config, name, process })
 }
 
 fn namespace(ingress: &Ingress) -> io::Result<Option<Netns>> {
@@ -118,9 +121,5 @@ fn no_tun(name: &str, error: &io::Error) -> CliError {
 }
 
 fn listen(path: &Path) -> Result<UnixIngress, CliError> {
-    UnixIngress::bind(path).map_err(|error| {
-        let folder = path.parent().unwrap_or(path).display();
-        let fix = format!("its folder must be writable; to see who may write, run: ls -ld {folder}");
-        CliError::from_io(format!("cannot listen at {}", path.display()), &error, &fix)
-    })
+    UnixIngress::bind(path).map_err(|error| CliError::from_creating("cannot listen at", path, &error))
 }

@@ -1,4 +1,5 @@
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -54,6 +55,9 @@ pub(crate) struct ProxyFlags {
     /// time [default: 50us when packets come that fast]
     #[arg(long, value_name = "DURATION", env = "PINGFERRY_BUSY_POLL")]
     busy_poll: Option<Text<humantime::Duration>>,
+    /// Write the packets that clients send and receive to this pcap file, for Wireshark or tcpdump
+    #[arg(long, value_name = "FILE", env = "PINGFERRY_PCAP")]
+    pcap: Option<PathBuf>,
     #[command(flatten)]
     policy: PolicyFlags,
 }
@@ -78,6 +82,7 @@ impl ProxyFlags {
         set_option(&mut settings.rate_per_source, &self.rate_per_source);
         set_list(&mut settings.source, &self.source);
         set_option(&mut settings.busy_poll, &self.busy_poll);
+        set_option(&mut settings.pcap, &self.pcap);
         self.policy.apply(settings);
         Ok(())
     }
