@@ -140,6 +140,15 @@ impl Settings {
 }
 
 impl Ingress {
+    /// For messages.
+    pub(crate) fn name(&self) -> String {
+        match (&self.tun, &self.unix) {
+            (Some(name), _) => format!("TUN device {name}"),
+            (None, Some(path)) => format!("Unix socket {}", path.display()),
+            (None, None) => "an ingress without `tun` and `unix`".into(),
+        }
+    }
+
     /// Whether `other` is the same TUN device or Unix socket.
     pub(super) fn is_same_device(&self, other: &Self) -> bool {
         let device = |ingress: &Self| (ingress.tun.clone(), ingress.netns.clone(), ingress.pid, ingress.unix.clone());

@@ -121,6 +121,9 @@ fn settings_are_checked_together() {
         ("tun = \"a\"\nnetns = \"/n\"\npid = 1", "`netns` and `pid` cannot be used together"),
         ("[[ingress]]\ntun = \"a\"\ndomain = 1\n[[ingress]]\nunix = \"/u\"\ndomain = 1", ""),
         ("workers = 2\n[[ingress]]\nunix = \"/a\"\ndomain = 1\n[[ingress]]\nunix = \"/b\"\ndomain = 1", ""),
+        ("tun = \"a\"\n[[ingress]]\ntun = \"a\"", "TUN device a is given twice"),
+        ("unix = [\"/u\", \"/u\"]", "Unix socket /u is given twice"),
+        ("tun = \"a\"\n[[ingress]]\ntun = \"a\"\nnetns = \"/n\"", ""),
         (
             "workers = 2\n[[ingress]]\ntun = \"a\"\ndomain = 1\n[[ingress]]\nunix = \"/u\"\ndomain = 1",
             "a TUN device can share its `domain` only with `workers` = 1",

@@ -9,6 +9,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), String> {
     if ingresses.is_empty() {
         return Err("nothing to serve: give --tun NAME, --unix PATH, or a file with an [[ingress]] table".into());
     }
+    check_devices(&ingresses)?;
     check_domains(&ingresses, settings.workers.get())
 }
 
@@ -39,8 +40,19 @@ fn check_tun_keys(ingress: &Ingress) -> Result<(), String> {
     }
 }
 
+/// A device or socket can be served once.
+fn check_devices(ingresses: &[Ingress]) -> Result<(), String> {
+    let is_repeated = |(number, ingress): &(usize, &Ingress)| {
+        ingresses.iter().take(*number).any(|earlier| earlier.is_same_device(ingress))
+    };
+    match ingresses.iter().enumerate().find(is_repeated) {
+        Some((_, ingress)) => Err(format!("{} is given twice", ingress.name())),
+        None => Ok(()),
+    }
+}
+
 /// A flow belongs to one worker. The kernel spreads the flows of a TUN device over its queues, one for each worker, so
-/// a flow that moves to another ingress of the domain may come to another worker.
+/// a flow that moves to another ingress of the domain can get to another worker.
 fn check_domains(ingresses: &[Ingress], workers: u32) -> Result<(), String> {
     let shares = |a: &Ingress| a.domain.is_some() && ingresses.iter().filter(|b| a.domain == b.domain).count() > 1;
     if workers > 1 && ingresses.iter().any(|ingress| ingress.tun.is_some() && shares(ingress)) {

@@ -43,11 +43,10 @@ pub(super) fn open(ingress: &Ingress, domain: DomainId, workers: usize) -> Resul
     match (&ingress.tun, &ingress.unix) {
         (Some(name), _) => open_tun(name, ingress, domain, workers),
         (None, Some(path)) => {
-            let (device, name) = (Device::Unix(listen(path)?), format!("Unix socket {}", path.display()));
-            let config = path_config(ingress, domain, None);
-            Ok(Opened { device, ingress: ingress.clone(), config, name, process: None })
+            let (device, config) = (Device::Unix(listen(path)?), path_config(ingress, domain, None));
+            Ok(Opened { device, ingress: ingress.clone(), config, name: ingress.name(), process: None })
         }
-        (None, None) => Err(CliError::usage("an ingress needs `tun` or `unix`")),
+        (None, None) => Err(CliError::usage(ingress.name())),
     }
 }
 
@@ -81,7 +80,7 @@ fn open_tun(name: &str, ingress: &Ingress, domain: DomainId, workers: usize) -> 
         Some(netns) => open_in(&netns, &device, workers),
     };
     let (queues, mtu) = opened.map_err(|error| no_tun(name, &error))?;
-    let (config, name) = (path_config(ingress, domain, Some(mtu)), format!("TUN device {name} with MTU {mtu}"));
+    let (config, name) = (path_config(ingress, domain, Some(mtu)), format!("{} with MTU {mtu}", ingress.name()));
     Ok(Opened { device: Device::Tun(queues), ingress: ingress.clone(), config, name, process })
 }
 
