@@ -50,7 +50,7 @@ impl CliError {
     /// An error of creating the file at `path`.
     pub(crate) fn from_creating(what: impl Display, path: &Path, error: &io::Error) -> Self {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let fix = format!("its folder must be writable; to see who may write, run: ls -ld {}", folder.display());
+        let fix = format!("its folder must be writable; to see its rights, run: ls -ld {}", folder.display());
         Self::from_io(format!("{what} {}", path.display()), error, &fix)
     }
 

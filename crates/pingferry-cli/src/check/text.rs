@@ -55,7 +55,7 @@ fn rows(report: &Report) -> [Row; 8] {
 /// The range, and the groups of the process.
 fn range(permission: &Permission) -> String {
     let range = match &permission.ping_group_range {
-        Ok(range) if range.low > range.high => format!("{} {} (nobody)", range.low, range.high),
+        Ok(range) if range.low > range.high => format!("{} {} (no group)", range.low, range.high),
         Ok(range) => format!("{} {}", range.low, range.high),
         Err(error) => format!("hidden ({error})"),
     };
@@ -158,7 +158,7 @@ missing  IPv4 ping socket     open a ping socket for IPv4: Permission denied
 missing  IPv4 source address  find the source address: Network is unreachable
 missing  IPv6 ping socket     open a ping socket for IPv6: Permission denied
 missing  IPv6 source address  find the source address: Network is unreachable
-missing  ping_group_range     1 0 (nobody); this process has group 1000
+missing  ping_group_range     1 0 (no group); this process has group 1000
 ok       descriptors          1024, can be raised without limit
 ok       /dev/net/tun         opens
 missing  user namespaces      Operation not permitted
@@ -201,7 +201,7 @@ To allow user namespaces, as root one of:
         let mut permission = refused().permission;
         assert_eq!(
             no_ping(&permission, &denied(), &absent()),
-            "cannot ping: net.ipv4.ping_group_range is 1 0 (nobody); this process has group 1000 and also 27. \
+            "cannot ping: net.ipv4.ping_group_range is 1 0 (no group); this process has group 1000 and also 27. \
              As root: sysctl -w net.ipv4.ping_group_range=\"0 2147483647\" (`pingferry check` shows other fixes)"
         );
         assert_eq!(
