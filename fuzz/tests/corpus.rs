@@ -9,7 +9,7 @@ use pingferry_fuzz::{Body, TARGETS};
 const ROUNDS: usize = 3;
 
 fn corpus(target: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     let entries = folder.read_dir().unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     assert!(!files.is_empty(), "{} is empty", folder.display());
@@ -48,7 +48,7 @@ fn endpoint() {
 
 #[test]
 fn every_body_has_a_target_and_a_corpus() {
-    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (name, _) in TARGETS {
         assert!(fuzz.join("fuzz_targets").join(name).with_extension("rs").is_file(), "{name} has no target");
         corpus(name);

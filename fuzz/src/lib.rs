@@ -1,7 +1,7 @@
 //! What holds for all bytes: the bodies of the fuzz targets.
 //!
-//! A body takes what a fuzzer makes up, plays it through, and panics when a rule is broken. The targets in `fuzz/` do nothing
-//! but call them, so the bodies are built, linted and, by a test that replays `fuzz/corpus`, run without a fuzzer.
+//! A body takes what a fuzzer makes up, plays it through, and panics when a rule is broken. The targets in `fuzz_targets/` do
+//! nothing but call them, so the bodies are built, linted and, by a test that replays `corpus/`, run without a fuzzer.
 //!
 //! Three of the bodies drive an endpoint. They share a *network* that exists on paper only: it does what the endpoint's
 //! outputs say, as the driver does, and a *ledger* in which everything that goes in is written down, so that everything that
@@ -32,6 +32,6 @@ pub use reassembly::reassembly;
 /// A target's body.
 pub type Body = fn(&[u8]);
 
-/// Every target, by the name it has in `fuzz/`.
+/// Every target, by the name it has in `fuzz_targets/`.
 pub const TARGETS: [(&str, Body); 4] =
     [("packet", packet), ("reassembly", reassembly), ("error_queue", error_queue), ("endpoint", endpoint)];
