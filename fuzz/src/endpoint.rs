@@ -8,60 +8,60 @@ use pingferry_proto::{
     Config, DomainId, ErrorReport, Family, PathConfig, PathId, Policy, Rate, Received, SendError, Sharing,
 };
 
-use crate::craft;
+use crate::builder;
 use crate::network::{Network, Sent};
-use crate::script::Script;
+use crate::operations::Operations;
 
 /// A step with this bit set is followed by the next without the endpoint's outputs being done in between.
-const UNSETTLED: u8 = 0x80;
+const HOLD_OUTPUTS: u8 = 0x80;
 
 /// Plays a script of steps: requests, fragments, garbage, replies and errors true and forged, sends and deliveries that fail,
 /// sockets that do not open, paths and addresses that come and go, and time; then silence, until everything is closed.
 pub fn endpoint(data: &[u8]) {
-    let mut script = Script::new(data);
-    let mut world = World::new(&mut script);
-    while let Some(step) = script.next() {
-        world.take(step & !UNSETTLED, &mut script);
-        if step & UNSETTLED == 0 {
-            world.network.settle();
+    let mut ops = Operations::new(data);
+    let mut simulation = Simulation::new(&mut ops);
+    while let Some(step) = ops.next() {
+        simulation.take(step & !HOLD_OUTPUTS, &mut ops);
+        if step & HOLD_OUTPUTS == 0 {
+            simulation.network.process_outputs();
         }
     }
-    world.network.fall_silent();
+    simulation.network.expire_all();
 }
 
-struct World {
+struct Simulation {
     network: Network,
     paths: Vec<PathId>,
 }
 
-fn config(script: &mut Script<'_>) -> Config {
+fn config(ops: &mut Operations<'_>) -> Config {
     let rules = ["allow 224.0.0.0/4", "allow ff00::/8", "allow 192.0.2.255"].map(|rule| rule.parse().unwrap());
     Config::default()
-        .with_sharing(script.pick(&[Sharing::Shared, Sharing::PerFlow]))
-        .with_max_flows(script.index(12) + 1)
-        .with_socket_linger(Duration::from_secs(script.pick(&[10, 0, 90])))
-        .with_policy(Policy { rules: if script.flag() { rules.into() } else { Vec::new() } })
-        .with_max_flows_per_source(script.pick(&[usize::MAX, 1, 2, 4]))
-        .with_max_sockets(script.pick(&[usize::MAX, 1, 2, 3]))
-        .with_rate_per_source(script.pick(&[None, Some(Rate { per_second: 1, burst: 3 })]))
+        .with_sharing(ops.pick(&[Sharing::Shared, Sharing::PerFlow]))
+        .with_max_flows(ops.index(12) + 1)
+        .with_socket_linger(Duration::from_secs(ops.pick(&[10, 0, 90])))
+        .with_policy(Policy { rules: if ops.flag() { rules.into() } else { Vec::new() } })
+        .with_max_flows_per_source(ops.pick(&[usize::MAX, 1, 2, 4]))
+        .with_max_sockets(ops.pick(&[usize::MAX, 1, 2, 3]))
+        .with_rate_per_source(ops.pick(&[None, Some(Rate { per_second: 1, burst: 3 })]))
 }
 
-fn family(script: &mut Script<'_>) -> Family {
-    script.pick(&Family::ALL)
+fn family(ops: &mut Operations<'_>) -> Family {
+    ops.pick(&Family::ALL)
 }
 
-impl World {
-    fn new(script: &mut Script<'_>) -> Self {
-        let mut world = Self { network: Network::new(config(script)), paths: Vec::new() };
+impl Simulation {
+    fn new(ops: &mut Operations<'_>) -> Self {
+        let mut simulation = Self { network: Network::new(config(ops)), paths: Vec::new() };
         for domain in [0, 0, 1] {
-            world.add_path(DomainId(domain), 1500);
+            simulation.add_path(DomainId(domain), 1500);
         }
-        world
+        simulation
     }
 
     fn add_path(&mut self, domain: DomainId, mtu: usize) {
         let number = self.paths.len();
-        let sources = Family::ALL.map(|family| craft::client(family, 0).into());
+        let sources = Family::ALL.map(|family| builder::client(family, 0).into());
         let config = PathConfig::default()
             .with_domain(domain)
             .with_mtu(mtu)
@@ -70,129 +70,129 @@ impl World {
         self.paths.push(self.network.add_path(config));
     }
 
-    fn take(&mut self, step: u8, script: &mut Script<'_>) {
+    fn take(&mut self, step: u8, ops: &mut Operations<'_>) {
         match step % 16 {
-            0..=2 => self.request(script),
-            3..=5 => self.reply(script),
-            6 | 7 => self.error(script),
-            8 => self.fragment(script),
-            9 => self.garbage(script),
-            10 => self.garbage_answer(script),
-            11 => self.network.wait(Duration::from_secs(script.byte().into()) / 2, script.flag()),
-            12 => self.network.descriptors = script.index(8),
-            13 => self.network.send_error = send_error(script),
-            14 => self.network.delivery_fails = script.flag(),
-            _ => self.surroundings(script),
+            0..=2 => self.request(ops),
+            3..=5 => self.reply(ops),
+            6 | 7 => self.error(ops),
+            8 => self.fragment(ops),
+            9 => self.garbage(ops),
+            10 => self.garbage_reply(ops),
+            11 => self.network.wait(Duration::from_secs(ops.byte().into()) / 2, ops.flag()),
+            12 => self.network.free_descriptors = ops.index(8),
+            13 => self.network.send_error = send_error(ops),
+            14 => self.network.delivery_fails = ops.flag(),
+            _ => self.change_environment(ops),
         }
     }
 
-    fn path(&self, script: &mut Script<'_>) -> PathId {
-        script.pick(&self.paths)
+    fn path(&self, ops: &mut Operations<'_>) -> PathId {
+        ops.pick(&self.paths)
     }
 
-    fn request(&mut self, script: &mut Script<'_>) {
-        let path = self.path(script);
-        let family = family(script);
-        let destination = match script.index(8) {
-            7 => craft::multicast(family),
-            6 if family == Family::V4 => craft::broadcast(),
-            n => craft::target(family, n as u8 / 2),
+    fn request(&mut self, ops: &mut Operations<'_>) {
+        let path = self.path(ops);
+        let family = family(ops);
+        let destination = match ops.index(8) {
+            7 => builder::multicast(family),
+            6 if family == Family::V4 => builder::broadcast(),
+            n => builder::target(family, n as u8 / 2),
         };
         let header = IpHeader {
-            hop_limit: script.pick(&[64, 255, 2, 1, 0]),
-            traffic_class: script.pick(&[0, 0xb8, 3]),
-            dont_fragment: family == Family::V6 || script.flag(),
-            ..IpHeader::icmp(craft::client(family, script.byte() % 4), destination)
+            hop_limit: ops.pick(&[64, 255, 2, 1, 0]),
+            traffic_class: ops.pick(&[0, 0xb8, 3]),
+            dont_fragment: family == Family::V6 || ops.flag(),
+            ..IpHeader::icmp(builder::client(family, ops.byte() % 4), destination)
         };
-        let ident = script.pick(&[0, 1, 2, 0xffff, Network::BEFORE_FIRST_IDENT + 1]);
-        let seq = script.pick(&[0, 1, 2, 0x0100, 0xffff]);
-        let message = craft::request(&header, script.flag(), ident, seq, &craft::payload(script));
-        let _ = self.network.packet(path, &craft::packet(&header, &message));
+        let ident = ops.pick(&[0, 1, 2, 0xffff, Network::BEFORE_FIRST_IDENT + 1]);
+        let seq = ops.pick(&[0, 1, 2, 0x0100, 0xffff]);
+        let message = builder::request(&header, ops.flag(), ident, seq, &builder::payload(ops));
+        let _ = self.network.packet(path, &builder::packet(&header, &message));
     }
 
-    fn sent(&self, script: &mut Script<'_>) -> Option<(Sent, u16)> {
-        let back = script.index(self.network.sent.len().max(1));
+    fn sent(&self, ops: &mut Operations<'_>) -> Option<(Sent, u16)> {
+        let back = ops.index(self.network.sent.len().max(1));
         let sent = self.network.sent.iter().rev().nth(back)?.clone();
         let ident = self.network.ident(sent.socket)?;
         Some((sent, ident))
     }
 
     /// A reply to one of the newest requests, from the host that was asked or another one, with some of it changed.
-    fn reply(&mut self, script: &mut Script<'_>) {
-        let Some((mut sent, ident)) = self.sent(script) else { return };
+    fn reply(&mut self, ops: &mut Operations<'_>) {
+        let Some((mut sent, ident)) = self.sent(ops) else { return };
         let family = Family::of(sent.destination);
-        let from = match script.index(4) {
+        let from = match ops.index(4) {
             0..=2 => sent.destination,
-            _ => craft::target(family, script.byte() % 4),
+            _ => builder::target(family, ops.byte() % 4),
         };
-        let change = script.byte();
+        let change = ops.byte();
         let ident = if change & 1 == 1 { ident.wrapping_add(1) } else { ident };
         if change & 2 == 2 {
-            sent.message[7] ^= script.byte();
+            sent.message[7] ^= ops.byte();
         }
         if change & 8 == 8 {
-            sent.message[0] = craft::other_kind(family, sent.message[0]);
+            sent.message[0] = builder::other_kind(family, sent.message[0]);
         }
         if change & 4 == 4 {
-            sent.message.extend(craft::payload(script));
+            sent.message.extend(builder::payload(ops));
         }
-        let message = craft::reply(&craft::as_sent(&sent.message, ident, sent.destination), from);
-        let hop_limit = script.pick(&[57, 2, 1, 0]);
-        let received = Received { from, hop_limit, traffic_class: script.byte(), message: &message };
-        let _ = self.network.answer(sent.socket, received);
+        let message = builder::reply(&builder::as_sent(&sent.message, ident, sent.destination), from);
+        let hop_limit = ops.pick(&[57, 2, 1, 0]);
+        let received = Received { from, hop_limit, traffic_class: ops.byte(), message: &message };
+        let _ = self.network.receive_reply(sent.socket, received);
     }
 
     /// An error about one of the newest requests, quoting as much as it likes, from anybody.
-    fn error(&mut self, script: &mut Script<'_>) {
-        let Some((sent, ident)) = self.sent(script) else { return };
+    fn error(&mut self, ops: &mut Operations<'_>) {
+        let Some((sent, ident)) = self.sent(ops) else { return };
         let family = Family::of(sent.destination);
-        let any = IcmpError { icmp_type: script.byte(), code: script.byte(), rest: [1, 2, 3, 4] };
-        let error = script.pick(&[
+        let any = IcmpError { icmp_type: ops.byte(), code: ops.byte(), rest: [1, 2, 3, 4] };
+        let error = ops.pick(&[
             any,
             IcmpError::time_exceeded(family),
             IcmpError::no_route(family),
             IcmpError::too_big(family, 1400),
         ]);
-        let mut quoted = craft::as_sent(&sent.message, ident, sent.destination);
+        let mut quoted = builder::as_sent(&sent.message, ident, sent.destination);
         // Some errors speak of another request than there was.
-        if let Some(byte) = quoted.get_mut(script.pick(&[usize::MAX, usize::MAX, 0, 4, 6, 7])) {
-            *byte ^= script.byte();
+        if let Some(byte) = quoted.get_mut(ops.pick(&[usize::MAX, usize::MAX, 0, 4, 6, 7])) {
+            *byte ^= ops.byte();
         }
-        quoted.truncate(script.pick(&[8, 528, 28, 128, 7, 1000]));
-        let offender = match script.index(4) {
+        quoted.truncate(ops.pick(&[8, 528, 28, 128, 7, 1000]));
+        let offender = match ops.index(4) {
             0 => sent.destination,
-            1 => craft::own(family),
-            n => craft::router(family, n as u8),
+            1 => builder::host_address(family),
+            n => builder::router(family, n as u8),
         };
         let report = ErrorReport {
             offender,
             error,
-            hop_limit: script.pick(&[60, 1, 0]),
-            traffic_class: script.byte(),
-            destination: if script.index(8) == 7 { craft::target(family, 3) } else { sent.destination },
+            hop_limit: ops.pick(&[60, 1, 0]),
+            traffic_class: ops.byte(),
+            destination: if ops.index(8) == 7 { builder::target(family, 3) } else { sent.destination },
             quoted: &quoted,
-            extensions: if script.flag() { &[0x20, 0, 0, 0, 0, 8, 1, 1, 0, 1, 2, 3] } else { &[] },
+            extensions: if ops.flag() { &[0x20, 0, 0, 0, 0, 8, 1, 1, 0, 1, 2, 3] } else { &[] },
         };
-        let _ = self.network.error(sent.socket, &report);
+        let _ = self.network.receive_error(sent.socket, &report);
     }
 
     /// A fragment of one of a few datagrams, which always say the same.
-    fn fragment(&mut self, script: &mut Script<'_>) {
-        let number = script.byte() % 4;
+    fn fragment(&mut self, ops: &mut Operations<'_>) {
+        let number = ops.byte() % 4;
         let family = Family::ALL[usize::from(number) % 2];
         let header = IpHeader {
             identification: number.into(),
             dont_fragment: family == Family::V6,
-            ..IpHeader::icmp(craft::client(family, 0), craft::target(family, number))
+            ..IpHeader::icmp(builder::client(family, 0), builder::target(family, number))
         };
         let content: Vec<u8> = (1..=24).collect();
-        let message = craft::request(&header, false, number.into(), 7, &content);
-        let start = (script.index(6) * 8).min(message.len() - 1);
-        let end = (start + (script.index(4) + 1) * 8).min(message.len());
-        let more = end < message.len() && !script.flag();
+        let message = builder::request(&header, false, number.into(), 7, &content);
+        let start = (ops.index(6) * 8).min(message.len() - 1);
+        let end = (start + (ops.index(4) + 1) * 8).min(message.len());
+        let more = end < message.len() && !ops.flag();
         let fragment = Some(Fragment { offset: start as u16, more });
-        let packet = craft::packet(&IpHeader { fragment, ..header }, &message[start..end]);
-        let path = self.path(script);
+        let packet = builder::packet(&IpHeader { fragment, ..header }, &message[start..end]);
+        let path = self.path(ops);
         let _ = match start == 0 && !more {
             // On IPv6 an atomic fragment (RFC 6946).
             true => self.network.packet(path, &packet),
@@ -200,38 +200,38 @@ impl World {
         };
     }
 
-    fn garbage(&mut self, script: &mut Script<'_>) {
-        let path = self.path(script);
-        let len = script.byte().into();
-        let _ = self.network.packet(path, script.bytes(len));
+    fn garbage(&mut self, ops: &mut Operations<'_>) {
+        let path = self.path(ops);
+        let len = ops.byte().into();
+        let _ = self.network.packet(path, ops.bytes(len));
     }
 
-    fn garbage_answer(&mut self, script: &mut Script<'_>) {
-        let Some((sent, _)) = self.sent(script) else { return };
-        let len = script.byte().into();
-        let received = Received { from: sent.destination, hop_limit: 64, traffic_class: 0, message: script.bytes(len) };
-        let _ = self.network.answer(sent.socket, received);
+    fn garbage_reply(&mut self, ops: &mut Operations<'_>) {
+        let Some((sent, _)) = self.sent(ops) else { return };
+        let len = ops.byte().into();
+        let received = Received { from: sent.destination, hop_limit: 64, traffic_class: 0, message: ops.bytes(len) };
+        let _ = self.network.receive_reply(sent.socket, received);
     }
 
-    fn surroundings(&mut self, script: &mut Script<'_>) {
-        match script.index(3) {
+    fn change_environment(&mut self, ops: &mut Operations<'_>) {
+        match ops.index(3) {
             0 => {
-                let own: [IpAddr; 2] = Family::ALL.map(|family| craft::client(family, 3));
-                let some = script.byte();
-                let broadcast = [craft::broadcast()];
-                self.network.set_local(&own[..usize::from(some & 2)], &broadcast[..usize::from(some & 1)]);
+                let own: [IpAddr; 2] = Family::ALL.map(|family| builder::client(family, 3));
+                let some = ops.byte();
+                let broadcast = [builder::broadcast()];
+                self.network.set_host_addresses(&own[..usize::from(some & 2)], &broadcast[..usize::from(some & 1)]);
             }
-            1 => self.add_path(DomainId(script.byte() as u32 % 2), script.pick(&[1500, 1280, 576, 68])),
+            1 => self.add_path(DomainId(ops.byte() as u32 % 2), ops.pick(&[1500, 1280, 576, 68])),
             _ => {
-                let path = self.path(script);
+                let path = self.path(ops);
                 self.network.remove_path(path);
             }
         }
     }
 }
 
-fn send_error(script: &mut Script<'_>) -> Option<SendError> {
-    script.pick(&[
+fn send_error(ops: &mut Operations<'_>) -> Option<SendError> {
+    ops.pick(&[
         None,
         Some(SendError::NoRoute),
         Some(SendError::HostUnreachable),

@@ -9,46 +9,46 @@ use pingferry_proto::wire::{IcmpError, IpHeader};
 use pingferry_proto::{Config, ErrorReport, Family, PathConfig};
 use pingferry_sys::ping::{ErrorOrigin, QueuedError};
 
-use crate::craft;
+use crate::builder;
 use crate::network::Network;
-use crate::script::Script;
+use crate::operations::Operations;
 
 /// The script is one byte for the socket, a length and that many bytes of `msg_name`, the same of `msg_control`, and the
 /// data. Nothing of it makes a panic; what is reported lies in the data; and if the endpoint relays it, it is about
 /// what was asked.
 pub fn error_queue(data: &[u8]) {
-    let mut script = Script::new(data);
-    let mut network = asking();
-    let socket = script.pick(&network.sent.iter().map(|sent| sent.socket).collect::<Vec<_>>());
+    let mut ops = Operations::new(data);
+    let mut network = network_with_requests();
+    let socket = ops.pick(&network.sent.iter().map(|sent| sent.socket).collect::<Vec<_>>());
     let [name, control] = [(); 2].map(|()| {
-        let len = script.byte().into();
-        script.bytes(len)
+        let len = ops.byte().into();
+        ops.bytes(len)
     });
-    let body = script.rest();
+    let body = ops.rest();
     let Some(queued) = QueuedError::parse(name, control, body) else { return };
     let relayed = [queued.quoted, queued.extensions].concat();
     assert!(body.starts_with(&relayed), "what is reported lies in the data");
     assert!(queued.extensions.is_empty() || !queued.quoted.is_empty(), "extensions follow a quote");
 
     let Some(report) = report(&queued).filter(|report| is_possible(socket.class.family, report)) else { return };
-    let _ = network.error(socket, &report);
-    network.settle();
-    network.fall_silent();
+    let _ = network.receive_error(socket, &report);
+    network.process_outputs();
+    network.expire_all();
 }
 
 /// Identifiers are in the order of the requests, from the first on; each request is of another class and has a socket to itself.
-fn asking() -> Network {
+fn network_with_requests() -> Network {
     let mut network = Network::new(Config::default());
     let path = network.add_path(PathConfig::default());
     for (ident, (family, dont_fragment)) in
         [(Family::V4, false), (Family::V4, true), (Family::V6, true)].iter().enumerate()
     {
-        let header = IpHeader::icmp(craft::client(*family, 0), craft::target(*family, 0));
+        let header = IpHeader::icmp(builder::client(*family, 0), builder::target(*family, 0));
         let header = IpHeader { dont_fragment: *dont_fragment, ..header };
-        let message = craft::request(&header, false, ident as u16, 1, &[0xa5; 56]);
-        let _ = network.packet(path, &craft::packet(&header, &message));
+        let message = builder::request(&header, false, ident as u16, 1, &[0xa5; 56]);
+        let _ = network.packet(path, &builder::packet(&header, &message));
     }
-    network.settle();
+    network.process_outputs();
     assert_eq!(network.sent.len(), 3);
     network
 }

@@ -14,15 +14,15 @@
     reason = "a panic is how a fuzz target speaks"
 )]
 
-mod craft;
+mod builder;
 mod delivered;
 mod endpoint;
 mod error_queue;
-mod ledger;
+mod model;
 mod network;
+mod operations;
 mod packet;
 mod reassembly;
-mod script;
 
 pub use endpoint::endpoint;
 pub use error_queue::error_queue;

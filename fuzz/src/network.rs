@@ -10,9 +10,9 @@ use pingferry_proto::{
     Outputs, PathConfig, PathId, Received, SendError, SocketId, Transmit, Verdict,
 };
 
-use crate::craft::{self, gateway_v4, gateway_v6};
+use crate::builder::{self, gateway_v4, gateway_v6};
 use crate::delivered::Delivered;
-use crate::ledger::{Error, Forwarded, Ledger, Reply, Returned};
+use crate::model::{Error, Forwarded, Model, Reply, Returned};
 
 /// Errors that pingferry makes: a burst, and then one a millisecond.
 const ERROR_BURST: u128 = 1000;
@@ -30,20 +30,20 @@ pub(crate) struct Network {
     pub(crate) now: Instant,
     pub(crate) sent: Vec<Sent>,
     /// How many sockets can still be opened.
-    pub(crate) descriptors: usize,
+    pub(crate) free_descriptors: usize,
     /// What becomes of the next request that is sent.
     pub(crate) send_error: Option<SendError>,
     /// The next delivery is not taken.
     pub(crate) delivery_fails: bool,
-    began: Instant,
+    started_at: Instant,
     max_flows: usize,
     max_sockets: usize,
     paths: HashMap<PathId, PathConfig>,
     sockets: HashMap<SocketId, u16>,
     opened: u16,
     /// Whether one could not be opened since the outputs were last settled.
-    refused: bool,
-    ledger: Ledger,
+    open_failed: bool,
+    model: Model,
     outputs: Outputs,
 }
 
@@ -59,18 +59,18 @@ impl Network {
             endpoint: Endpoint::new(config),
             now,
             sent: Vec::new(),
-            descriptors: 60_000,
+            free_descriptors: 60_000,
             send_error: None,
             delivery_fails: false,
-            began: now,
+            started_at: now,
             paths: HashMap::new(),
             sockets: HashMap::new(),
             opened: 0,
-            refused: false,
-            ledger: Ledger::default(),
+            open_failed: false,
+            model: Model::default(),
             outputs: Outputs::default(),
         };
-        network.set_local(&[], &[]);
+        network.set_host_addresses(&[], &[]);
         network
     }
 
@@ -87,8 +87,8 @@ impl Network {
     }
 
     /// The host of the sockets gets other addresses, beside the one it always has.
-    pub(crate) fn set_local(&mut self, own: &[IpAddr], broadcast: &[IpAddr]) {
-        let own = Family::ALL.map(craft::own).into_iter().chain(own.iter().copied()).collect();
+    pub(crate) fn set_host_addresses(&mut self, own: &[IpAddr], broadcast: &[IpAddr]) {
+        let own = Family::ALL.map(builder::host_address).into_iter().chain(own.iter().copied()).collect();
         let broadcast = broadcast.iter().copied().collect();
         self.endpoint.set_host_addresses(HostAddresses { own, broadcast });
     }
@@ -134,22 +134,22 @@ impl Network {
 
     fn expect_request(&mut self, path: PathId, header: IpHeader, message: Vec<u8>) {
         let domain = self.paths[&path].domain;
-        self.ledger.expect_request(Forwarded { domain, path, header, message });
+        self.model.expect_request(Forwarded { domain, path, header, message });
     }
 
-    pub(crate) fn answer(&mut self, socket: SocketId, received: Received<'_>) -> Verdict {
+    pub(crate) fn receive_reply(&mut self, socket: SocketId, received: Received<'_>) -> Verdict {
         let mut expected = self.endpoint.counters().clone();
         let verdict = self.endpoint.handle_reply(self.now, socket, received);
         expected.replies_received += 1;
         expected.replies_attempted += u64::from(verdict == Verdict::Forwarded);
         self.check_return(expected, verdict);
         if verdict == Verdict::Forwarded {
-            self.ledger.expect_return(Returned::Reply(Reply::new(socket, &received)));
+            self.model.expect_return(Returned::Reply(Reply::new(socket, &received)));
         }
         verdict
     }
 
-    pub(crate) fn error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
+    pub(crate) fn receive_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
         let mut expected = self.endpoint.counters().clone();
         let alive = (self.endpoint.flows(), self.endpoint.next_deadline());
         let verdict = self.endpoint.handle_icmp_error(socket, report);
@@ -159,7 +159,7 @@ impl Network {
         let same = alive == (self.endpoint.flows(), self.endpoint.next_deadline());
         assert!(same, "an error neither ends nor refreshes a flow (RFC 5508 REQ-8)");
         if verdict == Verdict::Forwarded {
-            self.ledger.expect_return(Returned::Error(Error::new(socket, report)));
+            self.model.expect_return(Returned::Error(Error::new(socket, report)));
         }
         verdict
     }
@@ -180,7 +180,7 @@ impl Network {
     }
 
     /// Does what the endpoint wants done, then looks whether everything is in order.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn process_outputs(&mut self) {
         let mut outputs = std::mem::take(&mut self.outputs);
         loop {
             self.endpoint.take_outputs(&mut outputs);
@@ -198,17 +198,17 @@ impl Network {
             }
         }
         self.outputs = outputs;
-        self.refused = false;
+        self.open_failed = false;
         self.check();
     }
 
     fn open(&mut self, socket: SocketId) {
         assert!(!self.sockets.contains_key(&socket), "an open socket is opened");
-        if self.descriptors == 0 {
-            self.refused = true;
+        if self.free_descriptors == 0 {
+            self.open_failed = true;
             return self.endpoint.socket_failed(socket);
         }
-        self.descriptors -= 1;
+        self.free_descriptors -= 1;
         self.opened += 1;
         let ident = Self::BEFORE_FIRST_IDENT + self.opened;
         self.sockets.insert(socket, ident);
@@ -220,11 +220,11 @@ impl Network {
     }
 
     fn transmit(&mut self, transmit: &Transmit, message: &[u8]) {
-        self.ledger.leaves(transmit, message);
+        self.model.check_transmit(transmit, message);
         let unsent = if self.sockets.contains_key(&transmit.socket) {
             self.send_error.take()
         } else {
-            let hopeless = self.refused || self.sockets.len() >= self.max_sockets;
+            let hopeless = self.open_failed || self.sockets.len() >= self.max_sockets;
             assert!(hopeless, "a socket that is not open is asked for");
             Some(SendError::NoSocket)
         };
@@ -247,7 +247,7 @@ impl Network {
         if delivery.kind == DeliveryKind::GeneratedError {
             check_generated(&delivered);
         } else {
-            self.ledger.comes_back(delivery.path, &delivered);
+            self.model.check_delivery(delivery.path, &delivered);
         }
         if std::mem::take(&mut self.delivery_fails) || !self.paths.contains_key(&delivery.path) {
             let verdict = self.endpoint.handle_delivery_error(delivery);
@@ -256,7 +256,7 @@ impl Network {
     }
 
     fn check(&self) {
-        assert!(self.ledger.is_closed(), "whatever is forwarded comes out");
+        assert!(self.model.is_empty(), "whatever is forwarded comes out");
         let c = self.endpoint.counters();
         assert!(c.add_up(), "{c:?}");
         let flows = self.endpoint.flows();
@@ -264,18 +264,18 @@ impl Network {
         assert!(flows <= self.max_flows);
         assert_eq!(self.endpoint.sockets(), self.sockets.len());
         assert!(self.sockets.len() <= self.max_sockets);
-        let allowed = ERROR_BURST + (self.now - self.began).as_millis();
+        let allowed = ERROR_BURST + (self.now - self.start).as_millis();
         assert!(u128::from(c.errors_generated_attempted) <= allowed, "{} errors", c.errors_generated_attempted);
     }
 
     /// Nobody says anything any more: everything is closed, by the endpoint's own deadlines.
-    pub(crate) fn fall_silent(&mut self) {
-        self.settle();
+    pub(crate) fn expire_all(&mut self) {
+        self.process_outputs();
         let mut deadlines = 0;
         while let Some(deadline) = self.endpoint.next_deadline() {
             self.now = self.now.max(deadline);
             self.endpoint.handle_timeout(self.now);
-            self.settle();
+            self.process_outputs();
             deadlines += 1;
             assert!(deadlines < 100_000, "a deadline that does not go away");
         }

@@ -1,7 +1,7 @@
 use pingferry_proto::Family;
 use pingferry_proto::wire::{Echo, IpPacket, icmp_checksum};
 
-use crate::craft;
+use crate::builder;
 
 /// Whatever the bytes are, they parse without a panic, and the payload is a part of them. What parses can be written again, and
 /// then parses to the same: options and extension headers, which are not kept, make no difference.
@@ -15,7 +15,7 @@ pub fn packet(data: &[u8]) {
         // Only a fragment header has it, and an atomic fragment (RFC 6946) becomes a packet without.
         expected.identification = 0;
     }
-    let again = craft::packet(&header, payload);
+    let again = builder::packet(&header, payload);
     assert_eq!(again.len(), header.wire_len() + payload.len());
     assert_eq!(IpPacket::parse(&again), Ok(IpPacket { header: expected, payload }));
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use pingferry_proto::wire::{Fragment, IpHeader};
 use pingferry_proto::{Config, DomainId, DropReason, Family, PathConfig, PathId};
 
-use crate::craft;
+use crate::builder;
 use crate::network::Network;
-use crate::script::Script;
+use crate::operations::Operations;
 use model::Model;
 
 /// In all, whatever the script wants, so that each takes bounded time.
@@ -19,28 +19,28 @@ const MAX_FRAGMENTS: usize = 1_500;
 
 /// Plays a script of fragments, single ones and floods of datagrams that begin and never end, and of time.
 pub fn reassembly(data: &[u8]) {
-    let mut script = Script::new(data);
-    let mut world = World::new();
-    while let Some(step) = script.next() {
+    let mut ops = Operations::new(data);
+    let mut simulation = Simulation::new();
+    while let Some(step) = ops.next() {
         match step % 8 {
-            0..=5 => world.fragment(&mut script),
-            6 => world.flood(&mut script),
-            _ => world.wait(&mut script),
+            0..=5 => simulation.fragment(&mut ops),
+            6 => simulation.flood(&mut ops),
+            _ => simulation.wait(&mut ops),
         }
-        world.network.settle();
-        world.compare();
+        simulation.network.process_outputs();
+        simulation.compare();
     }
-    world.network.fall_silent();
+    simulation.network.expire_all();
 }
 
-struct World {
+struct Simulation {
     network: Network,
     model: Model,
     paths: [(PathId, DomainId); 3],
     fragments: usize,
 }
 
-impl World {
+impl Simulation {
     fn new() -> Self {
         let mut network = Network::new(Config::default());
         let paths = [0, 0, 1].map(|domain| {
@@ -51,15 +51,15 @@ impl World {
     }
 
     /// A piece of one of a few messages, as it should be or not quite.
-    fn fragment(&mut self, script: &mut Script<'_>) {
-        let path = script.pick(&self.paths);
-        let (header, message) = datagram(script);
-        let start = script.index(32) * 8;
-        let len = script.index(32) * 8;
+    fn fragment(&mut self, ops: &mut Operations<'_>) {
+        let path = ops.pick(&self.paths);
+        let (header, message) = datagram(ops);
+        let start = ops.index(32) * 8;
+        let len = ops.index(32) * 8;
         let end = (start + len).min(message.len());
         let mut piece = message.get(start..end).unwrap_or(&[0xee; 8]).to_vec();
         let mut more = end < message.len();
-        match script.byte() {
+        match ops.byte() {
             1 => more = !more,
             2 => piece.truncate(piece.len().saturating_sub(1)),
             3 => piece.iter_mut().take(1).for_each(|byte| *byte ^= 0xff),
@@ -74,12 +74,12 @@ impl World {
     }
 
     /// Fragments from far behind in datagrams of which nothing else comes.
-    fn flood(&mut self, script: &mut Script<'_>) {
-        let path = script.pick(&self.paths);
-        let first = script.word();
-        let (offset, more) = (script.word() & !7, script.flag());
-        let header = IpHeader::icmp(craft::client(Family::V4, 2), craft::target(Family::V4, 2));
-        for n in 0..u16::from(script.byte()) {
+    fn flood(&mut self, ops: &mut Operations<'_>) {
+        let path = ops.pick(&self.paths);
+        let first = ops.word();
+        let (offset, more) = (ops.word() & !7, ops.flag());
+        let header = IpHeader::icmp(builder::client(Family::V4, 2), builder::target(Family::V4, 2));
+        for n in 0..u16::from(ops.byte()) {
             let header = IpHeader { identification: first.wrapping_add(n).into(), ..header };
             if offset > 0 {
                 self.feed(path, &header, Fragment { offset, more }, &[1; 16]);
@@ -94,15 +94,15 @@ impl World {
         }
         let header = IpHeader { fragment: Some(fragment), ..*header };
         let (expected, whole) = self.model.insert(self.network.now, domain, &header, piece);
-        let verdict = self.network.fragment(path, &craft::packet(&header, piece), whole);
+        let verdict = self.network.fragment(path, &builder::packet(&header, piece), whole);
         assert_eq!(verdict, expected, "{header:?}");
     }
 
-    fn wait(&mut self, script: &mut Script<'_>) {
-        let (time, noticed) = (Duration::from_secs(script.byte().into()) / 4, script.flag());
+    fn wait(&mut self, ops: &mut Operations<'_>) {
+        let (time, noticed) = (Duration::from_secs(ops.byte().into()) / 4, ops.flag());
         self.network.wait(time, noticed);
         if noticed {
-            self.model.give_up(self.network.now);
+            self.model.expire_and_evict(self.network.now);
         }
     }
 
@@ -111,19 +111,19 @@ impl World {
         // Fragments that became a whole stay among those that were held.
         assert_eq!(counters.fragments_held(), self.model.held);
         assert_eq!(counters.request_drops[DropReason::ReassemblyTimeout], self.model.timed_out);
-        assert_eq!(counters.request_drops[DropReason::ReassemblyFull], self.model.crowded_out);
+        assert_eq!(counters.request_drops[DropReason::ReassemblyFull], self.model.evicted);
         let deadline = self.network.endpoint.next_deadline();
         assert!(self.model.deadline().is_none_or(|due| deadline.is_some_and(|deadline| deadline <= due)));
     }
 }
 
 /// One of a few messages; 40 and 200 bytes long, so that they end at different places of a unit of 8.
-fn datagram(script: &mut Script<'_>) -> (IpHeader, Vec<u8>) {
-    let number = script.byte() % 8;
+fn datagram(ops: &mut Operations<'_>) -> (IpHeader, Vec<u8>) {
+    let number = ops.byte() % 8;
     let family = Family::ALL[usize::from(number) % 2];
-    let header = IpHeader::icmp(craft::client(family, number / 4), craft::target(family, 0));
+    let header = IpHeader::icmp(builder::client(family, number / 4), builder::target(family, 0));
     let header = IpHeader { identification: u32::from(number) + 0x1_0000 * u32::from(family == Family::V6), ..header };
     let content: Vec<u8> = (number..).take(if number & 2 == 0 { 33 } else { 192 }).collect();
-    let message = craft::request(&header, number & 4 != 0, number.into(), 9, &content);
+    let message = builder::request(&header, number & 4 != 0, number.into(), 9, &content);
     (header, message)
 }

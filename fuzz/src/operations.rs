@@ -1,9 +1,9 @@
 //! Decisions from the fuzzer's bytes.
 
 /// Bytes that say what happens. Where they end, every further decision is 0, so that a script that is cut stays one.
-pub(crate) struct Script<'a>(&'a [u8]);
+pub(crate) struct Operations<'a>(&'a [u8]);
 
-impl<'a> Script<'a> {
+impl<'a> Operations<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }

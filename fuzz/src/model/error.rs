@@ -4,7 +4,7 @@ use pingferry_proto::wire::{Echo, IcmpError, IpPacket, MAX_PACKET, write_checksu
 use pingferry_proto::{ErrorReport, Family, SocketId};
 
 use super::{Flow, Newest};
-use crate::craft::{gateway_v4, gateway_v6, own};
+use crate::builder::{gateway_v4, gateway_v6, host_address};
 use crate::delivered::Delivered;
 
 const ICMP_HEADER_LEN: usize = 8;
@@ -43,7 +43,7 @@ impl Error {
         assert_eq!(header.traffic_class, self.traffic_class);
         let sender = match self.family() {
             // The host's own kernel is pingferry to the client.
-            family if self.offender != own(family) => (self.offender, self.hop_limit - 1),
+            family if self.offender != host_address(family) => (self.offender, self.hop_limit - 1),
             Family::V4 => (gateway_v4().into(), self.hop_limit),
             Family::V6 => (gateway_v6().into(), self.hop_limit),
         };

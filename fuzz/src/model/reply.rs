@@ -4,7 +4,7 @@ use pingferry_proto::wire::{Echo, icmp_checksum};
 use pingferry_proto::{Family, Received, SocketId};
 
 use super::Flow;
-use crate::craft::{is_group, own};
+use crate::builder::{host_address, is_group};
 use crate::delivered::Delivered;
 
 /// A reply that is on its way back.
@@ -36,7 +36,7 @@ impl Reply {
         assert_eq!((header.source, header.traffic_class), (self.from, self.traffic_class));
         assert_eq!(header.hop_limit, self.hop_limit - 1);
         assert!(message[..2] == self.message[..2] && message[6..] == self.message[6..]);
-        let was_valid = icmp_checksum(self.from, own(self.family()), &self.message).is_valid();
+        let was_valid = icmp_checksum(self.from, host_address(self.family()), &self.message).is_valid();
         if self.family() == Family::V6 || was_valid {
             assert!(delivered.checksum_is_valid(), "{message:02x?}");
         }

@@ -53,15 +53,15 @@ struct Newest {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct Model {
     /// Who was the last to ask this on this socket; of a socket that is dedicated, whomever.
-    asked: HashMap<(SocketId, Option<IpAddr>, u16), Flow>,
+    requests: HashMap<(SocketId, Option<IpAddr>, u16), Flow>,
     newest: HashMap<Flow, Newest>,
     forwarded: VecDeque<Forwarded>,
     returned: VecDeque<Returned>,
 }
 
-impl Ledger {
+impl Model {
     pub(crate) fn expect_request(&mut self, forwarded: Forwarded) {
         self.forwarded.push_back(forwarded);
     }
@@ -71,7 +71,7 @@ impl Ledger {
     }
 
     /// A request leaves.
-    pub(crate) fn leaves(&mut self, transmit: &Transmit, message: &[u8]) {
+    pub(crate) fn check_transmit(&mut self, transmit: &Transmit, message: &[u8]) {
         let Forwarded { domain, path, header, message: expected } =
             self.forwarded.pop_front().expect("a request for each transmit");
         assert_eq!((transmit.path, transmit.header), (path, header));
@@ -83,15 +83,15 @@ impl Ledger {
         let Echo { kind, ident, seq } = Echo::parse_request(class.family, message).expect("only requests leave");
         let IpHeader { source, destination, .. } = header;
         let flow = Flow { domain, class, kind, ident, source, destination };
-        self.asked.insert((transmit.socket, peer(class, destination), seq), flow);
+        self.requests.insert((transmit.socket, peer(class, destination), seq), flow);
         self.newest.insert(flow, Newest { path, message: expected });
     }
 
     /// A reply or an error comes back.
-    pub(crate) fn comes_back(&mut self, path: PathId, delivered: &Delivered) {
+    pub(crate) fn check_delivery(&mut self, path: PathId, delivered: &Delivered) {
         let returned = self.returned.pop_front().expect("an answer for each delivery");
         let (socket, host, seq) = returned.about();
-        let flow = self.asked.get(&(socket, peer(socket.class, host), seq)).expect("somebody asked");
+        let flow = self.requests.get(&(socket, peer(socket.class, host), seq)).expect("somebody asked");
         let newest = &self.newest[flow];
         assert_eq!(path, newest.path, "answers go where the newest request came from");
         assert_eq!(delivered.header.destination, flow.source);
@@ -102,7 +102,7 @@ impl Ledger {
     }
 
     /// Everything that was forwarded has come out.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.forwarded.is_empty() && self.returned.is_empty()
     }
 }

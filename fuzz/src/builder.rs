@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use pingferry_proto::Family;
 use pingferry_proto::wire::{IpHeader, write_checksum};
 
-use crate::script::Script;
+use crate::operations::Operations;
 
 /// An address of the host with the ping sockets.
-pub(crate) fn own(family: Family) -> IpAddr {
+pub(crate) fn host_address(family: Family) -> IpAddr {
     address(family, [203, 0, 113, 1], 0x77, 1)
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn request(header: &IpHeader, extended: bool, ident: u16, seq: u16, p
 pub(crate) fn as_sent(request: &[u8], ident: u16, destination: IpAddr) -> Vec<u8> {
     let mut message = request.to_vec();
     message[4..6].copy_from_slice(&ident.to_be_bytes());
-    write_checksum(own(Family::of(destination)), destination, &mut message);
+    write_checksum(host_address(Family::of(destination)), destination, &mut message);
     message
 }
 
@@ -104,12 +104,12 @@ pub(crate) fn reply(sent: &[u8], from: IpAddr) -> Vec<u8> {
     let family = Family::of(from);
     let mut message = sent.to_vec();
     message[0] = types(family, message[0] == types(family, true).0).1;
-    write_checksum(from, own(family), &mut message);
+    write_checksum(from, host_address(family), &mut message);
     message
 }
 
 /// The bytes after an echo header: nothing, or few, or many; zeros, or not.
-pub(crate) fn payload(script: &mut Script<'_>) -> Vec<u8> {
-    let len = script.pick(&[0, 0, 1, 8, 56, 57, 201, 1472, 3000]);
-    vec![script.pick(&[0, 0xff, 1]); len]
+pub(crate) fn payload(ops: &mut Operations<'_>) -> Vec<u8> {
+    let len = ops.pick(&[0, 0, 1, 8, 56, 57, 201, 1472, 3000]);
+    vec![ops.pick(&[0, 0xff, 1]); len]
 }
