@@ -1,4 +1,4 @@
-//! Packets, messages and addresses, made as the script says, from a few values so that things meet.
+//! Builds addresses, packets and ICMP messages. There are few of each, so that the operations of an input meet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,12 +12,12 @@ pub(crate) fn host_address(family: Family) -> IpAddr {
     address(family, [203, 0, 113, 1], 0x77, 1)
 }
 
-/// The address of pingferry to its clients.
+/// The IPv4 address of pingferry on every path.
 pub(crate) fn gateway_v4() -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, 1)
 }
 
-/// The same for IPv6.
+/// The IPv6 address of pingferry on every path.
 pub(crate) fn gateway_v6() -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1)
 }
@@ -34,7 +34,7 @@ pub(crate) fn target(family: Family, n: u8) -> IpAddr {
     address(family, [192, 0, 2, n + 1], 0x7, n + 1)
 }
 
-/// Everybody on a link.
+/// The multicast address of all hosts on a link.
 pub(crate) fn multicast(family: Family) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(224, 0, 0, 1).into(),
@@ -42,12 +42,12 @@ pub(crate) fn multicast(family: Family) -> IpAddr {
     }
 }
 
-/// Everybody in the targets' IPv4 network, if the host knows that it is on it.
+/// The broadcast address of the targets' IPv4 network, once the endpoint is told that it is one.
 pub(crate) fn broadcast() -> IpAddr {
     Ipv4Addr::new(192, 0, 2, 255).into()
 }
 
-/// Whether others than `address` itself may answer for it.
+/// Whether other hosts than `address` may reply to a request to it.
 pub(crate) fn is_group(address: IpAddr) -> bool {
     address.is_multicast() || address == broadcast()
 }
@@ -66,7 +66,7 @@ pub(crate) fn packet(header: &IpHeader, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Types of requests and of the replies to them.
+/// The ICMP types of a request and of its reply (RFC 792, RFC 4443, RFC 8335).
 const fn types(family: Family, extended: bool) -> (u8, u8) {
     match (family, extended) {
         (Family::V4, false) => (8, 0),
@@ -76,12 +76,12 @@ const fn types(family: Family, extended: bool) -> (u8, u8) {
     }
 }
 
-/// The other of the two requests.
+/// The type of the other request: extended for plain, plain for extended.
 pub(crate) fn other_kind(family: Family, icmp_type: u8) -> u8 {
     types(family, icmp_type == types(family, false).0).0
 }
 
-/// An echo request with a right checksum.
+/// An echo request with a valid checksum.
 pub(crate) fn request(header: &IpHeader, extended: bool, ident: u16, seq: u16, payload: &[u8]) -> Vec<u8> {
     let mut message = vec![types(header.family(), extended).0, 0, 0, 0];
     message.extend(ident.to_be_bytes());
@@ -91,7 +91,7 @@ pub(crate) fn request(header: &IpHeader, extended: bool, ident: u16, seq: u16, p
     message
 }
 
-/// A request as the kernel sends it: with the socket's identifier and the host's own address.
+/// A request as the kernel sends it: with the ident of the socket and a checksum over the host's own address.
 pub(crate) fn as_sent(request: &[u8], ident: u16, destination: IpAddr) -> Vec<u8> {
     let mut message = request.to_vec();
     message[4..6].copy_from_slice(&ident.to_be_bytes());
@@ -99,7 +99,7 @@ pub(crate) fn as_sent(request: &[u8], ident: u16, destination: IpAddr) -> Vec<u8
     message
 }
 
-/// What an honest host answers to a message [as it was sent](as_sent).
+/// The correct reply to a message [as it was sent](as_sent).
 pub(crate) fn reply(sent: &[u8], from: IpAddr) -> Vec<u8> {
     let family = Family::of(from);
     let mut message = sent.to_vec();
@@ -108,7 +108,7 @@ pub(crate) fn reply(sent: &[u8], from: IpAddr) -> Vec<u8> {
     message
 }
 
-/// The bytes after an echo header: nothing, or few, or many; zeros, or not.
+/// The payload of an echo message: 0 to 3,000 bytes of one value.
 pub(crate) fn payload(ops: &mut Operations<'_>) -> Vec<u8> {
     let len = ops.pick(&[0, 0, 1, 8, 56, 57, 201, 1472, 3000]);
     vec![ops.pick(&[0, 0xff, 1]); len]

@@ -1,4 +1,4 @@
-//! The whole endpoint as a state machine: whatever happens in whatever order, the rules of the network and its ledger hold.
+//! The whole endpoint as a state machine: any operations in any order, with the checks of the network and its model.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use crate::builder;
 use crate::network::{Network, Sent};
 use crate::operations::Operations;
 
-/// A step with this bit set is followed by the next without the endpoint's outputs being done in between.
+/// When an operation has this bit set, the outputs of the endpoint are processed only after the next operation.
 const HOLD_OUTPUTS: u8 = 0x80;
 
-/// Plays a script of steps: requests, fragments, garbage, replies and errors true and forged, sends and deliveries that fail,
-/// sockets that do not open, paths and addresses that come and go, and time; then silence, until everything is closed.
+/// Runs an input whose operations are: requests, fragments and garbage; correct and forged replies and errors; failing sends,
+/// deliveries and sockets; changes of paths and addresses; waiting. At the end the clock advances until everything is closed.
 pub fn endpoint(data: &[u8]) {
     let mut ops = Operations::new(data);
     let mut simulation = Simulation::new(&mut ops);
@@ -117,7 +117,7 @@ impl Simulation {
         Some((sent, ident))
     }
 
-    /// A reply to one of the newest requests, from the host that was asked or another one, with some of it changed.
+    /// A reply to one of the newest requests, from its destination or another host, correct or altered.
     fn reply(&mut self, ops: &mut Operations<'_>) {
         let Some((mut sent, ident)) = self.sent(ops) else { return };
         let family = Family::of(sent.destination);
@@ -142,7 +142,7 @@ impl Simulation {
         let _ = self.network.receive_reply(sent.socket, received);
     }
 
-    /// An error about one of the newest requests, quoting as much as it likes, from anybody.
+    /// An error about one of the newest requests, from any host, with a quotation of any length, correct or altered.
     fn error(&mut self, ops: &mut Operations<'_>) {
         let Some((sent, ident)) = self.sent(ops) else { return };
         let family = Family::of(sent.destination);
@@ -154,7 +154,7 @@ impl Simulation {
             IcmpError::too_big(family, 1400),
         ]);
         let mut quoted = builder::as_sent(&sent.message, ident, sent.destination);
-        // Some errors speak of another request than there was.
+        // Some errors quote a request that was never sent.
         if let Some(byte) = quoted.get_mut(ops.pick(&[usize::MAX, usize::MAX, 0, 4, 6, 7])) {
             *byte ^= ops.byte();
         }
@@ -176,7 +176,7 @@ impl Simulation {
         let _ = self.network.receive_error(sent.socket, &report);
     }
 
-    /// A fragment of one of a few datagrams, which always say the same.
+    /// A fragment of one of four datagrams with fixed content.
     fn fragment(&mut self, ops: &mut Operations<'_>) {
         let number = ops.byte() % 4;
         let family = Family::ALL[usize::from(number) % 2];
@@ -194,7 +194,7 @@ impl Simulation {
         let packet = builder::packet(&IpHeader { fragment, ..header }, &message[start..end]);
         let path = self.path(ops);
         let _ = match start == 0 && !more {
-            // On IPv6 an atomic fragment (RFC 6946).
+            // On IPv6 this is an atomic fragment (RFC 6946).
             true => self.network.packet(path, &packet),
             false => self.network.fragment(path, &packet, Some((header, message))),
         };

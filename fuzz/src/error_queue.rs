@@ -1,7 +1,6 @@
-//! The error queue's bytes: read as the kernel's, and handed to an endpoint that asked something.
+//! Parses arbitrary bytes as an entry of a socket's error queue, and passes the result to an endpoint.
 //!
-//! `QueuedError::parse` is the way in: the very function that reads what `recvmmsg` left, hidden from the documentation because
-//! nobody else has such bytes. A cargo feature would give no less and split the builds.
+//! `QueuedError::parse` is the function that parses what `recvmmsg` returns from the kernel.
 
 use std::net::IpAddr;
 
@@ -13,9 +12,11 @@ use crate::builder;
 use crate::network::Network;
 use crate::operations::Operations;
 
-/// The script is one byte for the socket, a length and that many bytes of `msg_name`, the same of `msg_control`, and the
-/// data. Nothing of it makes a panic; what is reported lies in the data; and if the endpoint relays it, it is about
-/// what was asked.
+/// Parses one queued error and hands it to an endpoint that sent three requests.
+///
+/// The input is one byte that selects the socket, a length and that many bytes of `msg_name`, a length and that many bytes of
+/// `msg_control`, and the data. No input may cause a panic. The quotation and the extensions must lie inside the data. When the
+/// endpoint relays the error, the error must concern one of the requests.
 pub fn error_queue(data: &[u8]) {
     let mut ops = Operations::new(data);
     let mut network = network_with_requests();
@@ -27,8 +28,8 @@ pub fn error_queue(data: &[u8]) {
     let body = ops.rest();
     let Some(queued) = QueuedError::parse(name, control, body) else { return };
     let relayed = [queued.quoted, queued.extensions].concat();
-    assert!(body.starts_with(&relayed), "what is reported lies in the data");
-    assert!(queued.extensions.is_empty() || !queued.quoted.is_empty(), "extensions follow a quote");
+    assert!(body.starts_with(&relayed), "quotation and extensions lie inside the data");
+    assert!(queued.extensions.is_empty() || !queued.quoted.is_empty(), "extensions follow a quotation");
 
     let Some(report) = report(&queued).filter(|report| is_possible(socket.class.family, report)) else { return };
     let _ = network.receive_error(socket, &report);
@@ -36,7 +37,7 @@ pub fn error_queue(data: &[u8]) {
     network.expire_all();
 }
 
-/// Identifiers are in the order of the requests, from the first on; each request is of another class and has a socket to itself.
+/// A network in which three requests were sent. Each has a class of its own, and therefore a socket of its own.
 fn network_with_requests() -> Network {
     let mut network = Network::new(Config::default());
     let path = network.add_path(PathConfig::default());
@@ -53,7 +54,7 @@ fn network_with_requests() -> Network {
     network
 }
 
-/// As the driver makes it, but for the second word, which may be anything here.
+/// The report that the driver makes of a queued error. Here the second word of the ICMP header may have any value.
 fn report<'a>(queued: &QueuedError<'a>) -> Option<ErrorReport<'a>> {
     let offender = queued.offender.filter(|_| queued.origin != ErrorOrigin::Local)?;
     Some(ErrorReport {
@@ -67,8 +68,9 @@ fn report<'a>(queued: &QueuedError<'a>) -> Option<ErrorReport<'a>> {
     })
 }
 
-/// What no kernel says: addresses of another family than the socket's, more than fits the buffer that errors are read into, and
-/// extensions further behind than the length in an ICMP error can state (RFC 4884 §4.1, §4.2), less the quoted IP header.
+/// Whether a kernel could report this error. It reports no address of another family than the socket's, no more data than the
+/// receive buffer holds, and no extensions beyond the length that an ICMP error can state (RFC 4884 §4.1, §4.2). That length
+/// includes the quoted IP header, which the kernel removes.
 fn is_possible(family: Family, report: &ErrorReport<'_>) -> bool {
     let furthest = match family {
         Family::V4 => 255 * 4 - 20,

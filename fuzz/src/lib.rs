@@ -1,17 +1,21 @@
-//! What holds for all bytes: the bodies of the fuzz targets.
+//! The bodies of pingferry's fuzz targets.
 //!
-//! A body takes what a fuzzer makes up, plays it through, and panics when a rule is broken. The targets in `fuzz_targets/` do
-//! nothing but call them, so the bodies are built, linted and, by a test that replays `corpus/`, run without a fuzzer.
+//! # Theory of operation
 //!
-//! Three of the bodies drive an endpoint. They share a *network* that exists on paper only: it does what the endpoint's
-//! outputs say, as the driver does, and a *ledger* in which everything that goes in is written down, so that everything that
-//! comes out can be held against it.
+//! A body takes arbitrary bytes, runs them, and panics when a rule is broken. A target in `fuzz_targets/` only calls its body.
+//! The bodies need no fuzzer, so an ordinary `cargo test` builds them and replays the inputs of `corpus/` through them.
+//!
+//! Three of the bodies run an [`Endpoint`](pingferry_proto::Endpoint). They share two parts. The *network* simulates the
+//! driver: it opens the sockets, sends the requests and delivers the packets that the endpoint outputs. The *model* records
+//! each input that was forwarded, and compares the endpoint's output with it.
+//!
+//! The bodies that need many choices read them from the input, byte by byte (`operations`).
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a panic is how a fuzz target speaks"
+    reason = "a fuzz target reports a finding by a panic"
 )]
 
 mod builder;
@@ -29,9 +33,9 @@ pub use error_queue::error_queue;
 pub use packet::packet;
 pub use reassembly::reassembly;
 
-/// A target's body.
+/// The body of a target.
 pub type Body = fn(&[u8]);
 
-/// Every target, by the name it has in `fuzz_targets/`.
+/// Each target: the name of its file in `fuzz_targets/`, and its body.
 pub const TARGETS: [(&str, Body); 4] =
     [("packet", packet), ("reassembly", reassembly), ("error_queue", error_queue), ("endpoint", endpoint)];

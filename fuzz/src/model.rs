@@ -1,8 +1,10 @@
-//! What went in, and so what may come out.
+//! A model of the endpoint: from the inputs it knows which outputs are correct.
 //!
-//! Outputs are in the order of their inputs. So for each input that is forwarded an entry is made, and the next output of its
-//! kind has to be what the entry says. Whoever a reply or error comes back to must have asked for it: sent a request with its
-//! sequence number, to the host that it speaks of, on the socket that received it.
+//! # Theory of operation
+//!
+//! The endpoint keeps its outputs in the order of the inputs. The model records an entry for each input that is forwarded, and
+//! the next output of the same kind must match the oldest entry. A reply or an error must go to a client that sent the request:
+//! a request with the same sequence number, to the same host, on the socket that received the reply or error.
 
 mod error;
 mod reply;
@@ -18,7 +20,7 @@ use crate::delivered::Delivered;
 pub(crate) use error::Error;
 pub(crate) use reply::Reply;
 
-/// A packet that was forwarded.
+/// A request from a client that the endpoint forwarded, and that was not sent yet.
 #[derive(Debug)]
 pub(crate) struct Forwarded {
     pub(crate) domain: DomainId,
@@ -27,14 +29,14 @@ pub(crate) struct Forwarded {
     pub(crate) message: Vec<u8>,
 }
 
-/// What a ping socket received and is on its way back.
+/// A reply or error that the endpoint forwarded, and that was not delivered yet.
 #[derive(Debug)]
 pub(crate) enum Returned {
     Reply(Reply),
     Error(Error),
 }
 
-/// One who asks.
+/// An ICMP query session (RFC 5508), with the class of its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Flow {
     domain: DomainId,
@@ -45,16 +47,18 @@ struct Flow {
     destination: IpAddr,
 }
 
-/// Of a flow.
+/// The newest request of a flow.
 #[derive(Debug)]
 struct Newest {
     path: PathId,
     message: Vec<u8>,
 }
 
+/// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
-    /// Who was the last to ask this on this socket; of a socket that is dedicated, whomever.
+    /// The flow of the last request by socket, destination and sequence number. A dedicated socket has one flow, whose replies
+    /// come from any host, so its destination is `None`.
     requests: HashMap<(SocketId, Option<IpAddr>, u16), Flow>,
     newest: HashMap<Flow, Newest>,
     forwarded: VecDeque<Forwarded>,
@@ -70,30 +74,30 @@ impl Model {
         self.returned.push_back(returned);
     }
 
-    /// A request leaves.
+    /// Checks a request that the endpoint sends.
     pub(crate) fn check_transmit(&mut self, transmit: &Transmit, message: &[u8]) {
         let Forwarded { domain, path, header, message: expected } =
-            self.forwarded.pop_front().expect("a request for each transmit");
+            self.forwarded.pop_front().expect("every transmit has a forwarded request");
         assert_eq!((transmit.path, transmit.header), (path, header));
-        assert!(message == expected, "a message leaves as it came");
+        assert!(message == expected, "a message is sent unchanged");
         assert!(transmit.hop_limit >= 1 && transmit.hop_limit == header.hop_limit - 1);
         let class = transmit.socket.class;
         assert_eq!((class.family, class.dont_fragment), (header.family(), header.dont_fragment));
 
-        let Echo { kind, ident, seq } = Echo::parse_request(class.family, message).expect("only requests leave");
+        let Echo { kind, ident, seq } = Echo::parse_request(class.family, message).expect("only requests are sent");
         let IpHeader { source, destination, .. } = header;
         let flow = Flow { domain, class, kind, ident, source, destination };
         self.requests.insert((transmit.socket, peer(class, destination), seq), flow);
         self.newest.insert(flow, Newest { path, message: expected });
     }
 
-    /// A reply or an error comes back.
+    /// Checks a reply or an error that the endpoint delivers to a client.
     pub(crate) fn check_delivery(&mut self, path: PathId, delivered: &Delivered) {
-        let returned = self.returned.pop_front().expect("an answer for each delivery");
+        let returned = self.returned.pop_front().expect("every delivery has a reply or error");
         let (socket, host, seq) = returned.about();
-        let flow = self.requests.get(&(socket, peer(socket.class, host), seq)).expect("somebody asked");
+        let flow = self.requests.get(&(socket, peer(socket.class, host), seq)).expect("a client sent the request");
         let newest = &self.newest[flow];
-        assert_eq!(path, newest.path, "answers go where the newest request came from");
+        assert_eq!(path, newest.path, "the delivery goes to the path of the newest request");
         assert_eq!(delivered.header.destination, flow.source);
         match &returned {
             Returned::Reply(reply) => reply.check(flow, delivered),
@@ -101,23 +105,24 @@ impl Model {
         }
     }
 
-    /// Everything that was forwarded has come out.
+    /// Whether every forwarded input has its output.
     pub(crate) fn is_empty(&self) -> bool {
         self.forwarded.is_empty() && self.returned.is_empty()
     }
 }
 
 impl Returned {
-    /// The socket, the host and the sequence number that this is an answer to.
+    /// The socket, destination and sequence number of the request.
     fn about(&self) -> (SocketId, IpAddr, u16) {
         let (socket, host, echo) = match self {
             Self::Reply(reply) => (reply.socket, reply.from, Echo::parse_reply(reply.family(), &reply.message)),
             Self::Error(error) => (error.socket, error.destination, Echo::parse_request(error.family(), &error.quoted)),
         };
-        (socket, host, echo.expect("only answers come back").seq)
+        (socket, host, echo.expect("only replies and quoted requests are relayed").seq)
     }
 }
 
+/// The host in the key of [`Model::requests`].
 fn peer(class: Class, host: IpAddr) -> Option<IpAddr> {
     (!class.dedicated).then_some(host)
 }

@@ -1,4 +1,4 @@
-//! An endpoint, the sockets it asks for, and paths to its clients, all on paper, with a clock that the script moves.
+//! A simulated network: an endpoint, its ping sockets and the paths to its clients, with a clock that the input advances.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,10 +14,10 @@ use crate::builder::{self, gateway_v4, gateway_v6};
 use crate::delivered::Delivered;
 use crate::model::{Error, Forwarded, Model, Reply, Returned};
 
-/// Errors that pingferry makes: a burst, and then one a millisecond.
+/// How many ICMP errors the endpoint may generate in a burst. It may generate one more each millisecond.
 const ERROR_BURST: u128 = 1000;
 
-/// A request that left, its message as it came in.
+/// A request that was sent. The message is the one that the client sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) socket: SocketId,
@@ -25,30 +25,34 @@ pub(crate) struct Sent {
     pub(crate) message: Vec<u8>,
 }
 
+/// An endpoint and everything around it that the driver and the kernel provide otherwise.
 pub(crate) struct Network {
     pub(crate) endpoint: Endpoint,
     pub(crate) now: Instant,
+    /// The requests that were sent, oldest first.
     pub(crate) sent: Vec<Sent>,
     /// How many sockets can still be opened.
     pub(crate) free_descriptors: usize,
-    /// What becomes of the next request that is sent.
+    /// The error of the next send.
     pub(crate) send_error: Option<SendError>,
-    /// The next delivery is not taken.
+    /// Whether the next delivery fails.
     pub(crate) delivery_fails: bool,
     started_at: Instant,
     max_flows: usize,
     max_sockets: usize,
     paths: HashMap<PathId, PathConfig>,
+    /// The open sockets, each with its ident.
     sockets: HashMap<SocketId, u16>,
+    /// How many sockets were opened so far.
     opened: u16,
-    /// Whether one could not be opened since the outputs were last settled.
+    /// Whether a socket could not be opened since the outputs were last processed.
     open_failed: bool,
     model: Model,
     outputs: Outputs,
 }
 
 impl Network {
-    /// Identifiers of sockets count up from the one after this.
+    /// The idents of sockets count up from the one after this.
     pub(crate) const BEFORE_FIRST_IDENT: u16 = 1000;
 
     pub(crate) fn new(config: Config) -> Self {
@@ -77,7 +81,7 @@ impl Network {
     pub(crate) fn add_path(&mut self, config: PathConfig) -> PathId {
         let config = config.with_gateway_v4(Some(gateway_v4())).with_gateway_v6(Some(gateway_v6()));
         let path = self.endpoint.add_path(config.clone());
-        assert!(self.paths.insert(path, config).is_none(), "identifiers of paths are not used again");
+        assert!(self.paths.insert(path, config).is_none(), "a path ID is never reused");
         path
     }
 
@@ -86,35 +90,35 @@ impl Network {
         self.paths.remove(&path);
     }
 
-    /// The host of the sockets gets other addresses, beside the one it always has.
+    /// Replaces the addresses of the host, except for the one it always has.
     pub(crate) fn set_host_addresses(&mut self, own: &[IpAddr], broadcast: &[IpAddr]) {
         let own = Family::ALL.map(builder::host_address).into_iter().chain(own.iter().copied()).collect();
         let broadcast = broadcast.iter().copied().collect();
         self.endpoint.set_host_addresses(HostAddresses { own, broadcast });
     }
 
-    /// The identifier of an open socket.
+    /// The ident of an open socket.
     pub(crate) fn ident(&self, socket: SocketId) -> Option<u16> {
         self.sockets.get(&socket).copied()
     }
 
-    /// A packet that, if it is forwarded, leaves as it came.
+    /// Receives a packet from a client. If the packet is forwarded, its message is sent unchanged.
     pub(crate) fn packet(&mut self, path: PathId, packet: &[u8]) -> Verdict {
         let parsed = IpPacket::parse(packet);
         let fragment = parsed.is_ok_and(|packet| packet.header.fragment.is_some());
         let verdict = self.handle(path, packet);
         if let (Verdict::Forwarded, false) = (verdict, fragment) {
-            let IpPacket { header, payload } = parsed.expect("what is forwarded is well-formed");
+            let IpPacket { header, payload } = parsed.expect("only well-formed packets are forwarded");
             self.expect_request(path, header, payload.to_vec());
         }
         verdict
     }
 
-    /// A fragment. `whole` is what leaves if it is forwarded.
+    /// Receives a fragment from a client. `whole` is the datagram that is sent if this fragment completes it.
     pub(crate) fn fragment(&mut self, path: PathId, packet: &[u8], whole: Option<(IpHeader, Vec<u8>)>) -> Verdict {
         let verdict = self.handle(path, packet);
         if verdict == Verdict::Forwarded {
-            let (header, message) = whole.expect("a datagram is forwarded when it is whole");
+            let (header, message) = whole.expect("only a complete datagram is forwarded");
             self.expect_request(path, IpHeader { dont_fragment: false, ..header }, message);
         }
         verdict
@@ -137,6 +141,7 @@ impl Network {
         self.model.expect_request(Forwarded { domain, path, header, message });
     }
 
+    /// Receives a reply on a ping socket.
     pub(crate) fn receive_reply(&mut self, socket: SocketId, received: Received<'_>) -> Verdict {
         let mut expected = self.endpoint.counters().clone();
         let verdict = self.endpoint.handle_reply(self.now, socket, received);
@@ -149,6 +154,7 @@ impl Network {
         verdict
     }
 
+    /// Receives an ICMP error from the error queue of a ping socket.
     pub(crate) fn receive_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
         let mut expected = self.endpoint.counters().clone();
         let alive = (self.endpoint.flows(), self.endpoint.next_deadline());
@@ -171,15 +177,15 @@ impl Network {
         assert_eq!(*self.endpoint.counters(), expected, "a reply or error is counted once");
     }
 
-    /// Time goes by; `noticed` says whether the driver looks at the clock before it does something else.
-    pub(crate) fn wait(&mut self, time: Duration, noticed: bool) {
+    /// Advances the clock. `timers_run` says whether the driver runs the endpoint's timers before the next operation.
+    pub(crate) fn wait(&mut self, time: Duration, timers_run: bool) {
         self.now += time;
-        if noticed {
+        if timers_run {
             self.endpoint.handle_timeout(self.now);
         }
     }
 
-    /// Does what the endpoint wants done, then looks whether everything is in order.
+    /// Takes the outputs of the endpoint as the driver does, until there are none, and then checks the invariants.
     pub(crate) fn process_outputs(&mut self) {
         let mut outputs = std::mem::take(&mut self.outputs);
         loop {
@@ -203,7 +209,7 @@ impl Network {
     }
 
     fn open(&mut self, socket: SocketId) {
-        assert!(!self.sockets.contains_key(&socket), "an open socket is opened");
+        assert!(!self.sockets.contains_key(&socket), "no open socket is opened again");
         if self.free_descriptors == 0 {
             self.open_failed = true;
             return self.endpoint.socket_failed(socket);
@@ -224,8 +230,8 @@ impl Network {
         let unsent = if self.sockets.contains_key(&transmit.socket) {
             self.send_error.take()
         } else {
-            let hopeless = self.open_failed || self.sockets.len() >= self.max_sockets;
-            assert!(hopeless, "a socket that is not open is asked for");
+            let none_available = self.open_failed || self.sockets.len() >= self.max_sockets;
+            assert!(none_available, "the endpoint opens a socket before it sends on it");
             Some(SendError::NoSocket)
         };
         match unsent {
@@ -245,7 +251,7 @@ impl Network {
         let mtu = self.paths.get(&delivery.path).map_or(usize::MAX, |path| path.mtu);
         let delivered = Delivered::join(outputs.packets(delivery), mtu);
         if delivery.kind == DeliveryKind::GeneratedError {
-            check_generated(&delivered);
+            check_local_error(&delivered);
         } else {
             self.model.check_delivery(delivery.path, &delivered);
         }
@@ -256,7 +262,7 @@ impl Network {
     }
 
     fn check(&self) {
-        assert!(self.model.is_empty(), "whatever is forwarded comes out");
+        assert!(self.model.is_empty(), "every forwarded input has an output");
         let c = self.endpoint.counters();
         assert!(c.add_up(), "{c:?}");
         let flows = self.endpoint.flows();
@@ -264,11 +270,11 @@ impl Network {
         assert!(flows <= self.max_flows);
         assert_eq!(self.endpoint.sockets(), self.sockets.len());
         assert!(self.sockets.len() <= self.max_sockets);
-        let allowed = ERROR_BURST + (self.now - self.start).as_millis();
+        let allowed = ERROR_BURST + (self.now - self.started_at).as_millis();
         assert!(u128::from(c.errors_generated_attempted) <= allowed, "{} errors", c.errors_generated_attempted);
     }
 
-    /// Nobody says anything any more: everything is closed, by the endpoint's own deadlines.
+    /// Advances the clock from deadline to deadline, without further input, until every flow and socket is closed.
     pub(crate) fn expire_all(&mut self) {
         self.process_outputs();
         let mut deadlines = 0;
@@ -277,14 +283,15 @@ impl Network {
             self.endpoint.handle_timeout(self.now);
             self.process_outputs();
             deadlines += 1;
-            assert!(deadlines < 100_000, "a deadline that does not go away");
+            assert!(deadlines < 100_000, "every deadline passes");
         }
         assert_eq!((self.endpoint.flows(), self.sockets.len()), (0, 0));
     }
 }
 
-/// What pingferry itself says is an error, from its gateway, about a packet that is not one.
-fn check_generated(delivered: &Delivered) {
+/// Checks an ICMP error that the endpoint generated: its source is the gateway, it goes to the sender of the quoted packet, and
+/// the quoted packet is neither an ICMP error nor multicast.
+fn check_local_error(delivered: &Delivered) {
     let Delivered { header, message } = delivered;
     let family = header.family();
     assert!(header.source == gateway_v4() || header.source == gateway_v6());
@@ -292,9 +299,9 @@ fn check_generated(delivered: &Delivered) {
     assert!(delivered.checksum_is_valid());
     let mut quote = message[8..].to_vec();
     quote.resize(pingferry_proto::wire::MAX_PACKET, 0);
-    // Extension headers may be cut in their midst.
+    // The quotation may end inside an IPv6 extension header.
     let Ok(quoted) = IpPacket::parse(&quote) else { return assert_eq!(family, Family::V6) };
-    assert_eq!(quoted.header.source, header.destination, "the sender is told");
+    assert_eq!(quoted.header.source, header.destination, "the error goes to the sender");
     let error = quoted.header.is_icmp() && quoted.payload.first().is_some_and(|&kind| is_icmp_error(family, kind));
     assert!(!error && !quoted.header.destination.is_multicast(), "RFC 1122 section 3.2.2");
 }

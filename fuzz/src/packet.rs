@@ -3,8 +3,10 @@ use pingferry_proto::wire::{Echo, IpPacket, icmp_checksum};
 
 use crate::builder;
 
-/// Whatever the bytes are, they parse without a panic, and the payload is a part of them. What parses can be written again, and
-/// then parses to the same: options and extension headers, which are not kept, make no difference.
+/// Parses arbitrary bytes as an IP packet.
+///
+/// No input may cause a panic. The payload must lie inside the input. A packet that parses must survive being emitted and
+/// parsed again; IPv4 options and IPv6 extension headers are not kept and must not matter.
 pub fn packet(data: &[u8]) {
     let Ok(IpPacket { header, payload }) = IpPacket::parse(data) else { return };
     assert!(data.as_ptr_range().start <= payload.as_ptr_range().start);
@@ -12,7 +14,7 @@ pub fn packet(data: &[u8]) {
 
     let mut expected = header;
     if header.family() == Family::V6 && header.fragment.is_none() {
-        // Only a fragment header has it, and an atomic fragment (RFC 6946) becomes a packet without.
+        // Only a fragment header carries an identification, and an atomic fragment (RFC 6946) is emitted without that header.
         expected.identification = 0;
     }
     let again = builder::packet(&header, payload);
@@ -22,5 +24,5 @@ pub fn packet(data: &[u8]) {
     let _ = icmp_checksum(header.source, header.destination, payload).is_valid();
     let is_request = Echo::parse_request(header.family(), payload).is_ok();
     let is_reply = Echo::parse_reply(header.family(), payload).is_ok();
-    assert!(!(is_request && is_reply), "a message goes one way");
+    assert!(!(is_request && is_reply), "a message is a request or a reply, never both");
 }

@@ -1,6 +1,7 @@
-//! Fragments in any order, cut anywhere, altered, repeated and late, held against a model that does the same with less care
-//! for memory. The model has the caps on datagrams and bytes too, and each fragment that it drops for them must be counted
-//! by the endpoint: that is how it is known that memory stays bounded.
+//! Reassembly against a model: fragments in any order, of any length, altered, repeated and late.
+//!
+//! The model is simple and does not save memory. It has the same limits on datagrams and bytes as the endpoint, and the endpoint
+//! must count each fragment that the model drops for a limit. This shows that the memory of the endpoint is bounded.
 
 mod model;
 
@@ -14,10 +15,10 @@ use crate::network::Network;
 use crate::operations::Operations;
 use model::Model;
 
-/// In all, whatever the script wants, so that each takes bounded time.
+/// The limit on fragments of one input, so that each input takes bounded time.
 const MAX_FRAGMENTS: usize = 1_500;
 
-/// Plays a script of fragments, single ones and floods of datagrams that begin and never end, and of time.
+/// Runs an input whose operations are single fragments, floods of datagrams that never complete, and waiting.
 pub fn reassembly(data: &[u8]) {
     let mut ops = Operations::new(data);
     let mut simulation = Simulation::new();
@@ -50,7 +51,7 @@ impl Simulation {
         Self { network, model: Model::default(), paths, fragments: 0 }
     }
 
-    /// A piece of one of a few messages, as it should be or not quite.
+    /// A fragment of one of eight messages, either correct or altered.
     fn fragment(&mut self, ops: &mut Operations<'_>) {
         let path = ops.pick(&self.paths);
         let (header, message) = datagram(ops);
@@ -67,13 +68,13 @@ impl Simulation {
             5 => piece.resize(2_000, 1),
             _ => {}
         }
-        // Neither more nor an offset: not a fragment.
+        // Without an offset and without more fragments it is a whole packet.
         if start > 0 || more {
             self.feed(path, &header, Fragment { offset: start as u16, more }, &piece);
         }
     }
 
-    /// Fragments from far behind in datagrams of which nothing else comes.
+    /// One fragment each of up to 255 datagrams, at a large offset.
     fn flood(&mut self, ops: &mut Operations<'_>) {
         let path = ops.pick(&self.paths);
         let first = ops.word();
@@ -99,16 +100,16 @@ impl Simulation {
     }
 
     fn wait(&mut self, ops: &mut Operations<'_>) {
-        let (time, noticed) = (Duration::from_secs(ops.byte().into()) / 4, ops.flag());
-        self.network.wait(time, noticed);
-        if noticed {
+        let (time, timers_run) = (Duration::from_secs(ops.byte().into()) / 4, ops.flag());
+        self.network.wait(time, timers_run);
+        if timers_run {
             self.model.expire_and_evict(self.network.now);
         }
     }
 
     fn compare(&self) {
         let counters = self.network.endpoint.counters();
-        // Fragments that became a whole stay among those that were held.
+        // The fragments of a completed datagram still count as held.
         assert_eq!(counters.fragments_held(), self.model.held);
         assert_eq!(counters.request_drops[DropReason::ReassemblyTimeout], self.model.timed_out);
         assert_eq!(counters.request_drops[DropReason::ReassemblyFull], self.model.evicted);
@@ -117,7 +118,7 @@ impl Simulation {
     }
 }
 
-/// One of a few messages; 40 and 200 bytes long, so that they end at different places of a unit of 8.
+/// One of eight messages. They are 41 or 200 bytes long, so some end inside a unit of 8 bytes and some at its end.
 fn datagram(ops: &mut Operations<'_>) -> (IpHeader, Vec<u8>) {
     let number = ops.byte() % 8;
     let family = Family::ALL[usize::from(number) % 2];

@@ -1,11 +1,11 @@
-//! Every file of every corpus, through the body of its target.
+//! Replays every file of every corpus through the body of its target.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
 
 use pingferry_fuzz::{Body, TARGETS};
 
-/// Slots are chosen by a hash that is another one in every run.
+/// How often each file is replayed. The endpoint's hash tables use a new random key each time.
 const ROUNDS: usize = 3;
 
 fn corpus(target: &str) -> Vec<PathBuf> {
@@ -19,7 +19,7 @@ fn corpus(target: &str) -> Vec<PathBuf> {
 fn replay(target: &str) {
     let body: Body = TARGETS.iter().find(|(name, _)| *name == target).map(|(_, body)| *body).unwrap();
     for file in corpus(target) {
-        // Shown if the test fails: the last one is it.
+        // If the test fails, the last line names the file.
         println!("{}", file.display());
         let data = std::fs::read(&file).unwrap();
         (0..ROUNDS).for_each(|_| body(&data));

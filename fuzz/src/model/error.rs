@@ -9,7 +9,7 @@ use crate::delivered::Delivered;
 
 const ICMP_HEADER_LEN: usize = 8;
 
-/// An ICMP error that is on its way back.
+/// An ICMP error that a ping socket received.
 #[derive(Debug)]
 pub(crate) struct Error {
     pub(crate) socket: SocketId,
@@ -33,7 +33,7 @@ impl Error {
         self.socket.class.family
     }
 
-    /// It is the error that came, and quotes what the client sent.
+    /// Checks the delivered error: it is the one received, and quotes what the client sent.
     pub(super) fn check(&self, flow: &Flow, newest: &Newest, delivered: &Delivered) {
         let Delivered { header, message } = delivered;
         assert_eq!(self.destination, flow.destination);
@@ -42,7 +42,7 @@ impl Error {
         assert_eq!(message[..2], [icmp_type, code]);
         assert_eq!(header.traffic_class, self.traffic_class);
         let sender = match self.family() {
-            // The host's own kernel is pingferry to the client.
+            // An error of the host's own kernel is delivered as pingferry's.
             family if self.offender != host_address(family) => (self.offender, self.hop_limit - 1),
             Family::V4 => (gateway_v4().into(), self.hop_limit),
             Family::V6 => (gateway_v6().into(), self.hop_limit),
@@ -50,20 +50,20 @@ impl Error {
         assert_eq!((header.source, header.hop_limit), sender);
         assert!(message.ends_with(&self.extensions));
 
-        // A quote is cut, so what it says of its own length is made true.
+        // The quotation is truncated. Padding makes the length in its IP header valid.
         let mut quote = message[ICMP_HEADER_LEN..message.len() - self.extensions.len()].to_vec();
         self.check_extensions(quote.len(), message);
         let quote_len = quote.len();
         quote.resize(MAX_PACKET, 0);
-        let IpPacket { header, payload } = IpPacket::parse(&quote).expect("a quote is well-formed");
+        let IpPacket { header, payload } = IpPacket::parse(&quote).expect("the quotation is well-formed");
         assert_eq!((header.source, header.destination), (flow.source, flow.destination));
         let echo = Echo::parse_request(self.family(), payload).expect("requests are quoted");
         assert_eq!((echo.kind, echo.ident), (flow.kind, flow.ident));
         self.check_quoted(newest, &payload[..payload.len().min(quote_len - header.wire_len())]);
     }
 
-    /// A truthful quote of the newest request becomes what the client sent, checksum included. An IPv4 quote with another
-    /// checksum than the request left with was damaged on its way, and stays so.
+    /// A correct quotation of the newest request becomes what the client sent, checksum included. If an IPv4 quotation has another
+    /// checksum than the request that was sent, the request was damaged on its way; the quotation must show that, too.
     fn check_quoted(&self, newest: &Newest, payload: &[u8]) {
         let len = self.quoted.len().min(newest.message.len());
         if self.quoted[..2] != newest.message[..2] || self.quoted[6..len] != newest.message[6..len] {
@@ -79,7 +79,7 @@ impl Error {
         }
     }
 
-    /// Extensions begin where the length in the error says (RFC 4884 §4.1, §4.2).
+    /// The extensions begin at the offset that the length field states (RFC 4884 §4.1, §4.2).
     fn check_extensions(&self, quote_len: usize, message: &[u8]) {
         if self.extensions.is_empty() {
             assert_eq!(message[4..8], self.error.rest);

@@ -7,7 +7,7 @@ use super::Flow;
 use crate::builder::{host_address, is_group};
 use crate::delivered::Delivered;
 
-/// A reply that is on its way back.
+/// A reply that a ping socket received.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) socket: SocketId,
@@ -27,12 +27,12 @@ impl Reply {
         self.socket.class.family
     }
 
-    /// It is the message that came, but for the identifier; nobody else's, and as sound as it was.
+    /// Checks the delivered reply: it is the message received, with the flow's ident, and with a valid checksum if that was valid.
     pub(super) fn check(&self, flow: &Flow, delivered: &Delivered) {
         let Delivered { header, message } = delivered;
-        let echo = Echo::parse_reply(self.family(), message).expect("a reply stays one");
+        let echo = Echo::parse_reply(self.family(), message).expect("a reply is delivered");
         assert_eq!((echo.kind, echo.ident), (flow.kind, flow.ident));
-        assert!(flow.destination == self.from || is_group(flow.destination), "{} was not asked", self.from);
+        assert!(flow.destination == self.from || is_group(flow.destination), "{} has no request", self.from);
         assert_eq!((header.source, header.traffic_class), (self.from, self.traffic_class));
         assert_eq!(header.hop_limit, self.hop_limit - 1);
         assert!(message[..2] == self.message[..2] && message[6..] == self.message[6..]);

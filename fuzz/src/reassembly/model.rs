@@ -1,4 +1,4 @@
-//! Reassembly as one would explain it: a datagram is the bytes that have come, each with its place.
+//! A simple model of reassembly (RFC 815, RFC 5722): a datagram is a map from offsets to bytes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ type Key = (DomainId, IpAddr, IpAddr, u32);
 pub(super) struct Model {
     datagrams: HashMap<Key, Datagram>,
     started: u64,
-    /// Counts, as the endpoint is to have them.
+    /// The counters that the endpoint must have.
     pub(super) held: u64,
     pub(super) timed_out: u64,
     pub(super) evicted: u64,
@@ -26,7 +26,7 @@ pub(super) struct Model {
 #[derive(Debug)]
 struct Datagram {
     started_at: Instant,
-    /// The lowest is the oldest.
+    /// Datagrams are numbered in the order in which they began.
     number: u64,
     header: Option<IpHeader>,
     bytes: BTreeMap<usize, u8>,
@@ -35,15 +35,15 @@ struct Datagram {
     discarded: bool,
 }
 
-/// A datagram: the header of its first fragment, and all that was fragmented.
+/// A complete datagram: the header of its first fragment, and its payload.
 pub(super) type Whole = (IpHeader, Vec<u8>);
-/// Why a fragment is dropped, and how many that waited with it.
+/// Why a fragment is dropped, and how many held fragments are dropped with it.
 type Discard = (DropReason, u64);
-/// What becomes of a fragment, and what leaves if it is forwarded.
+/// The verdict on a fragment, and the datagram that is sent if the verdict is to forward.
 pub(super) type Outcome = (Verdict, Option<Whole>);
 
 impl Model {
-    /// A fragment of a request came in, to a destination that is allowed.
+    /// Receives a fragment of a request to a destination that the policy allows.
     pub(super) fn insert(&mut self, now: Instant, domain: DomainId, header: &IpHeader, payload: &[u8]) -> Outcome {
         let offset = header.fragment.unwrap().offset;
         if offset == 0
@@ -79,22 +79,22 @@ impl Model {
         }
     }
 
-    /// Datagrams that are too old, or too many, or too large together.
+    /// Drops datagrams that are too old, and the oldest ones while there are too many datagrams or bytes.
     pub(super) fn expire_and_evict(&mut self, now: Instant) {
         while let Some((&key, oldest)) = self.datagrams.iter().min_by_key(|(_, datagram)| datagram.number) {
             let bytes: usize = self.datagrams.values().map(Datagram::len).sum();
-            let crowded = self.datagrams.len() > MAX_DATAGRAMS || bytes > MAX_BYTES;
-            if !crowded && now < oldest.started_at + TIMEOUT {
+            let over_limit = self.datagrams.len() > MAX_DATAGRAMS || bytes > MAX_BYTES;
+            if !over_limit && now < oldest.started_at + TIMEOUT {
                 break;
             }
             let fragments = oldest.fragments;
             self.held -= fragments;
-            *(if crowded { &mut self.evicted } else { &mut self.timed_out }) += fragments;
+            *(if over_limit { &mut self.evicted } else { &mut self.timed_out }) += fragments;
             self.datagrams.remove(&key);
         }
     }
 
-    /// When the oldest datagram is too old.
+    /// When the oldest datagram expires.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.datagrams.values().map(|datagram| datagram.started_at + TIMEOUT).min()
     }
@@ -107,7 +107,7 @@ fn is_acceptable(header: &IpHeader, payload: &[u8]) -> bool {
     units && !payload.is_empty() && usize::from(fragment.offset) + payload.len() <= longest
 }
 
-/// What becomes of a datagram that is whole.
+/// The verdict on a complete datagram.
 fn verdict_of_whole(header: &IpHeader, message: &[u8]) -> Verdict {
     match Echo::parse_request(header.family(), message) {
         Err(reason) => Verdict::Dropped(reason),
@@ -121,7 +121,7 @@ impl Datagram {
         Self { started_at, number, header: None, bytes: BTreeMap::new(), total: None, fragments: 0, discarded: false }
     }
 
-    /// The datagram, if it is whole now.
+    /// Adds a fragment. Returns the datagram if the fragment completes it.
     fn insert(&mut self, header: &IpHeader, payload: &[u8]) -> Result<Option<Whole>, Discard> {
         let fragment = header.fragment.unwrap();
         let (start, end) = (usize::from(fragment.offset), usize::from(fragment.offset) + payload.len());
@@ -155,7 +155,7 @@ impl Datagram {
         }
     }
 
-    /// How long it is at least, which is what room it takes.
+    /// The least length of the datagram in bytes, which is the memory that the endpoint accounts for it.
     fn len(&self) -> usize {
         self.bytes.last_key_value().map_or(0, |(last, _)| last + 1)
     }
