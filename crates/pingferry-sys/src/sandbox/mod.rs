@@ -12,14 +12,17 @@
 //! | capabilities | none, in any set |
 //! | `no_new_privs` | no program gives more rights (`Documentation/userspace-api/no_new_privs.rst`) |
 //! | Landlock | the files that were named, and what is open already |
-//! | seccomp | the system calls of `filter.rs`; any other ends the process with `SIGSYS` |
+//! | seccomp | the system calls of `seccomp.rs`; any other ends the process with `SIGSYS` |
 //! | memory | never in a core dump, not to be traced by other processes of the user |
 //!
 //! Each is applied as far as the kernel has it, and none depends on another. A process forked before is not confined.
 
-mod files;
-#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")), path = "no_filter.rs")]
-mod filter;
+mod landlock;
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")),
+    path = "seccomp_unsupported.rs"
+)]
+mod seccomp;
 
 use std::io;
 use std::path::PathBuf;
@@ -53,9 +56,9 @@ impl Sandbox {
             drop_capabilities().map_err(|e| with_context(e, "drop the capabilities")),
             set_no_new_privs(true).map_err(|e| with_context(e, "give up new privileges")),
             forbid_dumps().map_err(|e| with_context(e, "forbid core dumps")),
-            files::restrict(self).map_err(|e| with_context(e, "close the file system by Landlock")),
+            landlock::restrict(self).map_err(|e| with_context(e, "close the file system by Landlock")),
             // Last, because it forbids what the others do.
-            filter::apply(self).map_err(|e| with_context(e, "filter system calls by seccomp")),
+            seccomp::apply(self).map_err(|e| with_context(e, "filter system calls by seccomp")),
         ];
         layers.into_iter().filter_map(Result::err).collect()
     }
