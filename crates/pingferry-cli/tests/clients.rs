@@ -43,8 +43,8 @@ impl RoutedNetwork {
             router_2.add_route(net(back), Some(via.parse().unwrap()), "to-r1").unwrap();
         }
         for (forbidden, prefix) in FORBIDDEN.into_iter().zip([32, 128]) {
-            let refusal = pingferry_sys::netlink::Refusal::Prohibit;
-            router_2.add_refusal(net(&format!("{forbidden}/{prefix}")), refusal).unwrap();
+            let refusal = pingferry_sys::netlink::RejectRoute::Prohibit;
+            router_2.add_reject_route(net(&format!("{forbidden}/{prefix}")), refusal).unwrap();
         }
         Self { client, proxy, _routers: [router_1, router_2], target }
     }

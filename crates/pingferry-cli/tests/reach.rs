@@ -101,10 +101,10 @@ fn errors_of_the_own_kernel_come_from_the_gateway() {
         if !can_run(&["ping"]) {
             return;
         }
-        use pingferry_sys::netlink::Refusal;
+        use pingferry_sys::netlink::RejectRoute;
         let network = Network::new();
-        network.proxy.add_refusal(net("203.0.113.0/25"), Refusal::Unreachable).unwrap();
-        network.proxy.add_refusal(net("203.0.113.128/25"), Refusal::Prohibit).unwrap();
+        network.proxy.add_reject_route(net("203.0.113.0/25"), RejectRoute::Unreachable).unwrap();
+        network.proxy.add_reject_route(net("203.0.113.128/25"), RejectRoute::Prohibit).unwrap();
         let running = network.run(&["--gateway", "192.0.2.254"]);
         for (target, text) in [
             ("203.0.113.1", "Destination Host Unreachable"),

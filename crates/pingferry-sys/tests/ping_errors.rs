@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use pingferry_proto::Family;
 use pingferry_sys::errno;
-use pingferry_sys::netlink::{LOOPBACK, Netlink, Refusal};
+use pingferry_sys::netlink::{LOOPBACK, Netlink, RejectRoute};
 use pingferry_sys::ping::{
     ErrorBatch, ErrorOrigin, Outgoing, PingSocket, QueuedError, ReceiveBatch, SendBatch, SocketOptions,
 };
@@ -148,8 +148,8 @@ fn a_message_larger_than_the_interface_is_refused_with_the_mtu() {
 fn a_refused_route_fails_only_its_own_messages() {
     isolated(|| {
         let mut netlink = Netlink::open().unwrap();
-        for (net, refusal) in [("192.0.2.0/24", Refusal::Unreachable), ("2001:db8::/32", Refusal::Prohibit)] {
-            netlink.add_refusal(net.parse().unwrap(), refusal).unwrap();
+        for (net, reject) in [("192.0.2.0/24", RejectRoute::Unreachable), ("2001:db8::/32", RejectRoute::Prohibit)] {
+            netlink.add_reject_route(net.parse().unwrap(), reject).unwrap();
         }
         let refused = [("192.0.2.1", libc::EHOSTUNREACH), ("2001:db8::1", libc::EACCES)];
         for (family, (destination, expected)) in Family::ALL.into_iter().zip(refused) {

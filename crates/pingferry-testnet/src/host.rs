@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use pingferry_sys::capture::Capture;
 use pingferry_sys::namespace::{Netns, allow_ping};
-use pingferry_sys::netlink::{LOOPBACK, Netlink, Refusal};
+use pingferry_sys::netlink::{LOOPBACK, Netlink, RejectRoute};
 
 /// For what the kernel finishes a moment later; only ever spent whole when it does not.
 const SOON: Duration = Duration::from_secs(10);
@@ -78,8 +78,8 @@ impl Host {
     }
 
     /// Refuses what is for `destination`.
-    pub fn add_refusal(&self, destination: IpNet, refusal: Refusal) -> io::Result<()> {
-        self.with_netlink(|netlink| netlink.add_refusal(destination, refusal))
+    pub fn add_reject_route(&self, destination: IpNet, reject: RejectRoute) -> io::Result<()> {
+        self.with_netlink(|netlink| netlink.add_reject_route(destination, reject))
     }
 
     /// Does `work` with this host's devices and routes.

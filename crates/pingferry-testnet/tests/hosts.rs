@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use pingferry_sys::capture::{Capture, Captured};
 use pingferry_sys::errno;
-use pingferry_sys::netlink::Refusal;
+use pingferry_sys::netlink::RejectRoute;
 use pingferry_testnet::{Host, isolated, link, require_program};
 use rustix::io::Errno;
 
@@ -90,21 +90,21 @@ fn a_router_forwards_and_a_host_does_not() {
 }
 
 #[test]
-fn a_refusal_is_told_to_the_sender() {
+fn a_reject_route_returns_its_error_to_the_sender() {
     isolated(|| {
         let host = Host::new("host").unwrap();
         let cases = [
-            (Refusal::Unreachable, "198.51.100.0/26", "198.51.100.1:9", Errno::HOSTUNREACH),
-            (Refusal::Prohibit, "198.51.100.64/26", "198.51.100.65:9", Errno::ACCESS),
-            (Refusal::Blackhole, "198.51.100.128/26", "198.51.100.129:9", Errno::INVAL),
-            (Refusal::Unreachable, "2001:db8::/64", "[2001:db8::1]:9", Errno::HOSTUNREACH),
+            (RejectRoute::Unreachable, "198.51.100.0/26", "198.51.100.1:9", Errno::HOSTUNREACH),
+            (RejectRoute::Prohibit, "198.51.100.64/26", "198.51.100.65:9", Errno::ACCESS),
+            (RejectRoute::Blackhole, "198.51.100.128/26", "198.51.100.129:9", Errno::INVAL),
+            (RejectRoute::Unreachable, "2001:db8::/64", "[2001:db8::1]:9", Errno::HOSTUNREACH),
         ];
-        for (refusal, network, target, expected) in cases {
-            host.add_refusal(network.parse().unwrap(), refusal).unwrap();
+        for (reject, network, target, expected) in cases {
+            host.add_reject_route(network.parse().unwrap(), reject).unwrap();
             let target: SocketAddr = target.parse().unwrap();
             let any = if target.is_ipv4() { "0.0.0.0" } else { "::" };
             let error = udp(&host, any).send_to(b"x", target).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(expected.raw_os_error()), "{refusal:?} {target}");
+            assert_eq!(error.raw_os_error(), Some(expected.raw_os_error()), "{reject:?} {target}");
         }
     });
 }

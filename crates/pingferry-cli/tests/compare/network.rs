@@ -12,7 +12,7 @@
 use std::net::IpAddr;
 use std::process::Command;
 
-use pingferry_sys::netlink::Refusal;
+use pingferry_sys::netlink::RejectRoute;
 use pingferry_sys::tun::{Tun, TunConfig};
 use pingferry_testnet::{Host, link};
 
@@ -46,8 +46,8 @@ pub const REFUSED_BY_ROUTER_2: [Pair; 4] = [
     ["203.0.113.33", "2001:db8:20:2::1"],
     ["203.0.113.49", "2001:db8:20:3::1"],
 ];
-const REFUSALS: [Option<Refusal>; 4] =
-    [None, Some(Refusal::Unreachable), Some(Refusal::Prohibit), Some(Refusal::Blackhole)];
+const REFUSALS: [Option<RejectRoute>; 4] =
+    [None, Some(RejectRoute::Unreachable), Some(RejectRoute::Prohibit), Some(RejectRoute::Blackhole)];
 
 pub const CLIENT_MTU: usize = 1500;
 pub const LAST_MTU: usize = 1400;
@@ -153,7 +153,7 @@ fn refuse(host: &Host, destinations: [Pair; 4]) {
     for (pair, refusal) in destinations.into_iter().zip(REFUSALS) {
         for (address, prefix) in pair.into_iter().zip([28, 64]) {
             let Some(refusal) = refusal else { continue };
-            host.add_refusal(net(&format!("{address}/{prefix}")).trunc(), refusal).unwrap();
+            host.add_reject_route(net(&format!("{address}/{prefix}")).trunc(), refusal).unwrap();
         }
     }
 }

@@ -20,7 +20,7 @@ use rustix::net::netdevice;
 use crate::error_context::with_context;
 
 pub use addresses::AddressMonitor;
-pub use route::Refusal;
+pub use route::RejectRoute;
 
 /// The index that the loopback device has in every network namespace (`LOOPBACK_IFINDEX`, include/net/net_namespace.h).
 pub const LOOPBACK: u32 = 1;

@@ -16,7 +16,7 @@ use super::{NEW, Netlink};
 
 /// A route that leads nowhere, and what its users are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RejectRoute {
     /// Host unreachable (v6: no route to destination).
     Unreachable,
     /// Administratively prohibited.
@@ -63,13 +63,13 @@ impl Netlink {
     }
 
     /// Refuses what is for `destination`.
-    pub fn add_refusal(&mut self, destination: IpNet, refusal: Refusal) -> io::Result<()> {
-        let kind = match refusal {
-            Refusal::Unreachable => RouteType::Unreachable,
-            Refusal::Prohibit => RouteType::Prohibit,
-            Refusal::Blackhole => RouteType::BlackHole,
+    pub fn add_reject_route(&mut self, destination: IpNet, reject: RejectRoute) -> io::Result<()> {
+        let kind = match reject {
+            RejectRoute::Unreachable => RouteType::Unreachable,
+            RejectRoute::Prohibit => RouteType::Prohibit,
+            RejectRoute::Blackhole => RouteType::BlackHole,
         };
-        let what = format!("add route {destination} {refusal:?}");
+        let what = format!("add route {destination} {reject:?}");
         self.request(RouteNetlinkMessage::NewRoute(route(destination, kind)), NEW, what)?;
         Ok(())
     }
