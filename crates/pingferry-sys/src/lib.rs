@@ -1,5 +1,6 @@
 //! What pingferry asks of the Linux kernel. The only crate with `unsafe` in it.
 
+#[cfg(feature = "testing")]
 pub mod capture;
 mod error_context;
 pub mod namespace;
@@ -7,6 +8,7 @@ pub mod netlink;
 pub mod ping;
 pub mod preflight;
 pub mod process;
+#[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod sched;
 mod sockopt;

@@ -6,6 +6,8 @@
 mod addresses;
 mod link;
 mod route;
+#[cfg(feature = "testing")]
+mod testing;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -20,7 +22,8 @@ use rustix::net::netdevice;
 use crate::error_context::with_context;
 
 pub use addresses::AddressMonitor;
-pub use route::RejectRoute;
+#[cfg(feature = "testing")]
+pub use testing::RejectRoute;
 
 /// The index that the loopback device has in every network namespace (`LOOPBACK_IFINDEX`, include/net/net_namespace.h).
 pub const LOOPBACK: u32 = 1;

@@ -14,17 +14,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{NEW, Netlink};
 
-/// A route that leads nowhere, and what its users are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RejectRoute {
-    /// Host unreachable (v6: no route to destination).
-    Unreachable,
-    /// Administratively prohibited.
-    Prohibit,
-    /// Nothing.
-    Blackhole,
-}
-
 impl Netlink {
     /// Gives a device an address and the route to its network. `EEXIST` when the device has it.
     ///
@@ -62,18 +51,6 @@ impl Netlink {
         Ok(())
     }
 
-    /// Refuses what is for `destination`.
-    pub fn add_reject_route(&mut self, destination: IpNet, reject: RejectRoute) -> io::Result<()> {
-        let kind = match reject {
-            RejectRoute::Unreachable => RouteType::Unreachable,
-            RejectRoute::Prohibit => RouteType::Prohibit,
-            RejectRoute::Blackhole => RouteType::BlackHole,
-        };
-        let what = format!("add route {destination} {reject:?}");
-        self.request(RouteNetlinkMessage::NewRoute(route(destination, kind)), NEW, what)?;
-        Ok(())
-    }
-
     /// Waits until packets for `address` are taken, which the kernel says in no message; `TimedOut` after a second.
     pub fn wait_local(&mut self, address: IpAddr) -> io::Result<()> {
         for _ in 0..1000 {
@@ -96,7 +73,7 @@ impl Netlink {
     }
 }
 
-fn route(destination: IpNet, kind: RouteType) -> RouteMessage {
+pub(super) fn route(destination: IpNet, kind: RouteType) -> RouteMessage {
     let mut route = RouteMessage::default();
     route.header.address_family = family(destination.addr());
     route.header.destination_prefix_length = destination.prefix_len();

@@ -55,7 +55,7 @@ pub struct QueuedError<'a> {
 impl<'a> QueuedError<'a> {
     /// An error from the bytes that the kernel leaves for it: `msg_name`, `msg_control` and the data. It is what
     /// [`ErrorBatch::iter`] does, open to whoever wants to try other bytes than a kernel writes.
-    #[doc(hidden)]
+    #[cfg(feature = "testing")]
     pub fn parse(name: &[u8], control: &[u8], body: &'a [u8]) -> Option<Self> {
         Self::of(&ReceivedMessage::new(name, control, body, false))
     }

@@ -38,6 +38,7 @@ mod address;
 mod cmsg;
 mod error_queue;
 mod mmsg;
+#[cfg(feature = "testing")]
 mod raw;
 mod receive;
 mod receive_buffer;
@@ -45,6 +46,7 @@ mod send;
 mod socket;
 
 pub use error_queue::{ErrorBatch, ErrorOrigin, QueuedError};
+#[cfg(feature = "testing")]
 pub use raw::{RawBatch, RawSocket};
 pub use receive::{Incoming, ReceiveBatch};
 pub use send::{Outgoing, SendBatch};
