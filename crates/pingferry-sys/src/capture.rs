@@ -1,4 +1,4 @@
-//! The IP packets that pass a device, as `tcpdump` would see them (packet(7)).
+//! Packet capture: the IP packets that a device sends and receives (packet(7)).
 
 use std::io;
 use std::mem::size_of;
@@ -11,29 +11,49 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::error_context::with_context;
 
-/// Sees every packet of one network namespace, or of one device in it, from the IP header on.
+/// Captures the IP packets of one device, or of every device of a network namespace.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use pingferry_sys::capture::Capture;
+/// use pingferry_sys::netlink::LOOPBACK;
+///
+/// let capture = Capture::open(LOOPBACK)?;
+/// while let Some(captured) = capture.receive(Duration::from_secs(1))? {
+///     println!("{} bytes, outgoing: {}", captured.packet.len(), captured.outgoing);
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Capture {
     socket: OwnedFd,
 }
 
-/// A packet that was seen.
+/// A captured packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Captured {
-    /// The index of the device it passed.
+    /// The interface index of the device.
     pub device: u32,
-    /// Whether it left by the device; otherwise it came in.
+    /// Whether the device sent the packet. Otherwise it received the packet.
     pub outgoing: bool,
-    /// The packet, from its IP header on.
+    /// The packet from its IP header on, without a link-layer header.
     pub packet: Vec<u8>,
 }
 
 impl Capture {
-    /// Sees what passes from now on in the calling thread's network namespace: at device `index`, or at all with 0.
-    /// Needs `CAP_NET_RAW`.
+    /// Starts to capture in the calling thread's network namespace: on the device with interface index `index`, or on
+    /// every device when it is 0.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_NET_RAW` in the user namespace that owns the network namespace, `ENODEV` when there is no
+    /// such device.
     pub fn open(index: u32) -> io::Result<Self> {
         let opened = || {
-            // Without a protocol the socket sees nothing until it is bound, so nothing of another device slips in.
+            // Without a protocol the socket receives nothing until it is bound, hence nothing of another device.
             let socket = socket_with(AddressFamily::PACKET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
             bind(&socket, index)?;
             Ok(Self { socket })
@@ -41,9 +61,13 @@ impl Capture {
         opened().map_err(|e: io::Error| with_context(e, "capture packets"))
     }
 
-    /// The next IP packet; `None` when there was none for `patience`, which must not be zero.
-    pub fn receive(&self, patience: Duration) -> io::Result<Option<Captured>> {
-        set_socket_timeout(&self.socket, Timeout::Recv, Some(patience))?;
+    /// Waits for the next IP packet. Returns `None` when `timeout` passes without a packet.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a `timeout` of zero, `ENETDOWN` when the device goes down, or another error of recvfrom(2).
+    pub fn receive(&self, timeout: Duration) -> io::Result<Option<Captured>> {
+        set_socket_timeout(&self.socket, Timeout::Recv, Some(timeout))?;
         loop {
             match receive(&self.socket) {
                 Ok((ETH_P_IP | ETH_P_IPV6, captured)) => return Ok(Some(captured)),
@@ -67,17 +91,17 @@ fn bind(socket: &OwnedFd, index: u32) -> io::Result<()> {
         ..no_address()
     };
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the address lives through the call and has the length given.
+    // SAFETY: `address` lives through the call and has `length` bytes, which the kernel only reads.
     let result = unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// One packet of any protocol, and which: an Ethernet type.
+/// The next packet of any protocol, and the protocol as an Ethernet type.
 fn receive(socket: &OwnedFd) -> io::Result<(u16, Captured)> {
     let mut packet = vec![0; 65_536];
     let mut address = no_address();
     let mut length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: buffer and address live through the call and have the lengths given.
+    // SAFETY: `packet`, `address` and `length` live through the call, and the first two have the lengths passed with them.
     let received = unsafe {
         libc::recvfrom(
             socket.as_raw_fd(),

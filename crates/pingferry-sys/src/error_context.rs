@@ -1,21 +1,22 @@
-//! Kernel errors that say what was asked.
+//! Kernel errors that name the operation that failed.
 //!
-//! `io::Error` holds either an errno or a text. [`with_context`] keeps both: the text is what a person reads
-//! ("add address 10.0.0.1/24 to ping0: File exists (os error 17)"), and [`errno`] still finds the number.
+//! An `io::Error` holds either an errno or a text. An error of [`with_context`] holds both: a text for people, such as
+//! "add address 10.0.0.1/24 to ping0: File exists (os error 17)", and the number that [`errno`] returns.
 
 use std::error::Error;
 use std::fmt::{self, Display};
 use std::io;
 
+/// The error that [`with_context`] wraps, and the operation that failed.
 #[derive(Debug)]
 struct WithContext {
-    what: String,
+    operation: String,
     source: io::Error,
 }
 
 impl Display for WithContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.source)
+        write!(f, "{}: {}", self.operation, self.source)
     }
 }
 
@@ -25,13 +26,28 @@ impl Error for WithContext {
     }
 }
 
-/// Puts what was asked for in front of `error`; its kind and errno are kept.
-pub(crate) fn with_context(error: impl Into<io::Error>, what: impl Into<String>) -> io::Error {
+/// Prefixes `error` with the operation that failed. Kind and errno stay the same.
+pub(crate) fn with_context(error: impl Into<io::Error>, operation: impl Into<String>) -> io::Error {
     let source = error.into();
-    io::Error::new(source.kind(), WithContext { what: what.into(), source })
+    io::Error::new(source.kind(), WithContext { operation: operation.into(), source })
 }
 
-/// The errno of an error of this crate, also where a text was put in front of it.
+/// The errno of an error, or `None` if the kernel did not cause it.
+///
+/// [`io::Error::raw_os_error`] returns `None` for most errors of this crate, because their text names the operation
+/// that failed. This function also finds the errno of those (errno(3)).
+///
+/// # Examples
+///
+/// ```
+/// use pingferry_sys::errno;
+/// use pingferry_sys::netlink::Netlink;
+///
+/// let error = Netlink::open()?.index("missing0").unwrap_err();
+/// assert_eq!(error.to_string(), "look up missing0: No such device (os error 19)");
+/// assert_eq!(errno(&error), Some(19)); // ENODEV
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn errno(error: &io::Error) -> Option<i32> {
     error.raw_os_error().or_else(|| {
         let context = error.get_ref()?.downcast_ref::<WithContext>()?;
@@ -39,21 +55,21 @@ pub fn errno(error: &io::Error) -> Option<i32> {
     })
 }
 
-/// Takes an error apart to carry it to another process: its errno, and its text without what the errno says.
+/// Splits an error for its transfer to another process: the errno, and the text without the text of the errno.
 pub(crate) fn into_parts(error: &io::Error) -> (Option<i32>, String) {
     let errno = errno(error);
     let text = error.to_string();
     let reason = errno.map(|errno| io::Error::from_raw_os_error(errno).to_string()).unwrap_or_default();
-    let what = text.strip_suffix(&reason).unwrap_or(&text);
-    (errno, what.strip_suffix(": ").unwrap_or(what).into())
+    let operation = text.strip_suffix(&reason).unwrap_or(&text);
+    (errno, operation.strip_suffix(": ").unwrap_or(operation).into())
 }
 
-/// The reverse of [`into_parts`].
-pub(crate) fn from_parts(errno: Option<i32>, what: String) -> io::Error {
+/// The inverse of [`into_parts`].
+pub(crate) fn from_parts(errno: Option<i32>, text: String) -> io::Error {
     match errno.map(io::Error::from_raw_os_error) {
-        Some(reason) if what.is_empty() => reason,
-        Some(reason) => with_context(reason, what),
-        None => io::Error::other(what),
+        Some(reason) if text.is_empty() => reason,
+        Some(reason) => with_context(reason, text),
+        None => io::Error::other(text),
     }
 }
 
@@ -70,17 +86,17 @@ mod tests {
     }
 
     #[test]
-    fn taken_apart_and_put_together_it_is_the_same() {
+    fn an_error_survives_the_transfer_in_parts() {
         let cases = [
             io::Error::from_raw_os_error(libc::EPERM),
             with_context(with_context(rustix::io::Errno::PERM, "inner"), "outer"),
             io::Error::other("no errno: here"),
         ];
         for error in cases {
-            let (number, what) = into_parts(&error);
-            let again = from_parts(number, what);
-            assert_eq!(again.to_string(), error.to_string());
-            assert_eq!(errno(&again), errno(&error));
+            let (number, text) = into_parts(&error);
+            let restored = from_parts(number, text);
+            assert_eq!(restored.to_string(), error.to_string());
+            assert_eq!(errno(&restored), errno(&error));
         }
     }
 }

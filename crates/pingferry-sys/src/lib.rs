@@ -1,4 +1,4 @@
-//! What pingferry asks of the Linux kernel. The only crate with `unsafe` in it.
+#![doc = include_str!("../README.md")]
 
 #[cfg(feature = "testing")]
 pub mod capture;

@@ -1,4 +1,4 @@
-//! Which addresses are this host's own, and news of changes.
+//! The host's own addresses, and notifications of changes.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,72 +13,97 @@ use pingferry_proto::HostAddresses;
 use super::Netlink;
 use crate::error_context::with_context;
 
-/// `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of include/uapi/linux/rtnetlink.h.
-const NEWS_OF_ADDRESSES: [u32; 2] = [5, 9];
+/// The multicast groups `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` (include/uapi/linux/rtnetlink.h).
+const ADDRESS_GROUPS: [u32; 2] = [5, 9];
 
-/// Tells the addresses of the namespace it was opened in, and when they have changed: its descriptor is readable then.
+/// Reads the addresses of a network namespace, and reports when they change: its descriptor becomes readable then.
+///
+/// # Examples
+///
+/// ```
+/// use pingferry_sys::netlink::AddressMonitor;
+/// use rustix::event::{PollFd, PollFlags, Timespec, poll};
+///
+/// let mut monitor = AddressMonitor::open()?;
+/// println!("own addresses: {:?}", monitor.addresses()?.own);
+///
+/// let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// if poll(&mut [PollFd::new(&monitor, PollFlags::IN)], Some(&at_once))? > 0 {
+///     println!("changed to: {:?}", monitor.addresses()?.own);
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct AddressMonitor {
-    asking: Netlink,
-    news: Socket,
+    requests: Netlink,
+    notifications: Socket,
 }
 
 impl AddressMonitor {
-    /// Begins to listen for changes in the calling thread's network namespace. Needs no rights.
+    /// Subscribes to changes in the calling thread's network namespace. Needs no privilege.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`, `ENFILE` or `ENOBUFS`.
     pub fn open() -> io::Result<Self> {
-        let listen = || {
-            let mut news = Socket::new(NETLINK_ROUTE)?;
-            news.bind_auto()?;
-            news.set_non_blocking(true)?;
-            NEWS_OF_ADDRESSES.iter().try_for_each(|group| news.add_membership(*group))?;
-            Ok(news)
+        let subscribe = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.set_non_blocking(true)?;
+            ADDRESS_GROUPS.iter().try_for_each(|group| socket.add_membership(*group))?;
+            Ok(socket)
         };
-        let news = listen().map_err(|e: io::Error| with_context(e, "listen for changes of addresses"))?;
-        Ok(Self { asking: Netlink::open()?, news })
+        let notifications = subscribe().map_err(|e: io::Error| with_context(e, "subscribe to changes of addresses"))?;
+        Ok(Self { requests: Netlink::open()?, notifications })
     }
 
-    /// The addresses as they are now. The descriptor is not readable after this until they change again.
+    /// Reads the current addresses. The descriptor stops being readable until they change again.
+    ///
+    /// # Errors
+    ///
+    /// Those of the netlink request, for example `ENOBUFS`.
     pub fn addresses(&mut self) -> io::Result<HostAddresses> {
-        // What the news say does not matter, nor that some were lost (ENOBUFS): all is asked for anew.
-        while self.news.recv_from_full().is_ok_and(|(datagram, _)| !datagram.is_empty()) {}
-        let query = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let mut local = HostAddresses::default();
-        for answer in self.asking.dump(query, "list the addresses")? {
-            if let RouteNetlinkMessage::NewAddress(message) = answer {
-                note(&message, &mut local);
+        // Discard the notifications before reading. Their content does not matter, and lost ones (ENOBUFS) do not
+        // either, because the request returns every address.
+        while self.notifications.recv_from_full().is_ok_and(|(datagram, _)| !datagram.is_empty()) {}
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let mut addresses = HostAddresses::default();
+        for reply in self.requests.dump(request, "list the addresses")? {
+            if let RouteNetlinkMessage::NewAddress(message) = reply {
+                insert(&message, &mut addresses);
             }
         }
-        Ok(local)
+        Ok(addresses)
     }
 }
 
 impl AsFd for AddressMonitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.news.as_fd()
+        self.notifications.as_fd()
     }
 }
 
-/// The kernel answers to the last address of every IPv4 network it is on, whether or not it is set as the broadcast
-/// address (`fib_add_ifaddr` in net/ipv4/fib_frontend.c).
-fn note(message: &AddressMessage, local: &mut HostAddresses) {
+/// Adds the address of one message. The kernel treats the last address of each IPv4 network of a device as a broadcast
+/// address, even if another one is configured (`fib_add_ifaddr` in net/ipv4/fib_frontend.c).
+fn insert(message: &AddressMessage, addresses: &mut HostAddresses) {
     let mut prefix = None;
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(address) => {
-                local.own.insert(*address);
+                addresses.own.insert(*address);
             }
             AddressAttribute::Address(address @ IpAddr::V6(_)) => {
-                local.own.insert(*address);
+                addresses.own.insert(*address);
             }
             AddressAttribute::Address(IpAddr::V4(address)) => {
                 prefix = Ipv4Net::new(*address, message.header.prefix_len).ok();
             }
             AddressAttribute::Broadcast(address) => {
-                local.broadcast.insert(IpAddr::V4(*address));
+                addresses.broadcast.insert(IpAddr::V4(*address));
             }
             _ => {}
         }
     }
     if let Some(prefix) = prefix.filter(|prefix| prefix.prefix_len() < 31) {
-        local.broadcast.insert(IpAddr::V4(prefix.broadcast()));
+        addresses.broadcast.insert(IpAddr::V4(prefix.broadcast()));
     }
 }

@@ -1,4 +1,4 @@
-//! Devices.
+//! Network devices: their state, MTU and queue length.
 
 use std::io;
 
@@ -8,64 +8,85 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use super::Netlink;
 
 impl Netlink {
-    /// Brings a device up.
+    /// Brings a device up (`IFF_UP`, netdevice(7)).
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`, `EPERM`.
     pub fn set_up(&mut self, index: u32) -> io::Result<()> {
-        let what = format!("bring {} up", self.name(index));
-        self.set_flag_up(index, LinkFlags::Up, what)
+        let operation = format!("bring {} up", self.name(index));
+        self.set_flag_up(index, LinkFlags::Up, operation)
     }
 
-    pub(super) fn set_flag_up(&mut self, index: u32, flags: LinkFlags, what: String) -> io::Result<()> {
+    pub(super) fn set_flag_up(&mut self, index: u32, flags: LinkFlags, operation: String) -> io::Result<()> {
         let mut link = link(index);
         link.header.flags = flags;
         link.header.change_mask = LinkFlags::Up;
-        self.request(RouteNetlinkMessage::SetLink(link), 0, what)?;
+        self.request(RouteNetlinkMessage::SetLink(link), 0, operation)?;
         Ok(())
     }
 
-    /// Whether a device was brought up (`IFF_UP`), with a carrier or without.
+    /// Whether a device is up (`IFF_UP`), with or without a carrier.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`.
     pub fn is_up(&mut self, index: u32) -> io::Result<bool> {
         Ok(self.link(index)?.header.flags.contains(LinkFlags::Up))
     }
 
-    /// The largest IP packet a device takes, in bytes.
+    /// The MTU of a device: its largest IP packet in bytes.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`.
     pub fn mtu(&mut self, index: u32) -> io::Result<u32> {
-        let what = format!("read the MTU of {}", self.name(index));
+        let operation = format!("read the MTU of {}", self.name(index));
         let mut attributes = self.link(index)?.attributes.into_iter();
         attributes
             .find_map(|attribute| if let LinkAttribute::Mtu(mtu) = attribute { Some(mtu) } else { None })
-            .ok_or_else(|| io::Error::other(what))
+            .ok_or_else(|| io::Error::other(operation))
     }
 
-    /// Sets the largest IP packet a device takes, in bytes. IPv6 leaves a device below 1280 (RFC 8200 section 5).
+    /// Sets the MTU of a device, in bytes. Below 1280 the kernel disables IPv6 on it (RFC 8200 section 5).
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`, `EPERM`, or `EINVAL` when the device does not support the MTU.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> io::Result<()> {
-        let what = format!("set the MTU of {} to {mtu}", self.name(index));
-        self.set_attribute(index, LinkAttribute::Mtu(mtu), what)
+        let operation = format!("set the MTU of {} to {mtu}", self.name(index));
+        self.set_attribute(index, LinkAttribute::Mtu(mtu), operation)
     }
 
-    /// Sets how many packets wait at a device before the next is dropped (`txqueuelen`).
+    /// Sets how many packets a device queues before it drops the next one (`txqueuelen`).
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`, `EPERM`.
     pub fn set_queue_length(&mut self, index: u32, packets: u32) -> io::Result<()> {
-        let what = format!("set the queue length of {} to {packets}", self.name(index));
-        self.set_attribute(index, LinkAttribute::TxQueueLen(packets), what)
+        let operation = format!("set the queue length of {} to {packets}", self.name(index));
+        self.set_attribute(index, LinkAttribute::TxQueueLen(packets), operation)
     }
 
-    fn set_attribute(&mut self, index: u32, attribute: LinkAttribute, what: String) -> io::Result<()> {
+    fn set_attribute(&mut self, index: u32, attribute: LinkAttribute, operation: String) -> io::Result<()> {
         let mut link = link(index);
         link.attributes.push(attribute);
-        self.request(RouteNetlinkMessage::SetLink(link), 0, what)?;
+        self.request(RouteNetlinkMessage::SetLink(link), 0, operation)?;
         Ok(())
     }
 
-    /// All about one device. The kernel first finishes a pending change of its carrier (`linkwatch_sync_dev` in
-    /// net/core/rtnetlink.c), so a device that reads as running does send.
+    /// Reads the attributes of a device. The kernel first completes a pending change of its carrier
+    /// (`linkwatch_sync_dev` in net/core/rtnetlink.c), so the state is current.
     pub(super) fn link(&mut self, index: u32) -> io::Result<LinkMessage> {
-        let what = format!("read {}", self.name(index));
-        match self.request(RouteNetlinkMessage::GetLink(link(index)), 0, what.clone())? {
+        let operation = format!("read {}", self.name(index));
+        match self.request(RouteNetlinkMessage::GetLink(link(index)), 0, operation.clone())? {
             Some(RouteNetlinkMessage::NewLink(link)) => Ok(link),
-            _ => Err(io::Error::other(what)),
+            _ => Err(io::Error::other(operation)),
         }
     }
 }
 
+/// A message about the device `index`, without attributes.
 pub(super) fn link(index: u32) -> LinkMessage {
     let mut link = LinkMessage::default();
     link.header.index = index;

@@ -15,13 +15,17 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::{NEW, Netlink};
 
 impl Netlink {
-    /// Gives a device an address and the route to its network. `EEXIST` when the device has it.
+    /// Adds an address to a device, and the route to its network.
     ///
-    /// An IPv6 address skips duplicate address detection (RFC 4862 section 5.4) and its second of waiting. Still, the
-    /// kernel takes packets for it only a moment later (`addrconf_dad_work` in net/ipv6/addrconf.c), and not before
-    /// the device is up: [`wait_local`](Self::wait_local).
+    /// An IPv6 address skips duplicate address detection (RFC 4862 section 5.4), which would take a second. The kernel
+    /// accepts packets for it only a moment later (`addrconf_dad_work` in net/ipv6/addrconf.c), and only when the device
+    /// is up. See [`wait_local`](Self::wait_local).
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` when the device has the address, `ENODEV`, `EPERM`.
     pub fn add_address(&mut self, index: u32, address: IpNet) -> io::Result<()> {
-        let what = format!("add address {address} to {}", self.name(index));
+        let operation = format!("add address {address} to {}", self.name(index));
         let mut message = AddressMessage::default();
         message.header.family = family(address.addr());
         message.header.prefix_len = address.prefix_len();
@@ -29,30 +33,42 @@ impl Netlink {
         if matches!(address, IpNet::V6(_)) {
             message.header.flags = AddressHeaderFlags::Nodad;
         }
-        // IFA_LOCAL is the device's own address, IFA_ADDRESS that of its peer: the same without point-to-point.
+        // IFA_LOCAL is the address of the device. IFA_ADDRESS is that of its peer on a point-to-point link, and otherwise
+        // the same.
         message.attributes.push(AddressAttribute::Local(address.addr()));
         message.attributes.push(AddressAttribute::Address(address.addr()));
-        self.request(RouteNetlinkMessage::NewAddress(message), NEW, what)?;
+        self.request(RouteNetlinkMessage::NewAddress(message), NEW, operation)?;
         Ok(())
     }
 
-    /// Sends what is for `destination` to the neighbour `via`, or straight to the network behind device `index`.
-    /// `EEXIST` when there is such a route.
+    /// Adds a route to `destination` through the device `index`: by the gateway `via`, or directly (on-link) when it is
+    /// `None`.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` when such a route exists, `ENETDOWN` when the device is down, `ENETUNREACH` or `EHOSTUNREACH` when the
+    /// gateway is not on-link, `ENODEV`, `EPERM`.
     pub fn add_route(&mut self, destination: IpNet, via: Option<IpAddr>, index: u32) -> io::Result<()> {
-        let neighbour = via.map(|via| format!(" via {via}")).unwrap_or_default();
-        let what = format!("add route {destination}{neighbour} to {}", self.name(index));
+        let gateway = via.map(|via| format!(" via {via}")).unwrap_or_default();
+        let operation = format!("add route {destination}{gateway} to {}", self.name(index));
         let mut route = route(destination, RouteType::Unicast);
         if via.is_none() {
             route.header.scope = RouteScope::Link;
         }
         route.attributes.push(RouteAttribute::Oif(index));
         route.attributes.extend(via.map(|via| RouteAttribute::Gateway(via.into())));
-        self.request(RouteNetlinkMessage::NewRoute(route), NEW, what)?;
+        self.request(RouteNetlinkMessage::NewRoute(route), NEW, operation)?;
         Ok(())
     }
 
-    /// Waits until packets for `address` are taken, which the kernel says in no message; `TimedOut` after a second.
+    /// Waits until the kernel accepts packets for `address`.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` after about a second.
     pub fn wait_local(&mut self, address: IpAddr) -> io::Result<()> {
+        // No netlink message reports this, so the address is polled. The bound ends a wait that cannot succeed, for
+        // example while the device is down.
         for _ in 0..1000 {
             if self.is_local(address)? {
                 return Ok(());
@@ -62,7 +78,11 @@ impl Netlink {
         Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not become a local address")))
     }
 
-    /// Whether packets for `address` are taken, here and now.
+    /// Whether the kernel now accepts packets for `address`: its route is of the type local.
+    ///
+    /// # Errors
+    ///
+    /// Those of the route lookup, for example `ENETUNREACH` when there is no route to `address`.
     pub fn is_local(&mut self, address: IpAddr) -> io::Result<bool> {
         let mut query = RouteMessage::default();
         query.header.address_family = family(address);
@@ -73,6 +93,7 @@ impl Netlink {
     }
 }
 
+/// A message about a route to `destination` in the main table, without device and gateway.
 pub(super) fn route(destination: IpNet, kind: RouteType) -> RouteMessage {
     let mut route = RouteMessage::default();
     route.header.address_family = family(destination.addr());

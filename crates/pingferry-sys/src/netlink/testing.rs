@@ -1,4 +1,4 @@
-//! What only tests and test networks need: veth pairs, and routes that reject packets.
+//! Links and routes for tests and test networks: veth pairs, and routes that reject packets.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,63 +15,84 @@ use super::route::route;
 use super::{NEW, Netlink};
 use crate::namespace::Netns;
 
-/// A route that leads nowhere, and what its users are told.
+/// How a route rejects packets (ip-route(8)). A router sends the ICMP error; a local sender gets the errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejectRoute {
-    /// Host unreachable (v6: no route to destination).
+    /// ICMP Host Unreachable, for IPv6 No Route To Destination; `EHOSTUNREACH`.
     Unreachable,
-    /// Administratively prohibited.
+    /// ICMP Communication Administratively Prohibited; `EACCES`.
     Prohibit,
-    /// Nothing.
+    /// No ICMP error; `EINVAL`.
     Blackhole,
 }
 
 impl Netlink {
-    /// Makes a pair of virtual Ethernet devices (veth(4)): `name` here, `peer` in `peer_netns`; both are down.
+    /// Creates a pair of virtual Ethernet devices (veth(4)): `name` in this namespace and `peer` in `peer_netns`. Both
+    /// are down.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` when a device of that name exists, `EPERM`.
     pub fn add_veth(&mut self, name: &str, peer: &str, peer_netns: &Netns) -> io::Result<()> {
-        let mut far = LinkMessage::default();
-        far.attributes.push(LinkAttribute::IfName(peer.into()));
-        far.attributes.push(LinkAttribute::NetNsFd(peer_netns.as_fd().as_raw_fd()));
-        let mut near = LinkMessage::default();
-        near.attributes.push(LinkAttribute::IfName(name.into()));
-        near.attributes.push(LinkAttribute::LinkInfo(vec![
+        let mut peer_link = LinkMessage::default();
+        peer_link.attributes.push(LinkAttribute::IfName(peer.into()));
+        peer_link.attributes.push(LinkAttribute::NetNsFd(peer_netns.as_fd().as_raw_fd()));
+        let mut link = LinkMessage::default();
+        link.attributes.push(LinkAttribute::IfName(name.into()));
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer_link))),
         ]));
-        self.request(RouteNetlinkMessage::NewLink(near), NEW, format!("add veth {name} to {peer}"))?;
+        self.request(RouteNetlinkMessage::NewLink(link), NEW, format!("add veth {name} to {peer}"))?;
         Ok(())
     }
 
-    /// Removes a device, and with a veth its peer. Its addresses and routes go with it.
+    /// Deletes a device, its addresses and its routes. The peer of a veth device is deleted, too.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`, `EPERM`, or `EOPNOTSUPP` for a device that cannot be deleted, such as loopback.
     pub fn delete_link(&mut self, index: u32) -> io::Result<()> {
-        let what = format!("delete {}", self.name(index));
-        self.request(RouteNetlinkMessage::DelLink(link(index)), 0, what)?;
+        let operation = format!("delete {}", self.name(index));
+        self.request(RouteNetlinkMessage::DelLink(link(index)), 0, operation)?;
         Ok(())
     }
 
-    /// Brings a device down: its routes are gone then, and IPv6 addresses too.
+    /// Brings a device down. The kernel removes its routes and its IPv6 addresses.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`, `EPERM`.
     pub fn set_down(&mut self, index: u32) -> io::Result<()> {
-        let what = format!("bring {} down", self.name(index));
-        self.set_flag_up(index, LinkFlags::empty(), what)
+        let operation = format!("bring {} down", self.name(index));
+        self.set_flag_up(index, LinkFlags::empty(), operation)
     }
 
-    /// Whether a device sends: it is up, has a carrier and its queue is running (RFC 2863 `ifOperStatus` up, or
-    /// unknown for devices that do not say).
+    /// Whether a device sends packets: it is up, has a carrier and its queue is running. The `ifOperStatus` of RFC 2863
+    /// is then up, or unknown for devices that do not report it.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`.
     pub fn is_running(&mut self, index: u32) -> io::Result<bool> {
         let link = self.link(index)?;
-        let works = |a: &LinkAttribute| matches!(a, LinkAttribute::OperState(State::Up | State::Unknown));
-        Ok(link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp) && link.attributes.iter().any(works))
+        let is_up = |a: &LinkAttribute| matches!(a, LinkAttribute::OperState(State::Up | State::Unknown));
+        Ok(link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp) && link.attributes.iter().any(is_up))
     }
 
-    /// Refuses what is for `destination`.
+    /// Adds a route that rejects packets to `destination`.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` when such a route exists, `EPERM`.
     pub fn add_reject_route(&mut self, destination: IpNet, reject: RejectRoute) -> io::Result<()> {
         let kind = match reject {
             RejectRoute::Unreachable => RouteType::Unreachable,
             RejectRoute::Prohibit => RouteType::Prohibit,
             RejectRoute::Blackhole => RouteType::BlackHole,
         };
-        let what = format!("add route {destination} {reject:?}");
-        self.request(RouteNetlinkMessage::NewRoute(route(destination, kind)), NEW, what)?;
+        let operation = format!("add route {destination} {reject:?}");
+        self.request(RouteNetlinkMessage::NewRoute(route(destination, kind)), NEW, operation)?;
         Ok(())
     }
 }

@@ -1,13 +1,15 @@
-//! A forked child with a pipe to its parent.
+//! A forked child process with a pipe to its parent.
 //!
-//! Entering a user namespace needs a single-threaded process and cannot be undone (setns(2)), so a child goes
-//! there and passes back the descriptors it opened. Either it ends with that ([`in_child`]), or it stays and, once
-//! told to, becomes another program.
+//! # Theory of operation
 //!
-//! The pipe is a pair of sequenced-packet sockets; descriptors travel as `SCM_RIGHTS` (unix(7)). A message is a tag
-//! and what belongs to it: `FD` with one descriptor and a number, `GO`, or `FAILED` with an errno and a text. Both
-//! ends are closed on exec: where the parent reads an end of file, the child has become the other program or ended
-//! well.
+//! Entering a user namespace needs a process with one thread and cannot be undone (setns(2)). So a child enters it and
+//! passes the descriptors that it opens there to its parent. The child then exits ([`in_child`]), or waits for a message
+//! of the parent and executes another program.
+//!
+//! The pipe is a pair of sequenced-packet sockets, and descriptors travel in `SCM_RIGHTS` messages (unix(7)). Each message
+//! is a tag with its fields: `FD` with one descriptor and a number, `GO` without fields, or `FAILED` with an errno and a
+//! text. Both ends are closed on exec. So an end of file tells the parent that the child has executed the program or has
+//! exited without an error.
 
 mod pipe;
 
@@ -21,15 +23,37 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use crate::error_context::with_context;
 
 pub use pipe::Pipe;
 
-/// Does `work` in a forked child that ends with it, and gives the descriptors it opened and the number it says of them, or
-/// its error with the same errno and text. The rules of [`Child::fork`] apply.
+/// Runs `work` in a forked child that exits afterwards. Returns the descriptors that it opened and the number that it
+/// returned with them. At least one descriptor is required.
+///
+/// # Errors
+///
+/// The error of `work`, with the same errno and text; `UnexpectedEof` when `work` returns no descriptor; or an error of
+/// [`Child::fork`], whose rules apply.
+///
+/// # Examples
+///
+/// ```standalone_crate
+/// use std::io::{Read, Write};
+///
+/// use pingferry_sys::process::in_child;
+///
+/// let (mut descriptors, number) = in_child(|| {
+///     let (reader, mut writer) = std::io::pipe()?;
+///     writer.write_all(b"from the child")?;
+///     Ok((vec![reader.into()], 42))
+/// })?;
+/// let mut text = String::new();
+/// std::fs::File::from(descriptors.remove(0)).read_to_string(&mut text)?;
+/// assert_eq!((text.as_str(), number), ("from the child", 42));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn in_child(work: impl FnOnce() -> io::Result<(Vec<OwnedFd>, u32)>) -> io::Result<(Vec<OwnedFd>, u32)> {
     let child = Child::fork(|pipe| {
         let (fds, number) = work()?;
@@ -40,7 +64,7 @@ pub fn in_child(work: impl FnOnce() -> io::Result<(Vec<OwnedFd>, u32)>) -> io::R
     received
 }
 
-/// A forked child, before or after it became another program.
+/// A forked child process. As a descriptor (a pidfd) it becomes readable when the child exits (pidfd_open(2)).
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
@@ -49,34 +73,37 @@ pub struct Child {
 }
 
 impl Child {
-    /// Forks; the child does `work` and ends: well, or by passing the error on to the parent. A child that is to
-    /// become another program waits for [`Pipe::receive_go`] in `work` and then calls `CommandExt::exec`.
+    /// Forks. The child runs `work` and exits, with status 0 or, after an error or a panic, with status 1; it sends the
+    /// error to the parent first. To execute another program, `work` calls
+    /// [`CommandExt::exec`](std::os::unix::process::CommandExt::exec), usually after [`Pipe::receive_go`].
     ///
-    /// Must be called while the process has one thread, and fails with `InvalidInput` otherwise: locks that another
-    /// thread holds at that moment would stay locked in the child for ever.
+    /// # Errors
+    ///
+    /// `InvalidInput` when the process has more than one thread: a lock that another thread holds would stay locked in
+    /// the child. Otherwise those of fork(2), socketpair(2) and pidfd_open(2).
     pub fn fork(work: impl FnOnce(&Pipe) -> io::Result<()>) -> io::Result<Self> {
         if !single_threaded()? {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "fork: the process has more than one thread"));
         }
-        let (here, there) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // SAFETY: this is the only thread, so the child is a whole process in a consistent state.
+        let (parent_end, child_end) = Pipe::pair()?;
+        // SAFETY: this is the only thread, so no lock is held and all memory is consistent in the child.
         match unsafe { libc::fork() } {
             0 => {
-                drop(here);
-                work_and_end(work, &Pipe(there))
+                drop(parent_end);
+                run_and_exit(work, &child_end)
             }
-            pid => Self::of(pid, Pipe(here)),
+            pid => Self::new(pid, parent_end),
         }
     }
 
-    fn of(pid: libc::pid_t, pipe: Pipe) -> io::Result<Self> {
+    /// The child that `fork` returned to the parent; a negative `pid` means that it failed.
+    fn new(pid: libc::pid_t, pipe: Pipe) -> io::Result<Self> {
         let pid = Pid::from_raw(pid.max(0)).ok_or_else(|| with_context(io::Error::last_os_error(), "fork"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| with_context(e, "open the child's pidfd"))?;
         Ok(Self { pid, pidfd, pipe })
     }
 
-    /// The child's process ID.
+    /// The process ID of the child.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
     }
@@ -86,8 +113,11 @@ impl Child {
         &self.pipe
     }
 
-    /// Waits for the child to end. To do something else meanwhile, poll the [`Child`] as a descriptor first: it
-    /// turns readable when the child has ended (pidfd_open(2)).
+    /// Waits until the child exits, and returns its status.
+    ///
+    /// # Errors
+    ///
+    /// Those of waitpid(2).
     pub fn wait(self) -> io::Result<ExitStatus> {
         let waited = rustix::io::retry_on_intr(|| waitpid(Some(self.pid), WaitOptions::empty()));
         match waited.map_err(|e| with_context(e, "wait for the child"))? {
@@ -103,8 +133,8 @@ impl AsFd for Child {
     }
 }
 
-/// Whether this is the only thread. One that was joined may be listed a little longer, until the kernel is done with
-/// it; so a second thread has a tenth of a second to go.
+/// Whether the process has only one thread. The kernel may list a joined thread a little longer, so this waits up to a
+/// tenth of a second for other threads to disappear.
 fn single_threaded() -> io::Result<bool> {
     for _ in 0..100 {
         if fs::read_dir("/proc/self/task")?.count() == 1 {
@@ -115,18 +145,18 @@ fn single_threaded() -> io::Result<bool> {
     Ok(false)
 }
 
-/// What the child does with its life. It must not return into the parent's code, nor unwind into it.
-fn work_and_end(work: impl FnOnce(&Pipe) -> io::Result<()>, pipe: &Pipe) -> ! {
-    let worked = catch_unwind(AssertUnwindSafe(|| work(pipe)))
+/// Runs `work` in the child and exits. The child must neither return nor unwind into the code of the parent.
+fn run_and_exit(work: impl FnOnce(&Pipe) -> io::Result<()>, pipe: &Pipe) -> ! {
+    let result = catch_unwind(AssertUnwindSafe(|| work(pipe)))
         .unwrap_or_else(|_printed| Err(io::Error::other("the child panicked")));
-    let status = match worked {
+    let status = match result {
         Ok(()) => 0,
         Err(error) => {
-            // If the parent is gone, there is nobody to tell.
+            // This fails only when the parent has exited, and then no process needs the error.
             let _ = pipe.send_error(&error);
             1
         }
     };
-    // SAFETY: ends the process without running the parent's exit handlers a second time.
+    // SAFETY: _exit has no preconditions. Unlike exit, it does not run the exit handlers inherited from the parent.
     unsafe { libc::_exit(status) }
 }

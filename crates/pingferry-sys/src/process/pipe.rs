@@ -1,4 +1,4 @@
-//! The pipe between a parent and its child.
+//! The pipe between a parent and its child. The module above describes its messages.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -6,7 +6,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
 };
 
 use crate::error_context::{from_parts, into_parts};
@@ -15,15 +16,26 @@ const FD: u8 = 0;
 const GO: u8 = 1;
 const FAILED: u8 = 2;
 
-/// More than any error's text; the rest would be cut off.
-const LONGEST: usize = 4096;
+/// The longest message in bytes. The text of a longer error is truncated.
+const MAX_MESSAGE: usize = 4096;
 
 /// One end of the pipe between a parent and its child.
 #[derive(Debug)]
-pub struct Pipe(pub(super) OwnedFd);
+pub struct Pipe(OwnedFd);
 
 impl Pipe {
-    /// Passes a descriptor to the other end, and a number to say of it.
+    /// The two ends of a new pipe.
+    pub(super) fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self(one), Self(other)))
+    }
+
+    /// Sends a duplicate of a descriptor, and a number whose meaning the two processes agree on.
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE` when the other process has exited, or another error of sendmsg(2).
     pub fn send_fd(&self, fd: BorrowedFd<'_>, number: u32) -> io::Result<()> {
         let fds = [fd];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -33,7 +45,11 @@ impl Pipe {
         self.send(&[FD, a, b, c, d], &mut control)
     }
 
-    /// Waits for a descriptor and its number. Fails with the child's error, or `UnexpectedEof` when it ended without one.
+    /// Waits for a descriptor and its number.
+    ///
+    /// # Errors
+    ///
+    /// The error of the child, `UnexpectedEof` when it exits before it sends a descriptor, `EPROTO` for another message.
     pub fn receive_fd(&self) -> io::Result<(OwnedFd, u32)> {
         match self.receive()? {
             Message::Fd(fd, number) => Ok((fd, number)),
@@ -41,7 +57,8 @@ impl Pipe {
         }
     }
 
-    /// Waits for descriptors until the child has ended. Fails like [`receive_fd`](Self::receive_fd).
+    /// Waits for one or more descriptors until the child exits. The number is that of the first one. Fails as
+    /// [`receive_fd`](Self::receive_fd).
     pub(super) fn receive_fds(&self) -> io::Result<(Vec<OwnedFd>, u32)> {
         let (first, number) = self.receive_fd()?;
         let mut fds = vec![first];
@@ -54,12 +71,20 @@ impl Pipe {
         }
     }
 
-    /// Tells the other end to go on.
+    /// Lets the other process continue after [`receive_go`](Self::receive_go).
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE` when the other process has exited, or another error of sendmsg(2).
     pub fn send_go(&self) -> io::Result<()> {
         self.send(&[GO], &mut SendAncillaryBuffer::default())
     }
 
-    /// Waits to be told to go on; `UnexpectedEof` when the other end is gone instead.
+    /// Waits for [`send_go`](Self::send_go) of the other process.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when the other process exits instead, `EPROTO` for another message.
     pub fn receive_go(&self) -> io::Result<()> {
         match self.receive()? {
             Message::Go => Ok(()),
@@ -67,7 +92,11 @@ impl Pipe {
         }
     }
 
-    /// Waits until the child has become another program or ended well; fails with its error if it had one.
+    /// Waits until the child executes another program or exits without an error.
+    ///
+    /// # Errors
+    ///
+    /// The error of the child, or `EPROTO` for another message.
     pub fn receive_end(&self) -> io::Result<()> {
         match self.receive()? {
             Message::End => Ok(()),
@@ -80,7 +109,7 @@ impl Pipe {
         let mut message = vec![FAILED];
         message.extend(errno.unwrap_or(0).to_ne_bytes());
         message.extend(text.into_bytes());
-        message.truncate(LONGEST);
+        message.truncate(MAX_MESSAGE);
         self.send(&message, &mut SendAncillaryBuffer::default())
     }
 
@@ -90,7 +119,7 @@ impl Pipe {
     }
 
     fn receive(&self) -> io::Result<Message> {
-        let mut buffer = [0; LONGEST];
+        let mut buffer = [0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
@@ -105,10 +134,12 @@ impl Pipe {
     }
 }
 
+/// A received message.
 enum Message {
     Fd(OwnedFd, u32),
     Go,
     Failed(io::Error),
+    /// The end of file.
     End,
 }
 
@@ -126,10 +157,11 @@ impl Message {
         }
     }
 
+    /// The error of a receiver that waited for another message.
     fn unexpected(self) -> io::Error {
         match self {
             Self::Failed(error) => error,
-            Self::End => io::Error::new(io::ErrorKind::UnexpectedEof, "the other process ended too early"),
+            Self::End => io::Error::new(io::ErrorKind::UnexpectedEof, "the other process exited too early"),
             Self::Fd(..) | Self::Go => Errno::PROTO.into(),
         }
     }

@@ -1,4 +1,4 @@
-//! Creating and configuring a TUN device.
+//! Opening a TUN device with addresses, routes and an MTU.
 
 use std::io;
 
@@ -8,42 +8,76 @@ use super::{Tun, open_queue};
 use crate::error_context::with_context;
 use crate::netlink::Netlink;
 
-/// A TUN device as it should be.
+/// The configuration of a TUN device. By default it changes nothing: no addresses, no routes, the MTU and queue length
+/// that the device has.
+///
+/// # Examples
+///
+/// ```
+/// use pingferry_sys::tun::TunConfig;
+///
+/// let config = TunConfig {
+///     name: "ping%d".into(),
+///     addresses: vec!["192.0.2.1/24".parse().unwrap()],
+///     queue_length: Some(4096),
+///     ..TunConfig::default()
+/// };
+/// assert_eq!((config.mtu, config.routes.len()), (None, 0));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TunConfig {
-    /// As for [`Tun::open`].
+    /// The name of the device, as for [`Tun::open`].
     pub name: String,
-    /// Its addresses, each with the prefix of the network behind it.
+    /// The addresses of the device, each with the prefix of its network, to which the device then routes.
     pub addresses: Vec<IpNet>,
-    /// More networks behind it.
+    /// Further networks to which the device routes.
     pub routes: Vec<IpNet>,
-    /// The largest packet, in bytes; otherwise left as it is (1500 on a new device).
+    /// The largest packet in bytes. `None` keeps the MTU of the device, which is 1500 for a new one.
     pub mtu: Option<u32>,
-    /// How many packets may wait to be read from a device that is created; otherwise 500, too few for bursts.
+    /// How many packets a device that is created queues for the process. `None` means 500, too few for bursts.
     pub queue_length: Option<u32>,
 }
 
-/// Where an opened device comes from.
+/// Whether a device existed before it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It was not there, and goes with its last descriptor.
+    /// It did not exist. The kernel deletes it when its last descriptor is closed.
     Created,
-    /// It was there.
+    /// It existed.
     Attached,
 }
 
 impl TunConfig {
-    /// Opens the device, sets what is given and brings it up, in the calling thread's network namespace. Returns it with
-    /// its MTU in bytes and where it comes from.
+    /// Opens the device in the calling thread's network namespace, configures it and brings it up. Returns the device,
+    /// its MTU in bytes, and whether it existed before.
     ///
-    /// An address or route that an attached device already has is fine. An attached device that is up needs no
-    /// rights when nothing else is to be set.
+    /// Addresses and routes that an attached device already has stay as they are. An attached device that is up needs no
+    /// capability when the configuration sets nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tun::open`], or `EPERM` without `CAP_NET_ADMIN` to configure the device, `EINVAL` for an MTU out of range,
+    /// `TimedOut` when the kernel does not accept packets for an address within a second. The text names the operation.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use pingferry_sys::tun::TunConfig;
+    ///
+    /// let (tun, mtu, origin) = TunConfig { name: "ping%d".into(), ..TunConfig::default() }.open()?;
+    /// println!("{}: MTU {mtu}, {origin:?}", tun.name());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn open(&self) -> io::Result<(Tun, u32, Origin)> {
         self.open_with(Tun::open)
     }
 
-    /// The same with so many queues, at least one; the kernel spreads flows over them (`tun_select_queue` in
-    /// drivers/net/tun.c). `EINVAL` when the device exists and was made for one queue only.
+    /// As [`open`](Self::open), with `count` queues; 0 counts as 1. The kernel distributes flows over the queues
+    /// (`tun_select_queue` in drivers/net/tun.c).
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), or `EINVAL` when the device exists and was created for one queue only.
     pub fn open_queues(&self, count: usize) -> io::Result<(Vec<Tun>, u32, Origin)> {
         if count <= 1 {
             return self.open().map(|(tun, mtu, origin)| (vec![tun], mtu, origin));
@@ -84,6 +118,7 @@ impl TunConfig {
     }
 }
 
+/// Ignores the error that an address or route exists already.
 fn or_exists(added: io::Result<()>) -> io::Result<()> {
     added.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
 }

@@ -1,18 +1,23 @@
-//! TUN devices: IP packets of the kernel, read and written by this process (Documentation/networking/tuntap.rst).
+//! TUN devices: network devices whose IP packets a process reads and writes
+//! (`Documentation/networking/tuntap.rst`).
 //!
-//! One read gives one packet, one write takes one; there is no header before it (`IFF_NO_PI`).
+//! Each read returns one packet and each write sends one. No header precedes the packet (`IFF_NO_PI`).
 //!
-//! What a device in trouble shows, as measured on Linux 6.18 (and read in drivers/net/tun.c):
+//! # Kernel facts
+//!
+//! A device that is down or deleted shows itself like this (measured on Linux 6.18, `drivers/net/tun.c`):
 //!
 //! | | device brought down | device deleted |
 //! |---|---|---|
-//! | poll | as if no packet were there; not writable | `POLLERR` at once, again and again |
+//! | poll | neither readable nor writable | `POLLERR`, on every call |
 //! | read | `EAGAIN` | `EBADFD` |
 //! | write | `EIO` | `EBADFD` |
 //!
-//! A device that went down may come up again and then works as before; a deleted one never does, and
-//! [`Tun::is_gone`] tells its error from the others. A device that is not persistent is deleted with its last
-//! descriptor.
+//! A device that went down works again when it comes up. A deleted device never does; [`Tun::is_gone`] recognises its
+//! error. The kernel deletes a device that is not persistent when its last descriptor is closed.
+//!
+//! A device queues 500 packets by default. A burst of more than that is lost before a process can read it, so raise
+//! [`TunConfig::queue_length`].
 
 mod config;
 
@@ -27,11 +32,12 @@ use crate::error_context::{errno, with_context};
 
 pub use config::{Origin, TunConfig};
 
-// include/uapi/linux/if_tun.h; the sizes in them are not those of the structure that is passed.
+// include/uapi/linux/if_tun.h. The numbers encode the size of an int, although the argument is a `struct ifreq`.
 const TUNSETIFF: Opcode = opcode::write::<libc::c_int>(b'T', 202);
 const TUNGETIFF: Opcode = opcode::read::<libc::c_uint>(b'T', 210);
 
-/// A queue of a TUN device, non-blocking. It belongs to the device wherever the thread or process goes afterwards.
+/// A queue of a TUN device, non-blocking. It stays attached to its device when the thread or process moves to another
+/// network namespace.
 #[derive(Debug)]
 pub struct Tun {
     fd: OwnedFd,
@@ -39,25 +45,30 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Attaches to the device `name` of the calling thread's network namespace, or creates it; with `%d` in it the
-    /// kernel picks a number. At most 15 bytes.
+    /// Attaches to the device `name` of the calling thread's network namespace, or creates it. A name has at most 15
+    /// bytes. The kernel replaces `%d` in it by the first free number.
     ///
-    /// Creating needs `CAP_NET_ADMIN`; attaching to a persistent device only that its owner or group is the
-    /// caller's (`ip tuntap add ping0 mode tun user NAME`). `EBUSY` when the device's queues are all taken,
-    /// `EINVAL` when it is no TUN device.
+    /// # Errors
+    ///
+    /// `EPERM` without the permission: creating a device needs `CAP_NET_ADMIN`; attaching to a persistent device needs
+    /// that or to be its owner or in its group (`ip tuntap add ping0 mode tun user NAME`). `EBUSY` when all queues of the
+    /// device are in use, `EINVAL` when it is not a TUN device, `ENAMETOOLONG`, and `ENOENT` or `EACCES` when
+    /// `/dev/net/tun` cannot be opened.
     pub fn open(name: &str) -> io::Result<Self> {
         let opened = open_queue(name, 0).or_else(|error| match error {
-            // A device made with several queues accepts only those who say they know (tun_set_iff).
+            // A device with several queues requires the flag (`tun_set_iff` in drivers/net/tun.c).
             Errno::INVAL => open_queue(name, libc::IFF_MULTI_QUEUE),
             _ => Err(error),
         });
         opened.map_err(|e| with_context(e, format!("open TUN device {name}")))
     }
 
-    /// Takes over a descriptor somebody else opened, and makes it non-blocking.
+    /// Takes a descriptor that another process opened, and makes it non-blocking.
     ///
-    /// `EINVAL` when it is not a TUN device (a TAP device, say) or puts a header before packets; `EBADFD` or
-    /// `ENOTTY` when it is not attached to one.
+    /// # Errors
+    ///
+    /// `EINVAL` for a TAP device or a device that puts a header before each packet; `EBADFD` or `ENOTTY` when the
+    /// descriptor is not attached to such a device.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let tun = described(fd).map_err(|e| with_context(e, "take over a TUN descriptor"))?;
         let flags = rustix::fs::fcntl_getfl(&tun.fd)?;
@@ -65,24 +76,33 @@ impl Tun {
         Ok(tun)
     }
 
-    /// The device's name when it was opened.
+    /// The name that the device had when it was opened.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Reads one packet into `buffer` and says how long it is; a packet longer than `buffer` is cut off there.
-    /// `WouldBlock` when none is waiting.
+    /// Reads one packet into `buffer` and returns its length in bytes. A packet longer than `buffer` is truncated.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when no packet is waiting, `EBADFD` when the device was deleted ([`is_gone`](Self::is_gone)).
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::read(&self.fd, buffer)?)
     }
 
-    /// Hands one packet to the kernel. `EINVAL` when it is not IPv4 or IPv6 by its first four bits.
+    /// Passes one packet to the kernel, as if the device had received it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the first four bits are not those of IPv4 or IPv6, `EIO` while the device is down, `EBADFD` when the
+    /// device was deleted ([`is_gone`](Self::is_gone)).
     pub fn send(&self, packet: &[u8]) -> io::Result<()> {
         rustix::io::write(&self.fd, packet)?;
         Ok(())
     }
 
-    /// Whether an error of [`receive`](Self::receive) or [`send`](Self::send) means that the device was deleted.
+    /// Whether an error of [`receive`](Self::receive) or [`send`](Self::send) says that the device was deleted
+    /// (`EBADFD`).
     pub fn is_gone(error: &io::Error) -> bool {
         errno(error) == Some(libc::EBADFD)
     }
@@ -100,6 +120,7 @@ impl AsFd for Tun {
     }
 }
 
+/// Opens a queue of a device, which may exist or not. `flags` are those of `TUNSETIFF` besides `IFF_TUN | IFF_NO_PI`.
 fn open_queue(name: &str, flags: libc::c_int) -> Result<Tun, Errno> {
     let fd =
         rustix::fs::openat(CWD, c"/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
@@ -109,7 +130,7 @@ fn open_queue(name: &str, flags: libc::c_int) -> Result<Tun, Errno> {
     described(fd)
 }
 
-/// Asks the kernel what the descriptor is, and refuses what is not a plain TUN queue.
+/// Reads the kind and name of the device. `EINVAL` when it is not a TUN device without a packet header.
 fn described(fd: OwnedFd) -> Result<Tun, Errno> {
     let mut request = Request::default();
     request.ioctl(&fd, TUNGETIFF)?;
@@ -134,7 +155,7 @@ struct Request {
 impl Request {
     fn named(name: &str) -> Result<Self, Errno> {
         let mut request = Self::default();
-        // The last byte stays 0: the kernel wants the end marked.
+        // The last byte stays 0, because the kernel expects a terminated string.
         let room = request.name.get_mut(..name.len()).filter(|room| room.len() < libc::IFNAMSIZ);
         room.ok_or(Errno::NAMETOOLONG)?.copy_from_slice(name.as_bytes());
         Ok(request)
@@ -145,7 +166,8 @@ impl Request {
     }
 
     fn ioctl(&mut self, fd: &OwnedFd, operation: Opcode) -> Result<(), Errno> {
-        // SAFETY: both operations used here read and write one `struct ifreq`, whose size Request has.
+        // SAFETY: both operations used here read and write one `struct ifreq`. Request has its layout and size, and any
+        // bits are valid in it.
         let result = unsafe { libc::ioctl(fd.as_raw_fd(), operation as libc::Ioctl, std::ptr::from_mut(self)) };
         if result < 0 { Err(last_errno()) } else { Ok(()) }
     }
