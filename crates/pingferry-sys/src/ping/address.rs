@@ -1,20 +1,20 @@
-//! `sockaddr_in` and `sockaddr_in6` as the bytes they are to the kernel (`include/uapi/linux/in.h`, `in6.h`).
+//! `sockaddr_in` and `sockaddr_in6` as bytes, in the kernel's layout (`include/uapi/linux/in.h`, `in6.h`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Length of a `sockaddr_in6`.
+/// The length of a `sockaddr_in6` in bytes.
 const V6_LEN: usize = 28;
-/// Length of a `sockaddr_in`.
+/// The length of a `sockaddr_in` in bytes.
 const V4_LEN: usize = 16;
 
-/// Room for the address of a message.
+/// A socket address of either family.
 #[derive(Clone, Copy)]
 pub(super) struct SocketAddress([u8; V6_LEN]);
 
 impl SocketAddress {
     pub(super) const EMPTY: Self = Self([0; V6_LEN]);
 
-    /// An address with port 0. `scope_id` is the interface index of a link-local IPv6 address.
+    /// An address with port 0. `scope_id` is the interface index for a link-local IPv6 address.
     pub(super) fn new(address: IpAddr, scope_id: u32) -> Self {
         let mut bytes = [0; V6_LEN];
         match address {
@@ -31,7 +31,7 @@ impl SocketAddress {
         Self(bytes)
     }
 
-    /// The whole room; the kernel ignores what follows a `sockaddr_in`.
+    /// All bytes. The kernel ignores those after a `sockaddr_in`.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -41,7 +41,7 @@ impl SocketAddress {
     }
 }
 
-/// The IP address in a socket address, or `None` for another or no address family, or a short one.
+/// The IP address in a socket address. `None` when the family is neither IPv4 nor IPv6, or bytes are missing.
 pub(super) fn parse(bytes: &[u8]) -> Option<IpAddr> {
     let (family, _) = bytes.split_first_chunk::<2>()?;
     match i32::from(u16::from_ne_bytes(*family)) {
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_come_back_as_they_went() {
+    fn an_address_survives_the_conversion() {
         for address in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
             let address: IpAddr = address.parse().unwrap();
             assert_eq!(parse(SocketAddress::new(address, 7).bytes()), Some(address));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn short_and_foreign_addresses_are_none() {
+    fn short_addresses_and_other_families_are_none() {
         let v4 = SocketAddress::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         let v6 = SocketAddress::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
         assert!((0..V4_LEN).all(|len| parse(&v4.bytes()[..len]).is_none()));

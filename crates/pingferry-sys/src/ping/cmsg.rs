@@ -1,8 +1,8 @@
-//! Control messages: what goes beside the bytes of a message, both ways.
+//! Control messages: options and metadata of a single message (cmsg(3)).
 //!
-//! A control message is a header (`size_t` length including the header, `int` level, `int` type) and its data, each
-//! padded to the size of a `size_t` (`include/linux/socket.h`). They are written as a struct of that layout and
-//! read from bytes, so neither needs `unsafe`.
+//! A control message has a header (`size_t` length including the header, `int` level, `int` type) and data, each padded
+//! to the size of a `size_t` (`include/linux/socket.h`). To send, a struct of that layout is used. To receive, the bytes
+//! are parsed. Neither needs `unsafe`.
 
 use std::ffi::c_int;
 use std::net::IpAddr;
@@ -11,17 +11,19 @@ use pingferry_proto::Family;
 
 use super::address;
 
+/// The size of the length field in bytes.
 const LENGTH: usize = size_of::<usize>();
+/// The size of the header in bytes.
 const HEADER: usize = LENGTH + 2 * size_of::<c_int>();
 
-/// Bytes that hold all control messages of one arriving message: hop limit, traffic class and, on the error queue,
-/// the extended error with an IPv6 address.
-pub(super) const ROOM: usize = 160;
+/// The size in bytes of a buffer for all control messages of one received message: hop limit, traffic class and, from
+/// the error queue, the extended error with an IPv6 address. The kernel drops control messages that do not fit.
+pub(super) const BUFFER_SIZE: usize = 160;
 
 /// `SO_EE_RFC4884_FLAG_INVALID` (`include/uapi/linux/errqueue.h`).
 const RFC4884_INVALID: u8 = 1;
 
-/// A control message with an `int`.
+/// A control message whose data is an `int`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct IntMessage {
@@ -32,9 +34,9 @@ pub(super) struct IntMessage {
 }
 
 const _: () = {
-    // SAFETY: CMSG_SPACE is arithmetic.
+    // SAFETY: CMSG_SPACE only computes a size.
     let space = unsafe { libc::CMSG_SPACE(size_of::<c_int>() as u32) };
-    assert!(size_of::<IntMessage>() == space as usize, "IntMessage has the kernel's padding");
+    assert!(size_of::<IntMessage>() == space as usize, "IntMessage must have the padding that the kernel expects");
 };
 
 impl IntMessage {
@@ -43,7 +45,7 @@ impl IntMessage {
     }
 }
 
-/// What a message that leaves asks for.
+/// The control messages of a message to send.
 #[derive(Clone, Copy)]
 pub(super) struct SendControl {
     messages: [IntMessage; 2],
@@ -51,8 +53,9 @@ pub(super) struct SendControl {
 }
 
 impl SendControl {
-    /// A traffic class of 0 is what sockets have anyway. To leave it out matters: up to 36 bytes of control messages find
-    /// room on the kernel's stack, more are allocated (`____sys_sendmsg` in net/socket.c).
+    /// Sets the hop limit, and the traffic class unless it is 0, the default of a socket. Omitting it saves an allocation:
+    /// the kernel copies up to 36 bytes of control messages to its stack, and allocates memory for more
+    /// (`____sys_sendmsg` in net/socket.c).
     pub(super) const fn new(family: Family, hop_limit: u8, traffic_class: u8) -> Self {
         let messages = match family {
             Family::V4 => [
@@ -72,7 +75,7 @@ impl SendControl {
     }
 }
 
-/// What the kernel says about a message that arrived.
+/// The control messages of a received message.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Received {
     pub(super) hop_limit: Option<u8>,
@@ -109,9 +112,9 @@ pub(super) struct ExtendedError {
     pub(super) kind: u8,
     pub(super) code: u8,
     pub(super) info: u32,
-    /// Where RFC 4884 extensions begin in the data, or 0.
+    /// The offset in the data at which RFC 4884 extensions begin, or 0.
     pub(super) extensions_at: u16,
-    /// The extensions fail their checksum.
+    /// Whether the checksum of the extensions is wrong.
     pub(super) extensions_invalid: bool,
     pub(super) offender: Option<IpAddr>,
 }
@@ -139,7 +142,7 @@ struct Message<'a> {
     data: &'a [u8],
 }
 
-/// The control messages in a buffer; ends at the first that does not fit.
+/// Iterates over the control messages in a buffer. Stops at the first one whose length is invalid.
 struct Messages<'a>(&'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
@@ -156,7 +159,7 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// A value of 0 to 255 that the kernel writes as `int`, or for `IP_TOS` as one byte.
+/// A value of 0 to 255, which the kernel writes as an `int`, or as one byte for `IP_TOS`.
 fn octet(data: &[u8]) -> Option<u8> {
     match *data {
         [value] => Some(value),
@@ -189,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_messages_are_passed_over() {
+    fn unknown_messages_are_ignored() {
         let unknown = message(libc::SOL_SOCKET, libc::SO_TIMESTAMP, &[0; 16]);
         let hops = message(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &3i32.to_ne_bytes());
         assert_eq!(Received::parse(&[unknown, hops].concat()).hop_limit, Some(3));
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_or_lying_lengths_end_the_reading() {
+    fn parsing_stops_at_truncated_messages_and_wrong_lengths() {
         let bytes = message(libc::IPPROTO_IP, libc::IP_TTL, &64i32.to_ne_bytes());
         for len in 0..HEADER + 4 {
             assert_eq!(Received::parse(&bytes[..len]).hop_limit, None, "{len}");

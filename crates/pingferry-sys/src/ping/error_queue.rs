@@ -1,3 +1,5 @@
+//! The error queue of a ping socket: the ICMP errors about its requests, and local errors (ip(7), `IP_RECVERR`).
+
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -6,14 +8,14 @@ use super::mmsg::CAPACITY;
 use super::receive_buffer::{ReceiveBuffer, ReceivedMessage};
 use super::socket::PingSocket;
 
-/// Routers quote up to 576 (RFC 1812 section 4.3.2.3) or 1280 bytes (RFC 4443 section 2.4); of a longer quotation
-/// the end is cut off.
+/// The size of the buffer of one error in bytes. An ICMP error has up to 576 bytes (RFC 1812 section 4.3.2.3), an ICMPv6
+/// error up to 1280 (RFC 4443 section 2.4). A longer one is truncated.
 const BUFFER_SIZE: usize = 2_048;
 
-/// Who made a queued error.
+/// What caused a queued error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorOrigin {
-    /// The kernel, when it refused to send a message.
+    /// The kernel refused to send a message.
     Local,
     /// An ICMP error arrived (RFC 792).
     Icmp,
@@ -21,46 +23,49 @@ pub enum ErrorOrigin {
     Icmp6,
 }
 
-/// An error from the error queue of a socket.
+/// An error from the error queue of a socket (`struct sock_extended_err` in `include/uapi/linux/errqueue.h`).
 #[derive(Clone, Copy, Debug)]
 pub struct QueuedError<'a> {
-    /// Where the message went that the error is about.
+    /// The destination of the message that the error concerns.
     pub destination: IpAddr,
-    /// Who made the error. One of [`Local`](ErrorOrigin::Local) origin goes with an `EMSGSIZE` of
-    /// [`SendBatch::send`](super::SendBatch::send), may be there several times, and quotes nothing.
+    /// What caused the error. The kernel queues an error of [`Local`](ErrorOrigin::Local) origin, possibly several times,
+    /// when [`SendBatch::send`](super::SendBatch::send) fails with `EMSGSIZE`. It quotes nothing.
     pub origin: ErrorOrigin,
-    /// What the kernel makes of the error.
+    /// The errno into which the kernel translates the error.
     pub errno: i32,
     /// ICMP type; 0 when the origin is local.
     pub kind: u8,
     /// ICMP code; 0 when the origin is local.
     pub code: u8,
-    /// The MTU in bytes for Fragmentation Needed (which may say 0), Packet Too Big and a local `EMSGSIZE`; the pointer
-    /// for Parameter Problem. For other ICMPv6 errors the second word of the message, which has RFC 4884's length.
+    /// For Fragmentation Needed, Packet Too Big and a local `EMSGSIZE` the MTU in bytes, which is 0 in the Fragmentation
+    /// Needed of some old routers (RFC 1191). For Parameter Problem the pointer. For other ICMPv6 errors the second word
+    /// of the message, which contains the length of RFC 4884.
     pub info: u32,
-    /// Who sent the error; `None` when the origin is local. For a neighbour that does not answer, an own address.
+    /// The host or router that sent the error. `None` when the origin is local. An own address when the kernel reports
+    /// that a neighbour does not answer.
     pub offender: Option<IpAddr>,
-    /// Hop limit (TTL) with which the error arrived.
+    /// The hop limit (TTL) with which the error arrived.
     pub hop_limit: Option<u8>,
-    /// DSCP and ECN with which the error arrived.
+    /// The traffic class (DSCP and ECN) with which the error arrived.
     pub traffic_class: u8,
-    /// The quoted message from its ICMP type on, with the socket's ident, as long as the offender quoted it: it can
-    /// be shorter than an ICMP header, and can be padded with zeros (RFC 4884 section 4.1).
+    /// The part of the message that the offender quoted, from its ICMP type on, with the socket's ident. It can be
+    /// shorter than an ICMP header, and can be padded with zeros (RFC 4884 section 4.1).
     pub quoted: &'a [u8],
-    /// The extension structure that follows the quotation, from its version on (RFC 4884 section 7); empty if there
-    /// is none, if its checksum is wrong, and before Linux 5.9, where it stays in `quoted`.
+    /// The extension structure after the quotation, from its version field on (RFC 4884 section 7). Empty when there is
+    /// none or its checksum is wrong. Before Linux 5.9 it is always empty, and the structure is a part of `quoted`.
     pub extensions: &'a [u8],
 }
 
 impl<'a> QueuedError<'a> {
-    /// An error from the bytes that the kernel leaves for it: `msg_name`, `msg_control` and the data. It is what
-    /// [`ErrorBatch::iter`] does, open to whoever wants to try other bytes than a kernel writes.
+    /// Parses the bytes that the kernel returns for an error: `msg_name`, `msg_control` and the data. `None` when a field
+    /// is missing. [`ErrorBatch::iter`] parses in the same way; this entry is for tests with other bytes than a kernel
+    /// writes.
     #[cfg(feature = "testing")]
     pub fn parse(name: &[u8], control: &[u8], body: &'a [u8]) -> Option<Self> {
-        Self::of(&ReceivedMessage::new(name, control, body, false))
+        Self::from_message(&ReceivedMessage::new(name, control, body, false))
     }
 
-    fn of(message: &ReceivedMessage<'a>) -> Option<Self> {
+    fn from_message(message: &ReceivedMessage<'a>) -> Option<Self> {
         let error = message.control.error?;
         let (quoted, extensions) = match usize::from(error.extensions_at) {
             0 => (message.body, [].as_slice()),
@@ -88,23 +93,45 @@ impl<'a> QueuedError<'a> {
 }
 
 /// Receives up to [`CAPACITY`](Self::CAPACITY) queued errors per system call.
+///
+/// # Examples
+///
+/// ```
+/// use pingferry_proto::Family;
+/// use pingferry_sys::ping::{ErrorBatch, PingSocket, SocketOptions};
+///
+/// let socket = match PingSocket::open(&SocketOptions::new(Family::V4)) {
+///     Ok(socket) => socket,
+///     Err(error) => {
+///         println!("skipped: {error}");
+///         return Ok(());
+///     }
+/// };
+/// let mut errors = ErrorBatch::new();
+/// while errors.receive(&socket)? > 0 {
+///     for error in errors.iter() {
+///         println!("{:?}: type {}, code {}", error.offender, error.kind, error.code);
+///     }
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct ErrorBatch(ReceiveBuffer);
 
 impl ErrorBatch {
-    /// How many errors one call receives at most.
+    /// The largest number of errors of one call.
     pub const CAPACITY: usize = CAPACITY;
 
-    /// An empty batch, with buffers of 128 KiB.
+    /// An empty batch. Its buffers have 128 KiB.
     pub fn new() -> Self {
         Self(ReceiveBuffer::new(BUFFER_SIZE))
     }
 
-    /// Replaces the batch by what waits in the error queue and returns how many errors that are, 0 when nothing
-    /// waits. Emptying the queue also clears the socket's pending error.
+    /// Replaces the content of the batch by the oldest errors of the queue and returns how many there are: 0 when the
+    /// queue is empty. Emptying the queue also clears the pending error of the socket.
     ///
     /// # Errors
     ///
-    /// A broken socket or a lack of memory. The batch is then empty.
+    /// `ENOMEM` and the like (recvmsg(2)). The batch is then empty.
     pub fn receive(&mut self, socket: &PingSocket) -> io::Result<usize> {
         self.0.clear();
         self.0.receive::<CAPACITY>(socket.as_fd(), libc::MSG_ERRQUEUE)
@@ -112,7 +139,7 @@ impl ErrorBatch {
 
     /// The errors of the last [`receive`](Self::receive), oldest first.
     pub fn iter(&self) -> impl Iterator<Item = QueuedError<'_>> {
-        self.0.get(0..CAPACITY).filter_map(|message| QueuedError::of(&message))
+        self.0.get(0..CAPACITY).filter_map(|message| QueuedError::from_message(&message))
     }
 }
 

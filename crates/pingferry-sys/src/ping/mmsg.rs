@@ -1,7 +1,7 @@
-//! Many messages per system call, and the only `unsafe` of the packet path.
+//! `sendmmsg` and `recvmmsg`: many messages per system call. This is the only `unsafe` code of the packet path.
 //!
-//! The structs are the kernel's (`struct user_msghdr` and `struct mmsghdr`, `include/linux/socket.h`), and the calls
-//! are made past the C library, since musl's `sendmmsg` makes one `sendmsg` of each message.
+//! The structs have the layout of the kernel's `struct user_msghdr` and `struct mmsghdr` (`include/linux/socket.h`). The
+//! system calls are made directly, because musl's `sendmmsg` calls `sendmsg` once for each message.
 
 use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -12,16 +12,16 @@ use std::ptr;
 use super::address::SocketAddress;
 use super::cmsg;
 
-/// How many messages one call sends or receives at most.
+/// The largest number of messages of one call.
 pub(super) const CAPACITY: usize = 64;
 
-/// How often a call is made until its error counts as its own. Between two calls another ICMP error can arrive and
-/// be pending in its turn, but hardly three times running.
+/// How often a call is made before its error counts as its own. Another ICMP error can arrive between two calls and
+/// become the pending error, but hardly three times in a row.
 const ATTEMPTS: usize = 4;
 
-/// Makes `call` again when it fails, since its error may be the socket's pending error (see [`super`]), which the
-/// failing call has taken away. `EAGAIN` is never a pending error.
-pub(super) fn past_pending_errors(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+/// Repeats `call` when it fails, because its error may be the pending error of the socket (see [`super`]), which the
+/// failed call has cleared. `EAGAIN` is never a pending error.
+pub(super) fn retry_pending_errors(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     for _ in 1..ATTEMPTS {
         match call() {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}
@@ -43,7 +43,7 @@ struct UserMsgHdr {
     flags: c_uint,
 }
 
-/// A `struct mmsghdr` that borrows what it points to, as `Borrow` says.
+/// A `struct mmsghdr`. `Borrow` is the type of the borrow that keeps its pointers valid.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Header<Borrow> {
@@ -54,13 +54,13 @@ pub(super) struct Header<Borrow> {
 
 const _: () = assert!(size_of::<Header<()>>() == size_of::<libc::mmsghdr>());
 
-/// Points to a message to send.
+/// The header of a message to send.
 pub(super) type SendHeader<'a> = Header<&'a [u8]>;
-/// Points to the room for a message to receive.
+/// The header of a buffer for a message to receive.
 pub(super) type ReceiveHeader<'a> = Header<&'a mut [u8]>;
 
 impl<Borrow> Header<Borrow> {
-    /// A message without anything.
+    /// A header without address, data and control messages.
     pub(super) const EMPTY: Self = Self {
         message: UserMsgHdr {
             name: ptr::null_mut(),
@@ -93,7 +93,7 @@ impl<'a> ReceiveHeader<'a> {
     pub(super) fn new(
         address: &'a mut SocketAddress,
         body: &'a mut IoSliceMut<'_>,
-        control: &'a mut [u8; cmsg::ROOM],
+        control: &'a mut [u8; cmsg::BUFFER_SIZE],
     ) -> Self {
         let mut header = Self::EMPTY;
         let name = address.bytes_mut();
@@ -106,7 +106,7 @@ impl<'a> ReceiveHeader<'a> {
         header
     }
 
-    /// What the kernel wrote, after a call that returned this message.
+    /// What the kernel wrote into the buffers of this header, after a call that received its message.
     pub(super) fn filled(&self) -> Filled {
         Filled {
             address: usize::try_from(self.message.name_len).unwrap_or(0),
@@ -117,7 +117,7 @@ impl<'a> ReceiveHeader<'a> {
     }
 }
 
-/// How much of the room for a message is filled.
+/// How many bytes of each buffer of a message the kernel filled, and whether the message was longer.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Filled {
     pub(super) address: usize,
@@ -126,25 +126,27 @@ pub(super) struct Filled {
     pub(super) truncated: bool,
 }
 
-/// Sends messages in order. Returns how many left; an error is that of the first message.
+/// Sends messages in order and returns how many were sent. An error concerns the first message.
 pub(super) fn send(socket: BorrowedFd<'_>, headers: &mut [SendHeader<'_>]) -> io::Result<usize> {
-    // SAFETY: the headers have the kernel's layout and borrow everything they point to; the kernel only reads from
-    // that, and writes the `len` of each header.
+    // SAFETY: the headers have the kernel's layout, and the borrows in their type keep valid what they point to. The
+    // kernel reads from there, and writes only the `len` of each header.
     let sent = unsafe { libc::syscall(libc::SYS_sendmmsg, socket.as_raw_fd(), headers.as_mut_ptr(), headers.len(), 0) };
     count(sent)
 }
 
-/// Receives what waits, without blocking, and returns how many messages that are.
+/// Receives waiting messages without blocking, and returns how many were received.
 pub(super) fn receive(socket: BorrowedFd<'_>, headers: &mut [ReceiveHeader<'_>], flags: c_int) -> io::Result<usize> {
     let no_timeout = ptr::null_mut::<c_void>();
     let flags = flags | libc::MSG_DONTWAIT;
     let len = headers.len();
-    // SAFETY: the headers have the kernel's layout and borrow mutably everything they point to, with its length.
+    // SAFETY: the headers have the kernel's layout. The mutable borrows in their type keep valid the buffers that they
+    // point to, and each buffer has the length in the header. A null pointer means no timeout.
     let received =
         unsafe { libc::syscall(libc::SYS_recvmmsg, socket.as_raw_fd(), headers.as_mut_ptr(), len, flags, no_timeout) };
     count(received)
 }
 
+/// The result of a system call: a count, or -1 and an errno.
 fn count(result: c_long) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

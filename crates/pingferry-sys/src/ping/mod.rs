@@ -1,38 +1,42 @@
-//! Ping sockets: `SOCK_DGRAM` sockets of `IPPROTO_ICMP` and `IPPROTO_ICMPV6`, which need no capability.
+//! Ping sockets: `SOCK_DGRAM` sockets with `IPPROTO_ICMP` or `IPPROTO_ICMPV6`, which need no capability (icmp(7)).
 //!
 //! # Theory of operation
 //!
-//! A ping socket is bound to an ident. The kernel writes that ident and the checksum into every echo request that
-//! leaves, and hands the socket every echo reply that carries the ident, whoever sent it: the peer is not part of
-//! its match (`net/ipv4/ping.c`, `ping_lookup`). [`SendBatch`] gives each message its own hop limit and traffic
-//! class by control messages; [`ReceiveBatch`] reads both from the replies.
+//! A ping socket is bound to an ident. The kernel writes the ident and the checksum into each echo request that the
+//! socket sends. It passes the socket each echo reply that carries the ident, from any host: the lookup does not compare
+//! the peer (`ping_lookup` in `net/ipv4/ping.c`). [`SendBatch`] sets the hop limit and the traffic class of each message
+//! by control messages, and [`ReceiveBatch`] reads them from each reply.
 //!
-//! ICMP errors wait in a queue of their own, which [`ErrorBatch`] reads. It shares the receive buffer: errors that
-//! nobody reads crowd out replies, and replies errors. So a reader makes each time, a bounded number of times,
+//! ICMP errors wait in the error queue of the socket, which [`ErrorBatch`] reads. Errors and replies share the receive
+//! buffer: when one kind is not read, the other is dropped. So when the socket is readable, call
 //!
-//! * [`ErrorBatch::receive`] until it returns less than [`ErrorBatch::CAPACITY`];
+//! * [`ErrorBatch::receive`] until it returns less than [`ErrorBatch::CAPACITY`], and
 //! * [`ReceiveBatch::receive`] until it adds nothing to an empty batch.
 //!
-//! The socket stays readable (`EPOLLERR`, `EPOLLIN`) while either has something left.
+//! Bound both loops, so that other sockets are served too. The socket stays readable (`EPOLLERR`, `EPOLLIN`) as long as
+//! an error or a reply is left.
 //!
 //! # Pending errors
 //!
-//! Each ICMP error also becomes the *pending error* of the socket: the next call fails with its errno and does
-//! nothing, whatever flow that call is for. Since the same error stands in the queue, the errno says nothing new.
-//! [`SendBatch::send`] and [`ReceiveBatch::receive`] therefore make the call again, so that an error they return is
-//! their own.
+//! Each ICMP error also becomes the *pending error* of the socket. The next call then fails with its errno and does
+//! nothing, even if that call concerns another destination. The errno carries no new information, because the error is
+//! also in the queue. [`SendBatch::send`] and [`ReceiveBatch::receive`] therefore repeat the call, and return only errors
+//! of the call itself.
 //!
-//! # What was measured (Linux 6.18)
+//! # Kernel facts
 //!
-//! * The error queue also gives the hop limit and the traffic class that the *error* arrived with.
-//! * `IP_RECVERR_RFC4884` and `IPV6_RECVERR_RFC4884` work on ping sockets. The offset they report counts from the
-//!   quoted ICMP header: the quoted IP header is already gone.
-//! * `recvmmsg` works on the error queue, and a pending error does not stop it.
-//! * `IP_PMTUDISC_DONT` (v4) keeps Fragmentation Needed from the queue. `IPV6_PMTUDISC_DONT` does not keep Packet
-//!   Too Big from it, but remembers the MTU and fragments to it from then on.
-//! * `PROBE`, on both, never fragments: what is larger than the interface's MTU fails with `EMSGSIZE`, what is
-//!   larger than a later link's comes back as an ICMP error, every time.
-//! * An `IPV6_HOPLIMIT` of 0 is accepted and sent; an `IP_TTL` of 0 is `EINVAL`.
+//! Measured on Linux 6.18:
+//!
+//! * The error queue also reports the hop limit and the traffic class of the packet that carried the ICMP error.
+//! * `IP_RECVERR_RFC4884` and `IPV6_RECVERR_RFC4884` work on ping sockets. The offset that they report counts from the
+//!   quoted ICMP header, because the kernel has removed the quoted IP header.
+//! * `recvmmsg` works on the error queue. A pending error does not make it fail.
+//! * With `IP_PMTUDISC_DONT` (IPv4) the kernel queues no Fragmentation Needed. With `IPV6_PMTUDISC_DONT` it queues Packet
+//!   Too Big, remembers the MTU, and fragments later messages to it.
+//! * With `IP_PMTUDISC_PROBE` and `IPV6_PMTUDISC_PROBE` the kernel never fragments. A message that is larger than the MTU
+//!   of the interface fails with `EMSGSIZE`. Each message that is larger than the MTU of a later link causes an ICMP error
+//!   in the queue.
+//! * The kernel accepts an `IPV6_HOPLIMIT` of 0 and sends it. An `IP_TTL` of 0 fails with `EINVAL`.
 
 mod address;
 mod cmsg;

@@ -1,8 +1,8 @@
-//! Raw ICMP sockets, which measure what ping sockets do: any ident leaves from one, and every reply arrives.
+//! Raw ICMP sockets, for tests and measurements: one socket sends any ident and receives every reply (raw(7)).
 //!
-//! The kernel puts the IPv4 header in front of what leaves and changes nothing else, so ident and checksum are the
-//! sender's work; what arrives comes with its IPv4 header (raw(7)). Each raw socket has a copy of every ICMP message
-//! that its network namespace receives.
+//! The kernel adds the IPv4 header to a message that is sent, and changes nothing else. The sender sets ident and checksum.
+//! A received packet includes its IPv4 header. Each raw socket gets a copy of every ICMP message that its network namespace
+//! receives.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,10 +15,10 @@ use super::send::{Outgoing, SendBatch};
 use crate::error_context::with_context;
 use crate::sockopt::receive_drops;
 
-/// Larger than the messages that are measured with; a longer packet is cut off.
+/// The size of the buffer of one packet in bytes. A longer packet is truncated.
 const BUFFER_SIZE: usize = 2048;
 
-/// Asked of `SO_SNDBUF`.
+/// The value for `SO_SNDBUF` in bytes.
 const SEND_BUFFER: usize = 1 << 20;
 
 /// A raw socket for ICMP over IPv4, non-blocking.
@@ -28,8 +28,8 @@ pub struct RawSocket {
 }
 
 impl RawSocket {
-    /// Opens a socket that asks for `receive_buffer` bytes of `SO_RCVBUF`, of which at most `net.core.rmem_max` is
-    /// granted.
+    /// Opens a socket in the calling thread's network namespace, with `receive_buffer` bytes for `SO_RCVBUF`, limited by
+    /// `net.core.rmem_max`.
     ///
     /// # Errors
     ///
@@ -43,25 +43,25 @@ impl RawSocket {
         Ok(Self { descriptor })
     }
 
-    /// As [`PingSocket::receive_buffer`](super::PingSocket::receive_buffer).
+    /// The size of the receive buffer, as [`PingSocket::receive_buffer`](super::PingSocket::receive_buffer).
     ///
     /// # Errors
     ///
-    /// Those of `getsockopt`.
+    /// Those of getsockopt(2).
     pub fn receive_buffer(&self) -> io::Result<usize> {
         Ok(sockopt::socket_recv_buffer_size(&self.descriptor)?)
     }
 
-    /// As [`PingSocket::dropped`](super::PingSocket::dropped).
+    /// How many packets were dropped, as [`PingSocket::dropped`](super::PingSocket::dropped).
     ///
     /// # Errors
     ///
-    /// Those of `getsockopt`.
+    /// Those of getsockopt(2).
     pub fn dropped(&self) -> io::Result<u32> {
         receive_drops(self.descriptor.as_fd())
     }
 
-    /// Sends messages, whole as they are, by way of `batch`. As [`SendBatch::send`].
+    /// Sends messages unchanged, with the buffers of `batch`, as [`SendBatch::send`].
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl AsFd for RawSocket {
     }
 }
 
-/// Receives up to [`SendBatch::CAPACITY`] packets per system call.
+/// A batch of up to [`SendBatch::CAPACITY`] received packets.
 pub struct RawBatch(ReceiveBuffer);
 
 impl RawBatch {
@@ -90,17 +90,18 @@ impl RawBatch {
         Self(ReceiveBuffer::new(BUFFER_SIZE))
     }
 
-    /// Replaces the batch by what waits at the socket and returns how many packets that are, 0 when nothing waits.
+    /// Replaces the content of the batch by waiting packets, by one system call, and returns how many there are: 0 when no
+    /// packet is waiting.
     ///
     /// # Errors
     ///
-    /// A broken socket, or a lack of memory.
+    /// `ENOMEM` and the like (recvmsg(2)). The batch is then empty.
     pub fn receive(&mut self, socket: &RawSocket) -> io::Result<usize> {
         self.0.clear();
         self.0.receive::<CAPACITY>(socket.as_fd(), 0)
     }
 
-    /// The packets of the last [`receive`](Self::receive), each from its IPv4 header on, in order of arrival.
+    /// The packets of the last [`receive`](Self::receive), each from its IPv4 header on, in the order of their arrival.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.0.get(0..CAPACITY).map(|message| message.body)
     }

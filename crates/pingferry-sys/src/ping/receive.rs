@@ -1,65 +1,69 @@
+//! Receiving replies, many per system call.
+
 use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-use super::mmsg::{CAPACITY, past_pending_errors};
+use super::mmsg::{CAPACITY, retry_pending_errors};
 use super::receive_buffer::ReceiveBuffer;
 use super::socket::PingSocket;
 
-/// No ICMP message is larger: the payload length of IPv4 and IPv6 has 16 bits. The rest keeps the beginnings of messages, of
-/// which most are short, out of each other's place in the processor's caches.
+/// The size of the buffer of one reply in bytes. No ICMP message is longer than 65,535 bytes, because the length fields of
+/// IPv4 and IPv6 have 16 bits. The 192 extra bytes move the beginnings of the buffers to different sets of the processor's
+/// caches, since most messages are short.
 const BUFFER_SIZE: usize = 65_536 + 192;
 
-/// An echo reply, or an extended one (RFC 8335), from any host that sends the socket's ident.
+/// An echo reply or an extended echo reply (RFC 8335) with the socket's ident, from any host.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
-    /// Who answered.
+    /// The host that sent the reply.
     pub from: IpAddr,
-    /// Hop limit (TTL) on arrival, if the kernel gave it.
+    /// The hop limit (TTL) on arrival, if the kernel reported it.
     pub hop_limit: Option<u8>,
-    /// DSCP and ECN on arrival: the TOS of IPv4, the traffic class of IPv6.
+    /// The traffic class (DSCP and ECN) on arrival: the TOS field of IPv4, the traffic class of IPv6.
     pub traffic_class: u8,
-    /// The end of the message is missing.
+    /// Whether the end of the message is missing.
     pub truncated: bool,
     /// The ICMP message from its type on, with the socket's ident.
     pub message: &'a [u8],
 }
 
-/// Holds up to [`CAPACITY`](Self::CAPACITY) replies, from one socket or several.
+/// A batch of up to [`CAPACITY`](Self::CAPACITY) replies, from one or several sockets.
 pub struct ReceiveBatch(ReceiveBuffer);
 
 impl ReceiveBatch {
-    /// How many messages a batch holds.
+    /// The largest number of replies in a batch.
     pub const CAPACITY: usize = CAPACITY;
 
-    /// An empty batch. Its buffers are 4 MiB of address space, of which only what messages fill becomes memory.
+    /// An empty batch. Its buffers take 4 MiB of address space. The kernel provides memory for them page by page when a
+    /// reply is written to it.
     pub fn new() -> Self {
         Self(ReceiveBuffer::new(BUFFER_SIZE))
     }
 
-    /// Throws away what is in the batch.
+    /// Discards all replies.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Whether there is no room for another message.
+    /// Whether the batch has [`CAPACITY`](Self::CAPACITY) replies.
     pub fn is_full(&self) -> bool {
         self.0.len() == CAPACITY
     }
 
-    /// Adds what waits at the socket, as far as there is room, with one system call. Returns which part of the batch that
-    /// is: none when nothing waits, or nothing has room.
+    /// Adds waiting replies by one system call, until the batch is full. Returns the range of their numbers in the batch,
+    /// which is empty when no reply is waiting or the batch was full.
     ///
     /// # Errors
     ///
-    /// A pending error is passed over, so an error is a broken socket or a lack of memory. Nothing is added then.
+    /// `ENOMEM` and the like (recvmsg(2)). A pending error is not returned. After an error the batch is unchanged.
     pub fn receive(&mut self, socket: &PingSocket) -> io::Result<Range<usize>> {
         self.add::<CAPACITY>(socket)
     }
 
-    /// The same with one message at most, for where more are not to be expected: to prepare for them, and to look in vain
-    /// for a second, takes a third as long again.
+    /// As [`receive`](Self::receive), but adds at most one reply. Use it where a second reply is unlikely: preparing for
+    /// more replies and checking for a second one takes a third longer.
     ///
     /// # Errors
     ///
@@ -71,19 +75,19 @@ impl ReceiveBatch {
     fn add<const N: usize>(&mut self, socket: &PingSocket) -> io::Result<Range<usize>> {
         let start = self.0.len();
         if start < CAPACITY {
-            past_pending_errors(|| self.0.receive::<N>(socket.as_fd(), 0))?;
+            retry_pending_errors(|| self.0.receive::<N>(socket.as_fd(), 0))?;
         }
         Ok(start..self.0.len())
     }
 
-    /// What is in the batch, in the order it was received.
+    /// All replies, in the order of their arrival.
     pub fn iter(&self) -> impl Iterator<Item = Incoming<'_>> {
         self.get(0..CAPACITY)
     }
 
-    /// The part of it that one [`receive`](Self::receive) has added.
-    pub fn get(&self, part: Range<usize>) -> impl Iterator<Item = Incoming<'_>> {
-        self.0.get(part).filter_map(|message| {
+    /// The replies with the numbers in `range`, for example those that one call of [`receive`](Self::receive) added.
+    pub fn get(&self, range: Range<usize>) -> impl Iterator<Item = Incoming<'_>> {
+        self.0.get(range).filter_map(|message| {
             Some(Incoming {
                 from: message.address?,
                 hop_limit: message.control.hop_limit,

@@ -1,4 +1,4 @@
-//! Room for the messages that one system call receives, from the socket or from its error queue.
+//! The buffers for the messages that one system call receives, from a socket or from its error queue.
 
 use std::array;
 use std::ffi::c_int;
@@ -11,13 +11,13 @@ use super::address::{self, SocketAddress};
 use super::cmsg;
 use super::mmsg::{CAPACITY, Filled, ReceiveHeader, receive};
 
-/// Where the kernel puts what it says about one message.
+/// The buffers for the address and the control messages of one message.
 struct Ancillary {
     address: SocketAddress,
-    control: [u8; cmsg::ROOM],
+    control: [u8; cmsg::BUFFER_SIZE],
 }
 
-/// A message as the kernel left it in the buffer.
+/// A received message.
 pub(super) struct ReceivedMessage<'a> {
     pub(super) address: Option<IpAddr>,
     pub(super) control: cmsg::Received,
@@ -26,26 +26,29 @@ pub(super) struct ReceivedMessage<'a> {
 }
 
 impl<'a> ReceivedMessage<'a> {
-    /// From the bytes that the kernel left for a message.
+    /// Parses the bytes that the kernel wrote for a message.
     pub(super) fn new(name: &[u8], control: &[u8], body: &'a [u8], truncated: bool) -> Self {
         Self { address: address::parse(name), control: cmsg::Received::parse(control), truncated, body }
     }
 }
 
-/// Room for [`CAPACITY`] messages.
+/// Buffers for [`CAPACITY`] messages.
 pub(super) struct ReceiveBuffer {
+    /// The size of the buffer of one message in bytes.
     buffer_size: usize,
+    /// The buffers of all messages, one after the other.
     buffers: Vec<u8>,
     ancillaries: Box<[Ancillary; CAPACITY]>,
     filled: [Filled; CAPACITY],
+    /// How many messages were received since the last `clear`.
     count: usize,
 }
 
 impl ReceiveBuffer {
-    /// An empty buffer for messages of up to `buffer_size` bytes each. A large one costs little: memory is taken from
-    /// the system page by page, when a message needs it.
+    /// Empty buffers for messages of up to `buffer_size` bytes each. The kernel provides their memory page by page when a
+    /// message is written to it, so large buffers cost little.
     pub(super) fn new(buffer_size: usize) -> Self {
-        let ancillary = || Ancillary { address: SocketAddress::EMPTY, control: [0; cmsg::ROOM] };
+        let ancillary = || Ancillary { address: SocketAddress::EMPTY, control: [0; cmsg::BUFFER_SIZE] };
         Self {
             buffer_size,
             buffers: vec![0; buffer_size * CAPACITY],
@@ -55,18 +58,17 @@ impl ReceiveBuffer {
         }
     }
 
-    /// Throws away what is in the buffer.
+    /// Discards all messages.
     pub(super) fn clear(&mut self) {
         self.count = 0;
     }
 
-    /// How many messages are in the buffer.
+    /// How many messages are in the buffers.
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    /// Adds the first messages that wait at the socket, at most `N` and as many as there is room for, and returns how many they
-    /// are.
+    /// Receives up to `N` waiting messages, as far as there are free buffers, and returns how many were received.
     pub(super) fn receive<const N: usize>(&mut self, socket: BorrowedFd<'_>, flags: c_int) -> io::Result<usize> {
         let mut buffers = self.buffers.chunks_exact_mut(self.buffer_size).skip(self.count);
         let mut bodies: [IoSliceMut<'_>; N] = array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
@@ -89,12 +91,12 @@ impl ReceiveBuffer {
         Ok(count)
     }
 
-    /// What is in a part of the buffer, in the order it was received.
-    pub(super) fn get(&self, part: Range<usize>) -> impl Iterator<Item = ReceivedMessage<'_>> {
-        let part = part.start..part.end.min(self.count);
-        let filled = self.filled.get(part.clone()).unwrap_or_default();
-        let ancillaries = self.ancillaries.get(part.clone()).unwrap_or_default();
-        let buffers = self.buffers.chunks_exact(self.buffer_size).skip(part.start);
+    /// The messages with the numbers in `range`, in the order of their arrival.
+    pub(super) fn get(&self, range: Range<usize>) -> impl Iterator<Item = ReceivedMessage<'_>> {
+        let range = range.start..range.end.min(self.count);
+        let filled = self.filled.get(range.clone()).unwrap_or_default();
+        let ancillaries = self.ancillaries.get(range.clone()).unwrap_or_default();
+        let buffers = self.buffers.chunks_exact(self.buffer_size).skip(range.start);
         filled.iter().zip(ancillaries).zip(buffers).map(|((filled, ancillary), buffer)| {
             let name = ancillary.address.bytes().get(..filled.address).unwrap_or_default();
             let control = ancillary.control.get(..filled.control).unwrap_or_default();

@@ -1,3 +1,5 @@
+//! Sending requests, many per system call.
+
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,37 +8,78 @@ use pingferry_proto::Family;
 
 use super::address::SocketAddress;
 use super::cmsg::SendControl;
-use super::mmsg::{CAPACITY, SendHeader, past_pending_errors, send};
+use super::mmsg::{CAPACITY, SendHeader, retry_pending_errors, send};
 use super::socket::PingSocket;
 
-/// An echo request, or an extended one (RFC 8335), to send.
+/// An echo request or an extended echo request (RFC 8335) to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
-    /// Where it goes; of the socket's family.
+    /// The destination address, of the socket's family.
     pub destination: IpAddr,
-    /// Interface index that a link-local IPv6 destination belongs to, otherwise 0.
+    /// The interface index for a link-local IPv6 destination, otherwise 0.
     pub scope_id: u32,
-    /// Hop limit (TTL) to leave with, 1 to 255.
+    /// The hop limit (TTL), 1 to 255.
     pub hop_limit: u8,
-    /// DSCP and ECN to leave with.
+    /// The traffic class: DSCP and ECN.
     pub traffic_class: u8,
-    /// The whole ICMP message from its type on, 8 bytes or more. The kernel replaces ident and checksum.
+    /// The complete ICMP message from its type on, at least 8 bytes. The kernel replaces the ident and the checksum.
     pub message: &'a [u8],
 }
 
+/// The address and the control messages of one message.
 #[derive(Clone, Copy)]
 struct Ancillary {
     address: SocketAddress,
     control: SendControl,
 }
 
-/// Sends up to [`CAPACITY`](Self::CAPACITY) messages per system call.
+/// Sends up to [`CAPACITY`](Self::CAPACITY) messages per system call. It contains only buffers, so it serves any number of
+/// sockets.
+///
+/// # Examples
+///
+/// Send three requests that differ in hop limit, as traceroute does, and go on after a message that cannot be sent:
+///
+/// ```
+/// use std::net::Ipv4Addr;
+///
+/// use pingferry_proto::Family;
+/// use pingferry_sys::ping::{Outgoing, PingSocket, SendBatch, SocketOptions};
+///
+/// let socket = match PingSocket::open(&SocketOptions::new(Family::V4)) {
+///     Ok(socket) => socket,
+///     Err(error) => {
+///         println!("skipped: {error}");
+///         return Ok(());
+///     }
+/// };
+/// let request = [8, 0, 0, 0, 0, 0, 0, 1];
+/// let messages = [1, 2, 3].map(|hop_limit| Outgoing {
+///     destination: Ipv4Addr::LOCALHOST.into(),
+///     scope_id: 0,
+///     hop_limit,
+///     traffic_class: 0,
+///     message: &request,
+/// });
+/// let mut batch = SendBatch::new();
+/// let mut next = 0;
+/// while next < messages.len() {
+///     match batch.send(&socket, messages[next..].iter().copied()) {
+///         Ok(sent) => next += sent,
+///         Err(error) => {
+///             println!("hop limit {}: {error}", messages[next].hop_limit);
+///             next += 1;
+///         }
+///     }
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct SendBatch {
     ancillaries: Box<[Ancillary; CAPACITY]>,
 }
 
 impl SendBatch {
-    /// How many messages one call sends at most.
+    /// The largest number of messages of one call.
     pub const CAPACITY: usize = CAPACITY;
 
     /// An empty batch.
@@ -45,17 +88,17 @@ impl SendBatch {
         Self { ancillaries: Box::new([empty; CAPACITY]) }
     }
 
-    /// Sends the first [`CAPACITY`](Self::CAPACITY) of `messages` in order, and returns how many of them left.
+    /// Sends the first [`CAPACITY`](Self::CAPACITY) of `messages` in order, and returns how many were sent.
     ///
-    /// When that are fewer than given, the next message met an error, which is not known yet: call again with the
+    /// When fewer were sent, the next message failed, and the kernel has not reported its error yet. Call again with the
     /// messages from there on.
     ///
     /// # Errors
     ///
-    /// The first message cannot leave, for a reason of its own (a pending error is passed over): no route
-    /// (`ENETUNREACH`, `EHOSTUNREACH`), refused by a firewall (`EPERM`), not an echo request (`EINVAL`), and so on.
-    /// After `EMSGSIZE` the error queue has the MTU, in an error of local origin to that destination. With
-    /// `WouldBlock` the send buffer is full; any other error concerns that one message.
+    /// The first message was not sent, and none after it. `WouldBlock` means that the send buffer is full. Any other error
+    /// concerns only that message: no route (`ENETUNREACH`, `EHOSTUNREACH`), forbidden by a firewall (`EPERM`) or a route
+    /// (`EACCES`), not an echo request (`EINVAL`), or too large (`EMSGSIZE`). For `EMSGSIZE` the error queue contains an
+    /// error of local origin with the MTU. A pending error is not returned.
     pub fn send<'a>(
         &mut self,
         socket: &PingSocket,
@@ -70,7 +113,7 @@ impl SendBatch {
         messages: impl IntoIterator<Item = Outgoing<'a>>,
     ) -> io::Result<usize> {
         let messages = messages.into_iter();
-        // Room for many takes longer to prepare than one message to send.
+        // The arrays for a whole batch take longer to prepare than one message takes to send.
         match messages.size_hint() {
             (_, Some(0 | 1)) => self.send_up_to::<1>(socket, messages),
             _ => self.send_up_to::<CAPACITY>(socket, messages),
@@ -96,7 +139,7 @@ impl SendBatch {
         for ((header, ancillary), body) in headers.iter_mut().zip(self.ancillaries.iter()).zip(&bodies) {
             *header = SendHeader::new(&ancillary.address, body, ancillary.control.messages());
         }
-        past_pending_errors(|| send(socket, headers))
+        retry_pending_errors(|| send(socket, headers))
     }
 }
 

@@ -1,3 +1,5 @@
+//! Opening and configuring a ping socket.
+
 use std::ffi::c_int;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -10,38 +12,50 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt
 use crate::error_context::with_context;
 use crate::sockopt::{IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884, bind_to_device, receive_drops, set_int};
 
-/// Asked of `SO_SNDBUF`: sixteen of the largest messages, or some thousand small ones, can wait for the interface.
+/// The value for `SO_SNDBUF` in bytes: about sixteen of the largest messages, or a thousand small ones, can wait for the
+/// interface.
 const SEND_BUFFER: usize = 1 << 20;
 
-/// What every link carries (RFC 8200 §5), in bytes.
+/// The smallest MTU of an IPv6 link in bytes (RFC 8200 section 5).
 const MINIMUM_MTU_V6: c_int = 1280;
 
-/// Random idents to try. Even with nine tenths of all idents taken, one in 800 such searches fails.
+/// How many random idents to try. With nine tenths of all idents in use, one search in 800 fails.
 const IDENT_ATTEMPTS: usize = 64;
 
 /// How to open a [`PingSocket`].
+///
+/// # Examples
+///
+/// ```
+/// use pingferry_proto::Family;
+/// use pingferry_sys::ping::SocketOptions;
+///
+/// let options = SocketOptions { dont_fragment: true, ..SocketOptions::new(Family::V6) };
+/// assert_eq!((options.source, options.receive_buffer), (None, 1 << 20));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketOptions {
-    /// Which ICMP it speaks.
+    /// ICMP for IPv4 or ICMPv6.
     pub family: Family,
-    /// Never fragment: IPv4 leaves with DF, and of IPv6 no fragment is made; path MTUs that the kernel remembers
-    /// are ignored. Otherwise IPv4 leaves without DF, and the kernel fragments both: IPv4 as needed, IPv6 to the 1280
-    /// bytes that every link carries, so that no Packet Too Big comes back about a fragment nobody asked for.
+    /// If true, messages are never fragmented: IPv4 packets have DF set, and the kernel ignores the path MTUs that it
+    /// knows. If false, IPv4 packets have DF clear, and the kernel fragments both families: IPv4 to the path MTU that it
+    /// knows, IPv6 to 1280 bytes, which every link carries, so that no fragment causes a Packet Too Big.
     pub dont_fragment: bool,
-    /// Source address of what leaves, and the only address to receive replies at. `None` is any, as routing says.
+    /// The source address of requests, and the only address at which replies are received. `None` means that routing
+    /// chooses the source for each destination.
     pub source: Option<IpAddr>,
-    /// Interface index that a link-local IPv6 `source` belongs to, otherwise 0.
+    /// The interface index for a link-local IPv6 `source`, otherwise 0.
     pub scope_id: u32,
-    /// Send and receive on this interface only.
+    /// The only interface on which to send and receive (`SO_BINDTODEVICE`).
     pub interface: Option<String>,
-    /// Allow IPv4 broadcast destinations.
+    /// Whether IPv4 broadcast destinations are allowed (`SO_BROADCAST`).
     pub broadcast: bool,
-    /// Bytes asked of `SO_RCVBUF`, where replies and errors wait; at most `net.core.rmem_max` is granted.
+    /// The value for `SO_RCVBUF` in bytes, limited by `net.core.rmem_max`. Replies and errors share this buffer.
     pub receive_buffer: usize,
 }
 
 impl SocketOptions {
-    /// A socket with no wishes: any source and interface, fragmenting as needed, room for a megabyte of answers.
+    /// The defaults: any source, any interface, fragmentation allowed, no broadcast, a receive buffer of 1 MiB.
     pub const fn new(family: Family) -> Self {
         Self {
             family,
@@ -55,7 +69,7 @@ impl SocketOptions {
     }
 }
 
-/// A bound ping socket, non-blocking, with an ident that nobody else in the network namespace has.
+/// A non-blocking ping socket, bound to an ident that no other socket of the network namespace has.
 #[derive(Debug)]
 pub struct PingSocket {
     descriptor: OwnedFd,
@@ -63,13 +77,14 @@ pub struct PingSocket {
 }
 
 impl PingSocket {
-    /// Opens a socket and binds it to a random ident.
+    /// Opens a socket in the calling thread's network namespace and binds it to a random ident.
     ///
     /// # Errors
     ///
-    /// `EACCES` when no group of the process is in `ping_group_range`, `EAFNOSUPPORT` without that family, `EMFILE`
-    /// and `ENFILE` without descriptors, `EADDRINUSE` when no free ident was found, `EADDRNOTAVAIL` for a source that
-    /// is no address of this host, `ENODEV` and `EINVAL` for an interface that there is not.
+    /// `EACCES` when no group of the process is in `ping_group_range` (see [`preflight`](crate::preflight)),
+    /// `EAFNOSUPPORT` when the host lacks the family, `EMFILE` or `ENFILE` at the limit of descriptors, `EADDRINUSE` when no
+    /// free ident was found, `EADDRNOTAVAIL` when `source` is not an address of this host, `ENODEV` or `EINVAL` when
+    /// `interface` does not exist.
     pub fn open(options: &SocketOptions) -> io::Result<Self> {
         let (family, protocol) = match options.family {
             Family::V4 => (AddressFamily::INET, ipproto::ICMP),
@@ -83,25 +98,26 @@ impl PingSocket {
         Ok(Self { descriptor, ident })
     }
 
-    /// The ident of every message that leaves and arrives; never 0.
+    /// The ident of every message that the socket sends and receives. It is never 0.
     pub fn ident(&self) -> u16 {
         self.ident
     }
 
-    /// Bytes that the kernel granted to what waits here, its own overhead included: twice what was asked, at most.
+    /// The size of the receive buffer in bytes. It includes the kernel's overhead, and is twice the requested size unless
+    /// `net.core.rmem_max` limits it (socket(7)).
     ///
     /// # Errors
     ///
-    /// Those of `getsockopt`.
+    /// Those of getsockopt(2).
     pub fn receive_buffer(&self) -> io::Result<usize> {
         Ok(sockopt::socket_recv_buffer_size(&self.descriptor)?)
     }
 
-    /// How many replies and errors were lost because the receive buffer was full; wraps.
+    /// How many replies and errors the kernel dropped because the receive buffer was full. The counter wraps at 2³².
     ///
     /// # Errors
     ///
-    /// Those of `getsockopt`.
+    /// Those of getsockopt(2).
     pub fn dropped(&self) -> io::Result<u32> {
         receive_drops(self.descriptor.as_fd())
     }
@@ -150,7 +166,7 @@ fn configure_v6(socket: BorrowedFd<'_>, dont_fragment: bool) -> io::Result<()> {
     set_if_known(socket, level, IPV6_RECVERR_RFC4884)
 }
 
-/// Turns an option on, unless the kernel is too old to know it.
+/// Turns on an option, unless the kernel is too old to support it.
 fn set_if_known(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<()> {
     match set_int(socket, level, name, 1) {
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
@@ -158,9 +174,10 @@ fn set_if_known(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result
     }
 }
 
-/// Binds to a random ident, which a guess from outside does not hit as it would hit the kernel's sequential choice.
+/// Binds to a random ident. The kernel would choose sequential idents, which an attacker can guess.
 ///
-/// `SO_REUSEADDR` is on by default for ping sockets, and would let others take the ident and its replies.
+/// `SO_REUSEADDR` is on by default for ping sockets. It would let other processes bind the same ident and receive the
+/// replies.
 fn bind(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<u16> {
     sockopt::set_socket_reuseaddr(socket, false)?;
     let source = options.source.unwrap_or(match options.family {
@@ -181,7 +198,7 @@ fn bind(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<u16> {
 fn random_ident() -> io::Result<u16> {
     let mut bytes = [0; 2];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    // Ident 0 would mean "choose".
+    // The kernel would choose an ident itself for 0.
     Ok(u16::from_ne_bytes(bytes).max(1))
 }
 
