@@ -1,4 +1,4 @@
-//! The Landlock domain: which files can still be opened (`Documentation/userspace-api/landlock.rst`).
+//! The Landlock domain: the files that the process can still open (`Documentation/userspace-api/landlock.rst`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use landlock::{
 
 use super::Sandbox;
 
-/// The newest that was tried, of Linux 6.15. Later ones could forbid what pingferry needs: the tenth has a right for UDP
-/// sockets, by which the source address is found.
-const TRIED: ABI = ABI::V7;
+/// The newest Landlock version that was tested, that of Linux 6.15. A later one could forbid what pingferry needs: the
+/// tenth controls UDP sockets, which find the source address.
+const TESTED: ABI = ABI::V7;
 
-/// Read to explain why no ping socket can be opened.
-const EXPLANATIONS: [&str; 2] = ["/proc/sys/net/ipv4/ping_group_range", "/proc/self/gid_map"];
+/// The files that explain why a ping socket cannot be opened.
+const DIAGNOSTICS: [&str; 2] = ["/proc/sys/net/ipv4/ping_group_range", "/proc/self/gid_map"];
 
-/// Closes the file system to this thread, and as far as the kernel's version goes TCP, abstract Unix sockets, and
-/// signals to other processes. What an older version lacks of that, the system call filter forbids all the same.
+/// Denies this thread the file system and, as far as the kernel supports it, TCP, abstract Unix sockets, and signals to
+/// other processes. The system call filter forbids the latter on older kernels too.
 pub(super) fn restrict(sandbox: &Sandbox) -> io::Result<()> {
     match enforce(sandbox).map_err(io::Error::other)? {
         RulesetStatus::NotEnforced => Err(io::ErrorKind::Unsupported.into()),
@@ -33,17 +33,18 @@ fn enforce(sandbox: &Sandbox) -> Result<RulesetStatus, RulesetError> {
     }
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(TRIED))?
-        .handle_access(AccessNet::from_all(TRIED))?
+        .handle_access(AccessFs::from_all(TESTED))?
+        .handle_access(AccessNet::from_all(TESTED))?
         .scope(scopes)?
         .create()?
-        .add_rules(path_beneath_rules(EXPLANATIONS, AccessFs::ReadFile))?
+        .add_rules(path_beneath_rules(DIAGNOSTICS, AccessFs::ReadFile))?
         .add_rules(path_beneath_rules(folders(&sandbox.readable), AccessFs::ReadFile))?
         .add_rules(path_beneath_rules(folders(&sandbox.removable), AccessFs::RemoveFile))?
         .restrict_self()?;
     Ok(status.ruleset)
 }
 
+/// The folder of each file. Landlock rules for a folder also apply to a file that replaces the named one.
 fn folders(files: &[PathBuf]) -> impl Iterator<Item = &Path> {
     files.iter().filter_map(|file| file.parent()).map(|folder| match folder.as_os_str().is_empty() {
         true => Path::new("."),
@@ -55,7 +56,7 @@ fn folders(files: &[PathBuf]) -> impl Iterator<Item = &Path> {
 mod tests {
     use super::*;
 
-    /// A thread can be in sixteen domains (`LANDLOCK_MAX_NUM_LAYERS`). Where there is no Landlock the first one fails.
+    /// A thread can be in sixteen domains (`LANDLOCK_MAX_NUM_LAYERS`). Without Landlock the first one fails.
     #[test]
     fn a_domain_that_cannot_be_entered_is_an_error() {
         let enter_often = || (0..17).try_for_each(|_| restrict(&Sandbox::default()));
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_granted_by_its_folder() {
+    fn a_file_is_granted_through_its_folder() {
         let files = ["/a/b", "b", "./b", "/"].map(PathBuf::from);
         let expected = ["/a", ".", "."].map(Path::new);
         assert_eq!(folders(&files).collect::<Vec<_>>(), expected);

@@ -1,21 +1,22 @@
-//! Confinement: what a process that carries strangers' packets gives up before the first of them.
+//! Confinement: the process gives up every privilege that it does not need before it reads the first packet.
 //!
 //! # Theory of operation
 //!
-//! Capabilities, `no_new_privs`, Landlock domains and seccomp filters belong to a thread, and a new thread gets those of
-//! the one that starts it. So [`Sandbox::enter`] is called by the only thread there is: when everything is open that
-//! takes rights (TUN devices, listeners), and before the threads that serve are started. What they still have to open,
-//! ping sockets and netlink sockets, takes no rights, and so stays allowed.
+//! Capabilities, `no_new_privs`, Landlock domains and seccomp filters belong to a thread, and a new thread inherits those of
+//! the thread that starts it. So the process calls [`Sandbox::enter`] while it has one thread: after it has opened what
+//! needs privileges (TUN devices, listeners), and before it starts the threads that forward packets. These threads open
+//! only ping sockets and netlink sockets, which need no privilege and stay allowed.
 //!
-//! | layer | what is left |
+//! | layer | what remains allowed |
 //! |---|---|
 //! | capabilities | none, in any set |
-//! | `no_new_privs` | no program gives more rights (`Documentation/userspace-api/no_new_privs.rst`) |
-//! | Landlock | the files that were named, and what is open already |
-//! | seccomp | the system calls of `seccomp.rs`; any other ends the process with `SIGSYS` |
-//! | memory | never in a core dump, not to be traced by other processes of the user |
+//! | `no_new_privs` | executing a program grants no privilege (`Documentation/userspace-api/no_new_privs.rst`) |
+//! | Landlock | the named files, and descriptors that are open already |
+//! | seccomp | the system calls listed in `seccomp.rs`; any other kills the process with `SIGSYS` |
+//! | memory | no core dumps, and no tracing by other processes of the user |
 //!
-//! Each is applied as far as the kernel has it, and none depends on another. A process forked before is not confined.
+//! Each layer is applied as far as the kernel supports it, independently of the others. A child that was forked earlier is
+//! not confined.
 
 mod landlock;
 #[cfg_attr(
@@ -36,28 +37,45 @@ use rustix::thread::{
 
 use crate::error_context::with_context;
 
-/// What a confined process may still do besides serving.
+/// What a confined process may still do besides forwarding packets. By default nothing.
+///
+/// # Examples
+///
+/// ```standalone_crate
+/// use std::fs::File;
+///
+/// use pingferry_sys::sandbox::Sandbox;
+///
+/// let missing = Sandbox::default().enter();
+/// for error in &missing {
+///     println!("not confined: {error}");
+/// }
+/// if missing.is_empty() {
+///     assert!(File::open("/etc/hostname").is_err());
+/// }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Sandbox {
-    /// Files to read again later. They may be replaced meanwhile, so all of their folders becomes readable.
+    /// Files that the process reads later. They may be replaced until then, so their whole folders become readable.
     pub readable: Vec<PathBuf>,
-    /// Files to remove at the end. Landlock grants that by folder: others in it are safe by their owner only.
+    /// Files that the process removes before it exits. Landlock grants this for whole folders, so only the permissions of
+    /// the file system protect the other files in them.
     pub removable: Vec<PathBuf>,
-    /// A child, forked before, to wait for and to send signals to.
+    /// The process ID of a child that was forked earlier. The process may wait for it and send it signals.
     pub child: Option<u32>,
 }
 
 impl Sandbox {
-    /// Confines the calling thread and all that it will start. There is no way back.
+    /// Confines the calling thread and every thread that it starts, for ever. Call it while the process has one thread.
     ///
-    /// Must be called while the process has one thread. Returns what could not be applied, and why; the rest is in force.
+    /// Returns an error for each layer that could not be applied. The other layers are in force.
     pub fn enter(&self) -> Vec<io::Error> {
         let layers = [
             drop_capabilities().map_err(|e| with_context(e, "drop the capabilities")),
             set_no_new_privs(true).map_err(|e| with_context(e, "give up new privileges")),
             forbid_dumps().map_err(|e| with_context(e, "forbid core dumps")),
             landlock::restrict(self).map_err(|e| with_context(e, "close the file system by Landlock")),
-            // Last, because it forbids what the others do.
+            // The last layer, because it forbids the system calls of the others.
             seccomp::apply(self).map_err(|e| with_context(e, "filter system calls by seccomp")),
         ];
         layers.into_iter().filter_map(Result::err).collect()
@@ -72,12 +90,12 @@ fn drop_capabilities() -> io::Result<()> {
     Ok(())
 }
 
-/// Takes `CAP_SETPCAP`, which an ordinary user does not have. For them the set has no meaning either: it limits what
-/// programs can give, and `no_new_privs` keeps them from giving anything.
+/// Empties the bounding set, for which the process needs `CAP_SETPCAP`. Without it nothing is lost: the set limits the
+/// capabilities that executing a program can grant, and `no_new_privs` prevents any grant.
 fn empty_bounding_set() -> rustix::io::Result<()> {
     for number in 0..u64::BITS {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
-            // After the last one that this kernel has.
+            // EINVAL follows the last capability of this kernel. EPERM means that CAP_SETPCAP is missing.
             Err(Errno::INVAL | Errno::PERM) => break,
             removed => removed?,
         }
@@ -85,8 +103,9 @@ fn empty_bounding_set() -> rustix::io::Result<()> {
     Ok(())
 }
 
+/// Disables core dumps and tracing by processes of the same user.
 fn forbid_dumps() -> rustix::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    // Where cores are piped to a program, the limit does not count (core(5)).
+    // The limit does not apply where the kernel pipes core dumps to a program (core(5)).
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }

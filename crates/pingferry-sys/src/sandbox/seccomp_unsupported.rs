@@ -1,4 +1,4 @@
-//! For processors that the compiler of filters does not know.
+//! Replaces `seccomp.rs` for processors that `seccompiler` does not support.
 
 use std::io;
 
