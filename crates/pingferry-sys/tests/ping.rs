@@ -1,5 +1,5 @@
-//! Echo through ping sockets.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+//! Requests and replies of ping sockets.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test helpers report failures by panicking")]
 
 mod support;
 
@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketType, ipproto};
 use support::{loopback, open, options, outgoing, read, request, send, seq, wait};
 
 #[test]
-fn nobody_else_can_bind_the_ident() {
+fn no_other_socket_can_bind_the_ident() {
     isolated(|| {
         let socket = open(Family::V4);
         for (domain, protocol, family) in
@@ -34,7 +34,7 @@ fn nobody_else_can_bind_the_ident() {
 }
 
 #[test]
-fn replies_have_seq_payload_and_ident() {
+fn replies_keep_seq_and_payload_and_carry_the_ident() {
     isolated(|| {
         let sizes = [(Family::V4, [0, 1, 1_500, 65_507]), (Family::V6, [0, 1, 1_500, 65_527])];
         for (family, size) in sizes.into_iter().flat_map(|(family, sizes)| sizes.map(|size| (family, size))) {
@@ -54,8 +54,8 @@ fn replies_have_seq_payload_and_ident() {
     });
 }
 
-/// Hop limit and traffic class of an IP packet.
-fn marks(packet: &[u8]) -> (u8, u8) {
+/// The hop limit and the traffic class of an IP packet.
+fn hop_limit_and_class(packet: &[u8]) -> (u8, u8) {
     match packet[0] >> 4 {
         4 => (packet[8], packet[1]),
         _ => (packet[7], packet[0] << 4 | packet[1] >> 4),
@@ -63,7 +63,7 @@ fn marks(packet: &[u8]) -> (u8, u8) {
 }
 
 #[test]
-fn a_batch_takes_the_replies_of_several_sockets_until_it_is_full() {
+fn a_batch_collects_replies_of_several_sockets_until_it_is_full() {
     isolated(|| {
         let family = Family::V4;
         let (few, many) = (open(family), open(family));
@@ -82,7 +82,7 @@ fn a_batch_takes_the_replies_of_several_sockets_until_it_is_full() {
         assert!(batch.iter().skip(1).map(|reply| reply.message[7]).eq(0..63));
         batch.clear();
         assert_eq!(batch.receive(&few).unwrap(), 0..1);
-        assert_eq!(batch.receive(&many).unwrap(), 1..2, "none was lost");
+        assert_eq!(batch.receive(&many).unwrap(), 1..2, "a full batch loses no reply");
     });
 }
 
@@ -93,8 +93,8 @@ fn each_message_has_its_own_hop_limit_and_traffic_class() {
             let socket = open(family);
             let capture = Capture::open(LOOPBACK).unwrap();
             let sent = request(family, 1, 8);
-            let marked = [(1, 0xb8), (2, 0x01), (255, 0x00), (64, 0xff)];
-            let messages = marked.map(|(hop_limit, traffic_class)| Outgoing {
+            let expected = [(1, 0xb8), (2, 0x01), (255, 0x00), (64, 0xff)];
+            let messages = expected.map(|(hop_limit, traffic_class)| Outgoing {
                 hop_limit,
                 traffic_class,
                 ..outgoing(loopback(family), &sent)
@@ -103,13 +103,17 @@ fn each_message_has_its_own_hop_limit_and_traffic_class() {
             let seen = std::iter::from_fn(|| capture.receive(Duration::from_secs(10)).unwrap());
             let is_request = |packet: &[u8]| packet[if family == Family::V4 { 20 } else { 40 }] == sent[0];
             let requests = seen.filter(|seen| seen.outgoing && is_request(&seen.packet)).take(4);
-            assert_eq!(requests.map(|seen| marks(&seen.packet)).collect::<Vec<_>>(), marked, "{family}");
+            assert_eq!(
+                requests.map(|seen| hop_limit_and_class(&seen.packet)).collect::<Vec<_>>(),
+                expected,
+                "{family}"
+            );
         }
     });
 }
 
 #[test]
-fn replies_tell_hop_limit_and_traffic_class() {
+fn replies_report_hop_limit_and_traffic_class() {
     isolated(|| {
         for family in Family::ALL {
             let socket = open(family);
@@ -120,14 +124,14 @@ fn replies_tell_hop_limit_and_traffic_class() {
             assert_eq!(batch.receive(&socket).unwrap(), 0..1);
             let reply = batch.iter().next().unwrap();
             assert_eq!(reply.hop_limit, Some(64), "{family}");
-            // Linux answers an echo in the class it came in.
+            // Linux copies the traffic class of the request to the reply.
             assert_eq!(reply.traffic_class, 0xb8, "{family}");
         }
     });
 }
 
 #[test]
-fn a_batch_takes_the_first_64_of_more() {
+fn one_call_sends_the_first_64_messages() {
     isolated(|| {
         for family in Family::ALL {
             let socket = open(family);
@@ -144,7 +148,7 @@ fn a_batch_takes_the_first_64_of_more() {
 }
 
 #[test]
-fn a_batch_stops_at_a_message_that_cannot_leave_and_goes_on_after_it() {
+fn a_batch_stops_at_a_message_that_cannot_be_sent_and_continues_after_it() {
     isolated(|| {
         for family in Family::ALL {
             let socket = open(family);
@@ -162,7 +166,7 @@ fn a_batch_stops_at_a_message_that_cannot_leave_and_goes_on_after_it() {
 }
 
 #[test]
-fn df_is_set_or_not_as_asked() {
+fn df_follows_the_option() {
     isolated(|| {
         for dont_fragment in [false, true] {
             let socket = PingSocket::open(&SocketOptions { dont_fragment, ..options(Family::V4) }).unwrap();
@@ -176,7 +180,7 @@ fn df_is_set_or_not_as_asked() {
 }
 
 #[test]
-fn the_source_is_the_one_asked_for() {
+fn the_source_follows_the_option() {
     isolated(|| {
         let mut netlink = Netlink::open().unwrap();
         netlink.add_address(LOOPBACK, "2001:db8::5/128".parse().unwrap()).unwrap();
@@ -188,12 +192,12 @@ fn the_source_is_the_one_asked_for() {
             let capture = Capture::open(LOOPBACK).unwrap();
             send(&socket, outgoing(loopback(family), &sent));
             let packet = capture.receive(Duration::from_secs(10)).unwrap().unwrap().packet;
-            let written = if family == Family::V4 { packet[12..16].to_vec() } else { packet[8..24].to_vec() };
+            let actual = if family == Family::V4 { packet[12..16].to_vec() } else { packet[8..24].to_vec() };
             let expected = match source {
                 IpAddr::V4(address) => address.octets().to_vec(),
                 IpAddr::V6(address) => address.octets().to_vec(),
             };
-            assert_eq!(written, expected);
+            assert_eq!(actual, expected);
             assert_eq!(read(&socket, 0, 1).1, [1]);
         }
     });
@@ -204,7 +208,7 @@ fn open_errno(options: &SocketOptions) -> Option<i32> {
 }
 
 #[test]
-fn what_cannot_be_bound_is_an_error() {
+fn invalid_interfaces_and_sources_are_errors() {
     isolated(|| {
         let with_interface = |name: &str| SocketOptions { interface: Some(name.into()), ..options(Family::V4) };
         let socket = PingSocket::open(&with_interface("lo")).unwrap();
@@ -219,9 +223,9 @@ fn what_cannot_be_bound_is_an_error() {
 }
 
 #[test]
-fn outside_the_group_range_there_is_no_socket() {
+fn a_process_outside_the_group_range_cannot_open_a_socket() {
     isolated(|| {
-        // A new network namespace allows nobody.
+        // In a new network namespace the range is empty.
         let netns = Netns::create().unwrap();
         for family in Family::ALL {
             let opened = netns.run(|| open_errno(&options(family))).unwrap();
@@ -252,7 +256,7 @@ fn idents_are_not_sequential() {
 }
 
 #[test]
-fn a_reply_is_only_for_its_ident() {
+fn a_socket_receives_only_replies_with_its_ident() {
     isolated(|| {
         let (one, other) = (open(Family::V4), open(Family::V4));
         for (socket, number) in [(&one, 1), (&other, 2), (&one, 3)] {

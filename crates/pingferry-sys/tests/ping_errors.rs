@@ -1,5 +1,5 @@
 //! ICMP errors in the error queue of a ping socket.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test helpers report failures by panicking")]
 
 mod support;
 
@@ -27,17 +27,17 @@ fn open_df(family: Family) -> PingSocket {
     PingSocket::open(&SocketOptions { dont_fragment: true, ..options(family) }).unwrap()
 }
 
-/// Waits for exactly one error and hands it to `look`.
-fn one_error<T>(socket: &PingSocket, look: impl FnOnce(QueuedError<'_>) -> T) -> T {
+/// Waits for exactly one error and passes it to `check`.
+fn one_error<T>(socket: &PingSocket, check: impl FnOnce(QueuedError<'_>) -> T) -> T {
     let mut batch = ErrorBatch::new();
     wait(socket);
     assert_eq!(batch.receive(socket).unwrap(), 1);
-    let looked = look(batch.iter().next().unwrap());
+    let checked = check(batch.iter().next().unwrap());
     assert_eq!(batch.receive(socket).unwrap(), 0);
-    looked
+    checked
 }
 
-/// `a` to `b` over a router, whose link to `b` has an MTU of 1400.
+/// Runs `work` on a host that reaches another one over a router. The link of the other host has an MTU of 1400.
 fn over_a_router(work: impl FnOnce() + Send) {
     let (a, b) = (Host::new("a").unwrap(), Host::new("b").unwrap());
     let router = Host::router("router").unwrap();
@@ -84,7 +84,7 @@ fn a_router_reports_an_exceeded_hop_limit() {
 }
 
 #[test]
-fn a_router_reports_its_mtu_every_time() {
+fn a_router_reports_its_mtu_for_each_message() {
     isolated(|| {
         over_a_router(|| {
             for (family, destination, router) in ROUTED {
@@ -104,13 +104,13 @@ fn a_router_reports_its_mtu_every_time() {
 }
 
 #[test]
-fn without_df_large_messages_pass_in_fragments() {
+fn without_df_large_messages_are_fragmented() {
     isolated(|| {
         over_a_router(|| {
             for (family, destination, _) in ROUTED {
                 let socket = open(family);
                 if family == Family::V6 {
-                    // The first is what teaches the kernel the MTU of the path.
+                    // From the first error the kernel learns the path MTU.
                     send(&socket, outgoing(ip(destination), &request(family, 0, 1_430)));
                     one_error(&socket, |error| assert_eq!(error.info, 1_400));
                 }
@@ -122,7 +122,7 @@ fn without_df_large_messages_pass_in_fragments() {
 }
 
 #[test]
-fn a_message_larger_than_the_interface_is_refused_with_the_mtu() {
+fn a_message_larger_than_the_interface_mtu_fails_with_a_local_error() {
     isolated(|| {
         Netlink::open().unwrap().set_mtu(LOOPBACK, 1_500).unwrap();
         for family in Family::ALL {
@@ -145,7 +145,7 @@ fn a_message_larger_than_the_interface_is_refused_with_the_mtu() {
 }
 
 #[test]
-fn a_refused_route_fails_only_its_own_messages() {
+fn a_reject_route_fails_only_its_own_messages() {
     isolated(|| {
         let mut netlink = Netlink::open().unwrap();
         for (net, reject) in [("192.0.2.0/24", RejectRoute::Unreachable), ("2001:db8::/32", RejectRoute::Prohibit)] {
@@ -164,7 +164,7 @@ fn a_refused_route_fails_only_its_own_messages() {
 }
 
 #[test]
-fn a_pending_error_fails_a_plain_call_but_no_batch() {
+fn a_pending_error_fails_a_plain_call_but_not_a_batch() {
     isolated(|| {
         for (family, destination) in [(Family::V4, ip("192.0.2.1")), (Family::V6, ip("2001:db8::1"))] {
             let socket = open(family);
@@ -184,7 +184,7 @@ fn a_pending_error_fails_a_plain_call_but_no_batch() {
 }
 
 #[test]
-fn errors_in_between_lose_no_message() {
+fn errors_between_batches_lose_no_message() {
     const CHUNKS: u16 = 100;
     isolated(|| {
         for (family, destination) in [(Family::V4, ip("192.0.2.1")), (Family::V6, ip("2001:db8::1"))] {
@@ -214,7 +214,7 @@ fn extensions() -> Vec<u8> {
 }
 
 #[test]
-fn extensions_are_told_from_the_quotation() {
+fn extensions_are_separated_from_the_quotation() {
     isolated(|| {
         for (family, destination, header) in [(Family::V4, "192.0.2.1", 20), (Family::V6, "2001:db8::1", 40)] {
             let (kind, unit) = if family == Family::V4 { (11, 4) } else { (3, 8) };
@@ -234,7 +234,7 @@ fn extensions_are_told_from_the_quotation() {
 }
 
 #[test]
-fn a_batch_has_64_errors_and_then_the_rest() {
+fn one_call_receives_64_errors_and_the_next_one_the_rest() {
     isolated(|| {
         let (socket, destination) = (open(Family::V4), ip("192.0.2.1"));
         for number in 0..100 {

@@ -1,5 +1,5 @@
-//! What pingferry looks at before it starts.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Checks before the first ping.
+#![allow(clippy::unwrap_used, reason = "test helpers report failures by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -21,7 +21,7 @@ fn the_group_range_of_the_namespace_admits_its_root() {
 }
 
 #[test]
-fn the_source_address_is_that_of_the_route() {
+fn the_source_address_comes_from_the_route() {
     isolated(|| {
         for family in Family::ALL {
             let error = default_source_address(family).unwrap_err();

@@ -1,5 +1,5 @@
 //! Raw ICMP sockets.
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "test helpers report failures by panicking")]
 
 use pingferry_proto::wire::write_checksum;
 use pingferry_sys::ping::{Outgoing, RawBatch, RawSocket, SendBatch};
@@ -16,7 +16,7 @@ fn request(ident: u16) -> Vec<u8> {
 }
 
 #[test]
-fn every_ident_leaves_as_it_is_and_its_reply_arrives_with_the_ip_header() {
+fn any_ident_is_sent_unchanged_and_replies_include_the_ip_header() {
     isolated(|| {
         let socket = RawSocket::open(1 << 16).unwrap();
         let requests = [request(0), request(7), request(0xffff)];
@@ -34,7 +34,7 @@ fn every_ident_leaves_as_it_is_and_its_reply_arrives_with_the_ip_header() {
         while idents.len() < 3 {
             poll(&mut [PollFd::new(&socket, PollFlags::IN)], None).unwrap();
             batch.receive(&socket).unwrap();
-            // On loopback the requests arrive too.
+            // On loopback the socket also receives the requests.
             for packet in batch.iter().filter(|packet| packet[20] == 0) {
                 assert_eq!((packet[0], packet[9], packet.len()), (0x45, 1, 29));
                 idents.push(u16::from_be_bytes([packet[24], packet[25]]));

@@ -1,6 +1,6 @@
-//! Requests to send, and ICMP errors as routers would send them.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
-#![allow(dead_code, reason = "each test binary uses its part")]
+//! Helpers that build requests and the ICMP errors of routers, and send them.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test helpers report failures by panicking")]
+#![allow(dead_code, reason = "each test binary uses a part of the helpers")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -10,8 +10,8 @@ use pingferry_sys::ping::{ErrorBatch, Outgoing, PingSocket, ReceiveBatch, SendBa
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
 
-/// Only ever waited out by a test that fails.
-const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How long a test waits for a packet before it fails.
+const TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 pub(crate) fn options(family: Family) -> SocketOptions {
     SocketOptions { receive_buffer: 4 << 20, ..SocketOptions::new(family) }
@@ -44,23 +44,23 @@ pub(crate) fn outgoing(destination: IpAddr, message: &[u8]) -> Outgoing<'_> {
     Outgoing { destination, scope_id: 0, hop_limit: 64, traffic_class: 0, message }
 }
 
-/// Sends one message, which must leave.
+/// Sends one message.
 pub(crate) fn send(socket: &PingSocket, message: Outgoing<'_>) {
     assert_eq!(SendBatch::new().send(socket, [message]).unwrap(), 1);
 }
 
-/// Returns when a reply or an error waits.
+/// Waits until the socket has a reply or an error.
 pub(crate) fn wait(socket: &PingSocket) {
     let mut poll_fd = [PollFd::new(socket, PollFlags::IN)];
-    assert_eq!(poll(&mut poll_fd, Some(&PATIENCE)).unwrap(), 1, "nothing came");
+    assert_eq!(poll(&mut poll_fd, Some(&TIMEOUT)).unwrap(), 1, "no reply or error within ten seconds");
 }
 
-/// The seq of an echo message.
+/// The sequence number of an echo message.
 pub(crate) fn seq(message: &[u8]) -> u16 {
     u16::from_be_bytes([message[6], message[7]])
 }
 
-/// Reads errors, then replies, until there are this many of each, and returns their seqs in order of arrival.
+/// Reads errors and replies until there are this many of each, and returns their sequence numbers in the order of arrival.
 pub(crate) fn read(socket: &PingSocket, errors: usize, replies: usize) -> (Vec<u16>, Vec<u16>) {
     let (mut error_batch, mut reply_batch) = (ErrorBatch::new(), ReceiveBatch::new());
     let (mut error_seqs, mut reply_seqs) = (Vec::new(), Vec::new());
@@ -77,14 +77,15 @@ pub(crate) fn read(socket: &PingSocket, errors: usize, replies: usize) -> (Vec<u
     (error_seqs, reply_seqs)
 }
 
-/// Sends a loopback address, from itself, an ICMP error of this type whose `body` follows the first 8 bytes.
+/// Sends an ICMP error from the loopback address to itself. `body` follows the first 8 bytes, and `length` is the length
+/// field of RFC 4884.
 pub(crate) fn send_error(family: Family, kind: u8, code: u8, length: u8, body: &[u8]) {
     let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
     let (domain, protocol) = match family {
         Family::V4 => (AddressFamily::INET, ipproto::ICMP),
         Family::V6 => (AddressFamily::INET6, ipproto::ICMPV6),
     };
-    // RFC 4884 sections 4.1 to 4.3: the length of the quotation.
+    // The length of the quotation (RFC 4884 sections 4.1 to 4.3).
     message[if family == Family::V4 { 5 } else { 4 }] = length;
     message.extend(body);
     if family == Family::V4 {
@@ -96,7 +97,7 @@ pub(crate) fn send_error(family: Family, kind: u8, code: u8, length: u8, body: &
     rustix::net::sendto(raw.as_fd(), &message, SendFlags::empty(), &to).unwrap();
 }
 
-/// The IP packet of an echo request from loopback to `destination`, as a router would quote it.
+/// The IP packet of an echo request from loopback to `destination`, as a router quotes it.
 pub(crate) fn quoted(destination: IpAddr, ident: u16, seq: u16, payload: usize) -> Vec<u8> {
     let mut message = request(Family::of(destination), seq, payload);
     message[4..6].copy_from_slice(&ident.to_be_bytes());
@@ -115,8 +116,7 @@ pub(crate) fn quoted(destination: IpAddr, ident: u16, seq: u16, payload: usize) 
     [header, message].concat()
 }
 
-/// Lets loopback say that it cannot reach `destination`, to which `socket` sent a request, and returns when the error
-/// waits.
+/// Sends `socket` an ICMP error from loopback that reports `destination` as unreachable, and waits until it is queued.
 pub(crate) fn send_unreachable(socket: &PingSocket, destination: IpAddr, seq: u16) {
     let quoted = quoted(destination, socket.ident(), seq, 0);
     match destination {
@@ -126,7 +126,7 @@ pub(crate) fn send_unreachable(socket: &PingSocket, destination: IpAddr, seq: u1
     wait(socket);
 }
 
-/// RFC 1071.
+/// The Internet checksum (RFC 1071).
 pub(crate) fn checksum(bytes: &[u8]) -> [u8; 2] {
     let words = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |&low| u32::from(low)));
     let mut sum: u32 = words.sum();
