@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use pingferry_sys::namespace::{allow_ping, isolate};
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
 
-use crate::require;
+use crate::require::require;
 
 /// Names the test that the process is to run inside the namespaces it already is in.
 const INSIDE: &str = "PINGFERRY_ISOLATED";
