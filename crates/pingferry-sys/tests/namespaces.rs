@@ -1,5 +1,5 @@
-//! Who a process is in the namespaces it makes.
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+//! New user and network namespaces.
+#![allow(clippy::unwrap_used, reason = "test helpers report failures by panicking")]
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +12,7 @@ fn netns_of(host: &Host) -> String {
 }
 
 #[test]
-fn an_isolated_command_is_root_of_a_network_with_loopback_only() {
+fn an_isolated_command_is_root_and_has_only_loopback() {
     isolated(|| {
         let mut command = Command::new("cat");
         command.args(["/proc/self/uid_map", "/proc/self/gid_map", "/proc/self/setgroups", "/proc/net/dev"]);
@@ -25,7 +25,7 @@ fn an_isolated_command_is_root_of_a_network_with_loopback_only() {
 }
 
 #[test]
-fn work_in_a_namespace_leaves_the_caller_where_it_was() {
+fn work_in_a_namespace_does_not_move_the_caller() {
     isolated(|| {
         let before = fs::read_link("/proc/thread-self/ns/net").unwrap();
         let host = Host::new("host").unwrap();

@@ -1,6 +1,6 @@
-//! Forked children. libtest runs every test in a thread, and a process with threads must not fork: so this file has
-//! a `main` of its own that runs the tests one after the other.
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+//! Forked children. libtest runs tests in threads, and a process with several threads must not fork, so this file has its
+//! own `main`, which runs the tests one after the other.
+#![allow(clippy::unwrap_used, reason = "test helpers report failures by panicking")]
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -19,16 +19,16 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 fn main() {
     a_child_passes_a_descriptor_or_its_error();
-    a_child_that_says_nothing_is_an_error_not_a_hang();
-    a_child_whose_parent_goes_away_does_not_wait_for_ever();
-    a_process_with_threads_does_not_fork();
-    a_command_that_cannot_start_is_told_to_the_parent();
+    a_child_that_sends_nothing_is_an_error();
+    a_child_whose_parent_exits_stops_waiting();
+    a_process_with_several_threads_does_not_fork();
+    the_parent_gets_the_error_of_a_command_that_cannot_start();
     let namespaces = isolate(&mut Command::new("true")).status();
     if require("netns", namespaces.map(drop).map_err(|error| format!("user and network namespaces: {error}"))) {
-        a_child_prepares_waits_and_becomes_the_command();
-        the_network_of_anothers_user_namespace_is_entered_through_its_owner();
+        a_child_waits_and_then_executes_a_command();
+        a_network_namespace_is_entered_through_its_user_namespace();
     }
-    println!("children: ok");
+    println!("process: ok");
 }
 
 fn text_of(descriptor: OwnedFd) -> String {
@@ -37,9 +37,9 @@ fn text_of(descriptor: OwnedFd) -> String {
     text
 }
 
-fn a_child_whose_parent_goes_away_does_not_wait_for_ever() {
+fn a_child_whose_parent_exits_stops_waiting() {
     let (reader, writer) = io::pipe().unwrap();
-    let middle = Child::fork(|_line| {
+    let middle = Child::fork(|_pipe| {
         let child = Child::fork(|pipe| {
             let ended = pipe.receive_go().unwrap_err().kind();
             write!(writer.try_clone()?, "{ended:?}")
@@ -71,19 +71,20 @@ fn a_child_passes_a_descriptor_or_its_error() {
     assert_eq!(error.to_string(), "the child panicked");
 }
 
-fn a_child_that_says_nothing_is_an_error_not_a_hang() {
-    let child = Child::fork(|_line| Ok(())).unwrap();
+fn a_child_that_sends_nothing_is_an_error() {
+    let child = Child::fork(|_pipe| Ok(())).unwrap();
     assert_eq!(child.pipe().receive_fd().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     assert!(child.wait().unwrap().success());
 }
 
-fn a_process_with_threads_does_not_fork() {
-    let refused = thread::scope(|scope| scope.spawn(|| Child::fork(|_line| Ok(())).map(drop)).join().unwrap());
-    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+fn a_process_with_several_threads_does_not_fork() {
+    let forked = thread::scope(|scope| scope.spawn(|| Child::fork(|_pipe| Ok(())).map(drop)).join().unwrap());
+    assert_eq!(forked.unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }
 
-/// As `pingferry exec` does: the child makes a network, hands over what it opened there, waits, becomes the command.
-fn a_child_prepares_waits_and_becomes_the_command() {
+/// The steps of `pingferry exec`: the child creates a network, passes a descriptor to its parent, waits, and executes the
+/// command.
+fn a_child_waits_and_then_executes_a_command() {
     let (reader, writer) = io::pipe().unwrap();
     let child = Child::fork(|pipe| {
         unshare_as_self()?;
@@ -99,7 +100,7 @@ fn a_child_prepares_waits_and_becomes_the_command() {
     .unwrap();
     drop(writer);
     let socket = UdpSocket::from(child.pipe().receive_fd().unwrap().0);
-    // Its network is the child's, where the port is not taken from ours.
+    // The socket is in the network of the child, so the same port is free in this one.
     assert!(UdpSocket::bind(socket.local_addr().unwrap()).is_ok());
     child.pipe().send_go().unwrap();
     child.pipe().receive_end().unwrap();
@@ -110,30 +111,30 @@ fn a_child_prepares_waits_and_becomes_the_command() {
     assert_eq!(child.wait().unwrap().code(), Some(7));
 }
 
-fn a_command_that_cannot_start_is_told_to_the_parent() {
-    let child = Child::fork(|_line| Err(Command::new("/nowhere/to/be/found").exec())).unwrap();
+fn the_parent_gets_the_error_of_a_command_that_cannot_start() {
+    let child = Child::fork(|_pipe| Err(Command::new("/missing/program").exec())).unwrap();
     assert_eq!(child.pipe().receive_end().unwrap_err().kind(), io::ErrorKind::NotFound);
     assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
-/// A rootless container's network belongs to a user namespace; its maker may enter by way of that, without any
-/// capability outside.
-fn the_network_of_anothers_user_namespace_is_entered_through_its_owner() {
+/// The network namespace of a rootless container belongs to a user namespace. The user who created that may enter both,
+/// without a capability in the namespace of the host.
+fn a_network_namespace_is_entered_through_its_user_namespace() {
     let mut container = Command::new("cat");
     container.stdin(Stdio::piped()).stdout(Stdio::null());
     let mut container = isolate(&mut container).spawn().unwrap();
-    let theirs = fs::read_link(format!("/proc/{}/ns/net", container.id())).unwrap();
+    let expected = fs::read_link(format!("/proc/{}/ns/net", container.id())).unwrap();
     let opened = in_child(|| {
         let netns = Netns::of_process(container.id())?;
-        let nothing = CapabilitySet::empty();
-        set_capabilities(None, CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing })?;
-        assert_eq!(errno(&netns.enter().unwrap_err()), Some(1), "EPERM, or this test tests nothing");
+        let none = CapabilitySet::empty();
+        set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+        assert_eq!(errno(&netns.enter().unwrap_err()), Some(libc::EPERM), "the direct way must be closed");
         netns.enter_through_owner()?;
         let (reader, mut writer) = io::pipe()?;
         write!(writer, "{}", fs::read_link("/proc/self/ns/net")?.display())?;
         Ok((vec![reader.into()], 0))
     });
-    assert_eq!(text_of(opened.unwrap().0.swap_remove(0)), theirs.to_str().unwrap());
+    assert_eq!(text_of(opened.unwrap().0.swap_remove(0)), expected.to_str().unwrap());
     drop(container.stdin.take());
     container.wait().unwrap();
 }

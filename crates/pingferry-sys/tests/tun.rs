@@ -1,5 +1,5 @@
-//! TUN devices carry packets both ways and show when they are gone.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
+//! TUN devices: packets in both directions, configuration, and devices that go down or are deleted.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test helpers report failures by panicking")]
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -24,7 +24,7 @@ fn config(name: &str) -> TunConfig {
     }
 }
 
-/// The next packet of that IP version with UDP in it; the kernel sends some ICMPv6 of its own.
+/// The next UDP packet of an IP version. Ignores the ICMPv6 packets that the kernel sends.
 fn receive_udp(tun: &Tun, version: u8) -> Vec<u8> {
     let mut buffer = [0; 2048];
     loop {
@@ -38,7 +38,7 @@ fn receive_udp(tun: &Tun, version: u8) -> Vec<u8> {
 }
 
 #[test]
-fn packets_for_the_networks_behind_it_are_read_and_written_back() {
+fn packets_pass_in_both_directions() {
     isolated(|| {
         if !require_tun() {
             return;
@@ -53,7 +53,7 @@ fn packets_for_the_networks_behind_it_are_read_and_written_back() {
             socket.send(b"out").unwrap();
             let mut packet = receive_udp(&tun, version);
             assert!(packet.ends_with(b"out"));
-            turn_around(&mut packet, version);
+            swap_ends(&mut packet, version);
             tun.send(&packet).unwrap();
             assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 3, "{target}");
         }
@@ -62,15 +62,15 @@ fn packets_for_the_networks_behind_it_are_read_and_written_back() {
     });
 }
 
-/// Swaps addresses and ports, which leaves every checksum as it is.
-fn turn_around(packet: &mut [u8], version: u8) {
+/// Swaps source and destination, addresses and ports. All checksums stay valid.
+fn swap_ends(packet: &mut [u8], version: u8) {
     let (addresses, length, ports) = if version == 4 { (12, 4, 20) } else { (8, 16, 40) };
     packet[addresses..addresses + 2 * length].rotate_left(length);
     packet[ports..ports + 4].rotate_left(2);
 }
 
 #[test]
-fn the_device_is_as_configured() {
+fn a_device_has_its_configuration() {
     isolated(|| {
         if !require_tun() {
             return;
@@ -89,7 +89,7 @@ fn the_device_is_as_configured() {
 }
 
 #[test]
-fn a_busy_name_a_long_name_and_a_foreign_device_are_refused() {
+fn a_busy_name_a_long_name_and_another_kind_of_device_are_errors() {
     isolated(|| {
         if !require_tun() {
             return;
@@ -110,7 +110,7 @@ fn a_busy_name_a_long_name_and_a_foreign_device_are_refused() {
 }
 
 #[test]
-fn a_descriptor_taken_over_is_the_same_device_elsewhere() {
+fn a_descriptor_keeps_its_device_in_another_namespace() {
     isolated(|| {
         if !require_tun() {
             return;
@@ -127,7 +127,7 @@ fn a_descriptor_taken_over_is_the_same_device_elsewhere() {
 }
 
 #[test]
-fn a_persistent_device_is_attached_to_with_one_queue_or_many() {
+fn a_persistent_device_with_one_or_several_queues_is_attached() {
     isolated(|| {
         if !require_tun() || !require_program("ip") {
             return;
@@ -139,7 +139,7 @@ fn a_persistent_device_is_attached_to_with_one_queue_or_many() {
             let (tun, _mtu, origin) = bare.open().unwrap();
             assert_eq!((tun.name(), origin), (name, Origin::Attached));
             drop(tun);
-            // Still there, and what it has already is no reason to fail.
+            // The device still exists. Addresses that it already has are not an error.
             let mut full = config(name);
             full.routes.clear();
             assert_eq!(full.open().unwrap().2, Origin::Attached);
@@ -149,7 +149,7 @@ fn a_persistent_device_is_attached_to_with_one_queue_or_many() {
 }
 
 #[test]
-fn a_persistent_device_that_is_ready_needs_no_rights() {
+fn a_persistent_device_that_is_up_needs_no_capability() {
     isolated(|| {
         if !require_tun() || !require_program("ip") {
             return;
@@ -157,26 +157,27 @@ fn a_persistent_device_that_is_ready_needs_no_rights() {
         for args in ["tuntap add ping0 mode tun user 0", "link set ping0 up"] {
             assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success());
         }
-        let without_rights = |config: TunConfig| {
-            let nothing = CapabilitySet::empty();
-            let nothing = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
+        let without_capabilities = |config: TunConfig| {
+            let none = CapabilitySet::empty();
+            let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
             thread::scope(|scope| {
-                let opened = scope.spawn(|| set_capabilities(None, nothing).map(|()| config.open()).unwrap());
+                let opened = scope.spawn(|| set_capabilities(None, none).map(|()| config.open()).unwrap());
                 opened.join().unwrap()
             })
         };
-        let (tun, mtu, origin) = without_rights(TunConfig { name: "ping0".into(), ..TunConfig::default() }).unwrap();
+        let (tun, mtu, origin) =
+            without_capabilities(TunConfig { name: "ping0".into(), ..TunConfig::default() }).unwrap();
         assert_eq!((mtu, origin), (1500, Origin::Attached));
         drop(tun);
-        let error = without_rights(config("ping0")).unwrap_err();
+        let error = without_capabilities(config("ping0")).unwrap_err();
         assert_eq!(error.to_string(), "set the MTU of ping0 to 1400: Operation not permitted (os error 1)");
-        let error = without_rights(config("ping1")).unwrap_err();
+        let error = without_capabilities(config("ping1")).unwrap_err();
         assert_eq!(error.to_string(), "open TUN device ping1: Operation not permitted (os error 1)");
     });
 }
 
 #[test]
-fn a_device_brought_down_comes_back_and_a_deleted_one_says_so() {
+fn a_device_recovers_from_down_and_reports_its_deletion() {
     isolated(|| {
         if !require_tun() {
             return;
@@ -204,7 +205,7 @@ fn a_device_brought_down_comes_back_and_a_deleted_one_says_so() {
     });
 }
 
-/// What poll says of `wanted`, at the latest after so many seconds.
+/// The events of `wanted` that poll reports within so many seconds.
 fn events(tun: &Tun, wanted: PollFlags, seconds: i64) -> PollFlags {
     let mut polled = [PollFd::new(tun, wanted)];
     poll(&mut polled, Some(&Timespec { tv_sec: seconds, tv_nsec: 0 })).unwrap();

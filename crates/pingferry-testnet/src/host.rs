@@ -1,4 +1,4 @@
-//! Hosts and the wires between them.
+//! Hosts and routers: network namespaces with a name.
 
 use std::io;
 use std::net::IpAddr;
@@ -9,26 +9,48 @@ use pingferry_sys::capture::Capture;
 use pingferry_sys::namespace::{Netns, allow_ping};
 use pingferry_sys::netlink::{LOOPBACK, Netlink, RejectRoute};
 
-/// A host: a network namespace with loopback up and ping sockets allowed to group 0.
+/// A host: a network namespace in which loopback is up and group 0 may open ping sockets.
 ///
-/// IPv6 addresses can be used at once (no duplicate address detection, no router solicitations), and ICMP errors
-/// are not rate-limited, so what a test sees does not depend on how fast it was.
+/// The result of a test does not depend on its speed: IPv6 addresses are usable at once (no duplicate address detection, no
+/// router solicitations), and the kernel does not limit the rate of ICMP errors.
+///
+/// The methods return the errors of the kernel. The text names the operation, and where it helps the host.
+///
+/// # Examples
+///
+/// ```no_run
+/// use pingferry_testnet::{Host, link};
+///
+/// let (client, router, server) = (Host::new("client")?, Host::router("router")?, Host::new("server")?);
+/// let net = |address: &str| [address.parse().unwrap()];
+/// link(&client, "eth0", &net("192.0.2.2/24"), &router, "left", &net("192.0.2.1/24"), None)?;
+/// link(&server, "eth0", &net("198.51.100.2/24"), &router, "right", &net("198.51.100.1/24"), Some(1400))?;
+/// let default = "0.0.0.0/0".parse().unwrap();
+/// client.add_route(default, Some("192.0.2.1".parse().unwrap()), "eth0")?;
+/// server.add_route(default, Some("198.51.100.1".parse().unwrap()), "eth0")?;
+/// assert!(client.ping(&["-c1", "198.51.100.2"])?.status.success());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Host {
-    /// Its network.
+    /// The network namespace.
     pub netns: Netns,
-    /// What messages call it.
+    /// The name, for error messages.
     pub name: String,
 }
 
 impl Host {
-    /// A host that keeps to itself what is not addressed to it.
+    /// Creates a host that does not forward packets.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_SYS_ADMIN` in the user namespace; [`isolated`](crate::isolated) provides it.
     pub fn new(name: &str) -> io::Result<Self> {
         let host = Self { netns: Netns::create()?, name: name.into() };
         host.run(|| -> io::Result<()> {
             Netlink::open()?.set_up(LOOPBACK)?;
             allow_ping(0, 0)?;
-            for (name, value) in QUIET {
+            for (name, value) in DETERMINISTIC {
                 set_sysctl(name, value)?;
             }
             Ok(())
@@ -36,7 +58,11 @@ impl Host {
         Ok(host)
     }
 
-    /// A host that forwards IPv4 and IPv6.
+    /// Creates a router: a host that forwards IPv4 and IPv6.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
     pub fn router(name: &str) -> io::Result<Self> {
         let host = Self::new(name)?;
         host.set_sysctl("net/ipv4/ip_forward", "1")?;
@@ -44,18 +70,31 @@ impl Host {
         Ok(host)
     }
 
-    /// Does `work` on a thread on this host; sockets and TUN devices opened there stay there. A panic in `work`
-    /// goes on in the caller.
+    /// Runs `work` on a thread of this host. Sockets and TUN devices that it opens stay on this host. A panic in `work` is
+    /// resumed in the caller.
+    ///
+    /// # Errors
+    ///
+    /// Those of entering the namespace ([`Netns::run`]). `work` returns its own.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         self.netns.run(work)
     }
 
-    /// Sets a network sysctl by its path below `/proc/sys`, such as `net/ipv4/ip_forward`.
+    /// Sets a network sysctl, named by its path below `/proc/sys`, such as `net/ipv4/ip_forward`.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing the file, for example `EINVAL`.
     pub fn set_sysctl(&self, name: &str, value: &str) -> io::Result<()> {
         self.run(|| set_sysctl(name, value))?
     }
 
-    /// Adds an address to a device that is up, and returns when packets for it are taken.
+    /// Adds an address to a device that is up, and waits until the kernel accepts packets for it.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` when there is no such device, `EEXIST` when it has the address, `TimedOut` after a second, for example when
+    /// the device is down.
     pub fn add_address(&self, device: &str, address: IpNet) -> io::Result<()> {
         self.with_netlink(|netlink| {
             let index = netlink.index(device)?;
@@ -64,7 +103,11 @@ impl Host {
         })
     }
 
-    /// Routes `destination` through a device: to the neighbour `via`, or straight onto its network.
+    /// Adds a route to `destination` through a device: by the gateway `via`, or directly (on-link) when it is `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netlink::add_route`].
     pub fn add_route(&self, destination: IpNet, via: Option<IpAddr>, device: &str) -> io::Result<()> {
         self.with_netlink(|netlink| {
             let index = netlink.index(device)?;
@@ -72,42 +115,66 @@ impl Host {
         })
     }
 
-    /// Refuses what is for `destination`.
+    /// Adds a route that rejects packets to `destination`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netlink::add_reject_route`].
     pub fn add_reject_route(&self, destination: IpNet, reject: RejectRoute) -> io::Result<()> {
         self.with_netlink(|netlink| netlink.add_reject_route(destination, reject))
     }
 
-    /// Does `work` with this host's devices and routes.
+    /// Runs `work` with a netlink socket of this host, which configures its devices, addresses and routes.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, with the name of the host in their text.
     pub fn with_netlink<T: Send>(&self, work: impl FnOnce(&mut Netlink) -> io::Result<T> + Send) -> io::Result<T> {
         let done = self.run(|| work(&mut Netlink::open()?))?;
         done.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.name)))
     }
 
-    /// Captures what passes `device` from now on.
+    /// Starts to capture the IP packets of a device.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` when there is no such device.
     pub fn capture(&self, device: &str) -> io::Result<Capture> {
         self.with_netlink(|netlink| Capture::open(netlink.index(device)?))
     }
 
     /// Starts a program on this host.
+    ///
+    /// # Errors
+    ///
+    /// As [`Command::spawn`].
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         self.run(|| command.spawn())?
     }
 
-    /// Runs a program on this host to its end.
+    /// Runs a program on this host and collects its output.
+    ///
+    /// # Errors
+    ///
+    /// As [`Command::output`].
     pub fn output(&self, command: &mut Command) -> io::Result<Output> {
         self.run(|| command.output())?
     }
 
-    /// Runs `ping` on this host; for its messages in English.
+    /// Runs `ping` on this host, with messages in English, and collects its output.
+    ///
+    /// # Errors
+    ///
+    /// As [`Command::output`].
     pub fn ping(&self, args: &[&str]) -> io::Result<Output> {
         self.output(Command::new("ping").args(args).env("LC_ALL", "C"))
     }
 }
 
-/// Sysctls that take time and chance out of a host.
-const QUIET: [(&str, &str); 7] = [
+/// The sysctls that make the behaviour of a host independent of time.
+const DETERMINISTIC: [(&str, &str); 7] = [
     ("net/ipv4/icmp_ratelimit", "0"),
-    // Errors of routes have a budget of their own, which this alone turns off.
+    // The errors of reject routes have a separate rate limit, which only this sysctl turns off.
     ("net/ipv4/icmp_ratemask", "0"),
     ("net/ipv6/icmp/ratelimit", "0"),
     ("net/ipv6/conf/all/accept_dad", "0"),

@@ -1,8 +1,10 @@
 //! Tests that are root of a network of their own.
 //!
-//! libtest runs tests as threads of one process, and a process with threads cannot make a user namespace. So the
-//! test runs the test binary once more, for itself alone, in new namespaces: there the same function is called
-//! again and does the work. The namespaces end with their last process.
+//! # Theory of operation
+//!
+//! libtest runs tests as threads of one process, and a process with several threads cannot create a user namespace. So the
+//! test runs the test binary again in new namespaces, for this one test. The test function is called there again, and then
+//! runs its body. The kernel deletes the namespaces when their last process exits.
 
 use std::any::type_name_of_val;
 use std::env;
@@ -14,17 +16,33 @@ use pingferry_sys::netlink::{LOOPBACK, Netlink};
 
 use crate::require::require;
 
-/// Names the test that the process is to run inside the namespaces it already is in.
+/// The environment variable that names the test to a process that already is in its namespaces.
 const INSIDE: &str = "PINGFERRY_ISOLATED";
 
-/// Printed when the body has ended well. libtest is content with running no test at all, this is not.
+/// Printed after the body. It proves that the body ran: libtest succeeds even when no test has the name.
 const DONE: &str = "isolated body done";
 
-/// Runs `body`, which must be a closure written directly in a `#[test]` function, as root of a new user and
-/// network namespace: loopback is up and ping sockets are allowed.
+/// Runs `body` as root of a new user and network namespace, in which loopback is up and ping sockets are allowed. `body`
+/// must be a closure directly in a `#[test]` function, whose name identifies the test.
 ///
-/// Panics with the output of the other process when `body` panics there. Where namespaces cannot be made, prints
-/// `skipped: reason`, or panics if `PINGFERRY_REQUIRE` names `netns`.
+/// Where namespaces cannot be created, prints `skipped: REASON` and returns ([`require`](crate::require)).
+///
+/// # Panics
+///
+/// When `body` panics; the message contains the output of its process. When namespaces cannot be created and
+/// `PINGFERRY_REQUIRE` contains `netns`.
+///
+/// # Examples
+///
+/// ```no_run
+/// #[test]
+/// fn loopback_answers() {
+///     pingferry_testnet::isolated(|| {
+///         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+///         socket.send_to(b"hello", socket.local_addr().unwrap()).unwrap();
+///     });
+/// }
+/// ```
 pub fn isolated(body: impl FnOnce()) {
     let test = test_name(type_name_of_val(&body));
     if env::var(INSIDE).is_ok_and(|inside| inside == test) {
@@ -41,7 +59,7 @@ pub fn isolated(body: impl FnOnce()) {
     }
 }
 
-/// The name libtest knows a test by: the path of the function around the closure, without the crate.
+/// The name of a test in libtest: the path of the function that contains the closure, without the crate.
 fn test_name(closure: &str) -> &str {
     let function = closure.split("::{{closure}}").next().unwrap_or(closure);
     function.split_once("::").map_or(function, |(_crate, path)| path)
@@ -58,7 +76,7 @@ fn run_again(test: &str) -> io::Result<Output> {
     isolate(&mut command).output()
 }
 
-/// Passes on what the other process wrote, as the reason of a failure if it is one.
+/// Repeats the output of the other process, or returns it as the reason of a failure.
 fn report(test: &str, output: &Output) -> Result<(), String> {
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -66,7 +84,7 @@ fn report(test: &str, output: &Output) -> Result<(), String> {
         return Err(format!("isolated test {test} failed ({})\n{stdout}\n{stderr}", output.status));
     }
     print!("{stdout}");
-    // Past libtest's capture, so that a skipped test can be seen in the log of a run that passed.
+    // Written directly, because libtest captures the output of a passing test and would hide the skip.
     for line in stderr.lines().filter(|line| line.starts_with("skipped: ")) {
         let _ = writeln!(io::stderr(), "{line}");
     }
@@ -102,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_inside_shows_its_output_outside() {
+    fn a_failure_reports_the_output_of_its_process() {
         let failed = report("test", &output(101 << 8, "on stdout", "the reason")).unwrap_err();
         assert_eq!(failed, "isolated test test failed (exit status: 101)\non stdout\nthe reason");
         assert!(report("test", &output(101 << 8, DONE, "failed after the body")).is_err());
@@ -110,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_never_ran_is_a_failure() {
+    fn a_body_that_did_not_run_is_a_failure() {
         let failed = report("test", &output(0, "test result: ok. 0 passed", "")).unwrap_err();
         assert!(failed.contains("0 passed"));
     }

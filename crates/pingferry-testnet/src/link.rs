@@ -8,11 +8,26 @@ use ipnet::IpNet;
 
 use crate::host::Host;
 
-/// For what the kernel finishes a moment later; only ever spent whole when it does not.
-const SOON: Duration = Duration::from_secs(10);
+/// The limit of [`eventually`]. A test reaches it only when it fails.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Joins two hosts with a veth pair and numbers both ends; returns when it carries packets for all those addresses.
-/// `mtu` is that of both ends, otherwise 1500.
+/// Links two hosts by a veth pair, with a device and any number of addresses on each host, and waits until it carries
+/// packets for all addresses. `mtu` is the MTU of both devices in bytes; `None` means 1500.
+///
+/// # Errors
+///
+/// `EEXIST` when a device of that name exists, `EINVAL` for an invalid MTU, `TimedOut` when the link does not come up.
+///
+/// # Examples
+///
+/// ```no_run
+/// use pingferry_testnet::{Host, link};
+///
+/// let (a, b) = (Host::new("a")?, Host::new("b")?);
+/// let net = |address: &str| [address.parse().unwrap()];
+/// link(&a, "eth0", &net("2001:db8::1/64"), &b, "eth0", &net("2001:db8::2/64"), Some(1280))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn link(
     a: &Host,
     a_device: &str,
@@ -41,13 +56,33 @@ pub fn link(
     Ok(())
 }
 
-/// Asks again until `met` says yes: for what the kernel does in the background and gives no event for. Fails with
-/// `TimedOut` after ten seconds.
-pub fn eventually(what: &str, mut met: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
-    let deadline = Instant::now() + SOON;
-    while !met()? {
+/// Polls `condition` every millisecond until it is true: for changes that the kernel makes in the background and reports by
+/// no event.
+///
+/// # Errors
+///
+/// Those of `condition`, or `TimedOut` after ten seconds; its text contains `what`.
+///
+/// # Examples
+///
+/// ```
+/// use std::cell::Cell;
+///
+/// use pingferry_testnet::eventually;
+///
+/// let polls = Cell::new(0);
+/// eventually("three polls", || {
+///     polls.set(polls.get() + 1);
+///     Ok(polls.get() == 3)
+/// })?;
+/// assert_eq!(polls.get(), 3);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn eventually(what: &str, mut condition: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    while !condition()? {
         if Instant::now() > deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("waited in vain for {what}")));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("timed out waiting for {what}")));
         }
         thread::sleep(Duration::from_millis(1));
     }

@@ -1,5 +1,5 @@
-//! Hosts reach each other as their links and routes say, at once and in both families.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
+//! Hosts, links, routes and captures, for IPv4 and IPv6.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test helpers report failures by panicking")]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -12,7 +12,8 @@ use pingferry_sys::netlink::RejectRoute;
 use pingferry_testnet::{Host, isolated, link, require_program};
 use rustix::io::Errno;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a test waits for a packet before it fails.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn nets(addresses: &[&str]) -> Vec<IpNet> {
     addresses.iter().map(|address| address.parse().unwrap()).collect()
@@ -27,16 +28,16 @@ fn pair() -> (Host, Host) {
 
 fn udp(host: &Host, address: &str) -> UdpSocket {
     let socket = host.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket
 }
 
-/// Sends one datagram each way; the very first packet must pass.
+/// Sends one datagram each way. A link must carry its first packet.
 fn exchange(a: &UdpSocket, b: &UdpSocket) {
     let (a_address, b_address) = (a.local_addr().unwrap(), b.local_addr().unwrap());
     let mut buffer = [0; 16];
-    a.send_to(b"there", b_address).unwrap();
-    assert_eq!(b.recv_from(&mut buffer).unwrap(), (5, a_address));
+    a.send_to(b"out", b_address).unwrap();
+    assert_eq!(b.recv_from(&mut buffer).unwrap(), (3, a_address));
     b.send_to(b"back", a_address).unwrap();
     assert_eq!(a.recv_from(&mut buffer).unwrap(), (4, b_address));
 }
@@ -82,10 +83,10 @@ fn a_router_forwards_and_a_host_does_not() {
         exchange(&udp(&a, "2001:db8:1::1"), &udp(&c, "2001:db8:2::3"));
 
         b.set_sysctl("net/ipv4/ip_forward", "0").unwrap();
-        let seen = c.capture("to-b").unwrap();
+        let capture = c.capture("to-b").unwrap();
         udp(&a, "192.0.2.1").send_to(b"lost", "198.51.100.3:9").unwrap();
         b.run(|| UdpSocket::bind("198.51.100.2:0").unwrap().send_to(b"end", "198.51.100.3:9").unwrap()).unwrap();
-        assert_eq!(next_udp(&seen).packet[28..], *b"end");
+        assert_eq!(next_udp(&capture).packet[28..], *b"end");
     });
 }
 
@@ -109,10 +110,10 @@ fn a_reject_route_returns_its_error_to_the_sender() {
     });
 }
 
-/// The next packet with UDP in it; the kernel sends some ICMPv6 of its own.
-fn next_udp(seen: &Capture) -> Captured {
+/// The next UDP packet. Ignores the ICMPv6 packets that the kernel sends.
+fn next_udp(capture: &Capture) -> Captured {
     loop {
-        let captured = seen.receive(PATIENCE).unwrap().unwrap();
+        let captured = capture.receive(TIMEOUT).unwrap().unwrap();
         let protocol = if captured.packet[0] >> 4 == 4 { captured.packet[9] } else { captured.packet[6] };
         if protocol == 17 {
             return captured;
@@ -121,16 +122,15 @@ fn next_udp(seen: &Capture) -> Captured {
 }
 
 #[test]
-fn a_capture_sees_packets_from_the_ip_header_with_their_direction() {
+fn a_capture_returns_packets_from_the_ip_header_and_their_direction() {
     isolated(|| {
         let (a, b) = pair();
-        let seen = b.capture("right").unwrap();
+        let capture = b.capture("right").unwrap();
         exchange(&udp(&a, "192.0.2.1"), &udp(&b, "192.0.2.2"));
         exchange(&udp(&a, "2001:db8::1"), &udp(&b, "2001:db8::2"));
-        for (version, outgoing, payload) in
-            [(4, false, "there"), (4, true, "back"), (6, false, "there"), (6, true, "back")]
+        for (version, outgoing, payload) in [(4, false, "out"), (4, true, "back"), (6, false, "out"), (6, true, "back")]
         {
-            let captured = next_udp(&seen);
+            let captured = next_udp(&capture);
             assert_eq!((captured.packet[0] >> 4, captured.outgoing), (version, outgoing));
             assert!(captured.packet.ends_with(payload.as_bytes()), "{captured:02x?}");
         }
@@ -138,7 +138,7 @@ fn a_capture_sees_packets_from_the_ip_header_with_their_direction() {
 }
 
 #[test]
-fn the_mtu_of_a_link_holds_at_both_ends() {
+fn the_mtu_of_a_link_is_set_at_both_ends() {
     isolated(|| {
         let (a, b) = (Host::new("a").unwrap(), Host::new("b").unwrap());
         link(&a, "left", &[], &b, "right", &[], Some(1280)).unwrap();
@@ -153,7 +153,7 @@ fn the_mtu_of_a_link_holds_at_both_ends() {
 }
 
 #[test]
-fn errors_say_what_was_asked_and_keep_the_kernels_errno() {
+fn errors_name_the_operation_and_keep_the_errno() {
     isolated(|| {
         let host = Host::new("host").unwrap();
         host.run(|| {
