@@ -20,6 +20,7 @@
 
 mod busy_poll;
 mod command;
+mod control;
 mod core;
 mod downlink;
 mod error_queue;
@@ -28,35 +29,32 @@ mod outbound;
 mod poller;
 mod resend;
 mod sockets;
+mod thread;
 mod uplink;
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use pingferry_proto::{Outputs, PathConfig};
-use pingferry_sys::netlink::AddressMonitor;
-use tracing::{debug, warn};
+use pingferry_proto::Outputs;
+use tracing::debug;
 
 use self::busy_poll::BusyPoll;
 pub(crate) use self::command::{Command, Mailbox};
-use self::core::{Core, lock, lock_sink};
+use self::control::Control;
+use self::core::{Core, lock_sink};
 use self::downlink::Downlink;
-use self::helper::{Helper, MANY, Tools};
-use self::poller::{Poller, Ready, Token};
+use self::helper::{Helper, Tools};
+use self::poller::{Poller, Token};
 use self::sockets::Sockets;
+use self::thread::Thread;
 use self::uplink::Uplink;
 use crate::config::Config;
 use crate::error::RunError;
-use crate::ingress::{Deliveries, Halves, UnixIngress};
-use crate::stats::{IngressId, Published, Stats};
+use crate::ingress::Deliveries;
+use crate::stats::{Published, Stats};
 use crate::waker::Waker;
-
-/// How soon statistics are published again when a reader had the copy and no packet comes.
-const REPUBLISH: Duration = Duration::from_millis(1);
 
 /// A worker that has not started.
 pub(crate) struct Worker {
@@ -73,32 +71,14 @@ pub(crate) struct Worker {
     has_helper: bool,
 }
 
-/// What the worker's thread alone uses, besides the uplink.
-struct Control {
-    commands: Receiver<Command>,
-    listeners: Vec<Listener>,
-    addresses: AddressMonitor,
-    ready: Vec<Ready>,
-    /// Ping sockets that are ready.
-    sockets: Vec<Ready>,
-}
-
-struct Listener {
-    socket: UnixIngress,
-    ingress: IngressId,
-    config: PathConfig,
-}
-
 impl Worker {
     pub(crate) fn new(config: &Config, commands: Receiver<Command>, mailbox: &Mailbox) -> io::Result<Self> {
         let (up, down) = (Arc::new(Poller::new()?), Arc::new(Poller::new()?));
         up.add(&*mailbox.waker, Token::Wake)?;
-        let mut addresses = AddressMonitor::open()?;
-        up.add(&addresses, Token::Addresses)?;
         up.add(&*down, Token::Downlink)?;
         let sockets = Arc::new(Mutex::new(Sockets::new(config.clone(), Arc::clone(&down))));
         let mut core = Core::new(config, Arc::clone(&sockets), Arc::clone(&mailbox.published));
-        learn_addresses(&mut addresses, &mut core);
+        let control = Control::new(commands, &up, &mut core)?;
         Ok(Self {
             core: Mutex::new(core),
             downlink: Mutex::new(Downlink::new(sockets, config.scope_id)),
@@ -106,7 +86,7 @@ impl Worker {
             pollers: (up, down),
             waker: Arc::clone(&mailbox.waker),
             published: Arc::clone(&mailbox.published),
-            control: Control { commands, listeners: Vec::new(), addresses, ready: Vec::new(), sockets: Vec::new() },
+            control,
             busy_poll: BusyPoll::new(config, Instant::now()),
             has_helper: config.has_helpers(),
         })
@@ -116,196 +96,15 @@ impl Worker {
     pub(crate) fn run(self) -> Result<Stats, RunError> {
         let Self { core, downlink, pollers, waker, published, control, uplink, busy_poll, has_helper } = self;
         let tools = Tools { core: &core, downlink: &downlink, pollers: &pollers, waker: &waker };
-        thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let spawned = if has_helper { Helper::spawn(scope, tools) } else { Ok(Helper::none()) };
             let helper = spawned.unwrap_or_else(|error| {
                 debug!(%error, "no helper thread");
                 Helper::none()
             });
-            Thread {
-                tools,
-                helper,
-                published: &published,
-                is_loaded: false,
-                has_sent: false,
-                control,
-                uplink,
-                busy_poll,
-            }
-            .run()
+            Thread::new(tools, helper, &published, control, uplink, busy_poll).run()
         })?;
         Ok(finish(&mut core.into_inner().unwrap_or_else(PoisonError::into_inner)))
-    }
-}
-
-/// The worker's thread.
-struct Thread<'a> {
-    tools: Tools<'a>,
-    helper: Helper,
-    published: &'a Published,
-    /// The helper is active: there is work for two threads.
-    is_loaded: bool,
-    /// The last round sent something.
-    has_sent: bool,
-    control: Control,
-    uplink: Uplink,
-    busy_poll: BusyPoll,
-}
-
-impl Thread<'_> {
-    fn run(&mut self) -> Result<(), RunError> {
-        while self.round()?.is_continue() {}
-        Ok(())
-    }
-
-    fn round(&mut self) -> Result<ControlFlow<()>, RunError> {
-        let (now, low_latency) = self.wait()?;
-        if self.helper.is_lost() {
-            return Err(RunError::Panicked);
-        }
-        if self.handle_control().is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        // Sockets first: a request causes a reply, so their buffers have to be emptied before more requests are sent.
-        if self.control.ready.iter().any(|ready| ready.token == Token::Downlink) {
-            self.downlink(low_latency)?;
-        }
-        let count = self.uplink.round(self.tools.core, &self.control.ready, now, low_latency)?;
-        if count >= MANY {
-            self.helper.start();
-        }
-        self.is_loaded = self.helper.is_active();
-        self.has_sent = count > 0;
-        if self.is_loaded && self.has_sent {
-            // Replies from near hosts are there already.
-            self.downlink(low_latency)?;
-        }
-        if self.control.ready.is_empty() && self.published.is_stale() {
-            lock(self.tools.core).publish();
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// Handles all that is ready and is no packet; breaks when the worker is to stop.
-    fn handle_control(&mut self) -> ControlFlow<()> {
-        for number in 0..self.control.ready.len() {
-            match self.control.ready.get(number).map(|ready| ready.token) {
-                Some(Token::Wake) => self.carry_out_commands()?,
-                Some(Token::Listener(index)) => self.accept(index),
-                Some(Token::Addresses) => learn_addresses(&mut self.control.addresses, &mut lock(self.tools.core)),
-                _ => {}
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// Waits, or polls once more, until something is ready or due. Returns the time, and whether it busy-polls.
-    fn wait(&mut self) -> io::Result<(Instant, bool)> {
-        let before = Instant::now();
-        // With work for two threads, busy-polling would take the processor from the senders.
-        let busy = !self.is_loaded && self.busy_poll.is_on(before);
-        let timeout =
-            if busy || (self.is_loaded && self.has_sent) { Some(Duration::ZERO) } else { self.time_left(before) };
-        self.tools.pollers.0.wait(timeout, &mut self.control.ready)?;
-        let now = Instant::now();
-        match self.control.ready.is_empty() {
-            true => self.busy_poll.found_nothing(now),
-            false if self.is_loaded => {}
-            false => self.busy_poll.found(now, (!busy).then(|| now - before)),
-        }
-        Ok((now, busy))
-    }
-
-    /// How long the thread may sleep.
-    fn time_left(&self, now: Instant) -> Option<Duration> {
-        let until_deadline = self.uplink.deadline().map(|at| at.saturating_duration_since(now));
-        let republish = self.published.is_stale().then_some(REPUBLISH);
-        until_deadline.into_iter().chain(republish).min()
-    }
-
-    /// A round of the downlink, unless the helper is in one.
-    fn downlink(&mut self, low_latency: bool) -> Result<(), RunError> {
-        let Tools { core, downlink, pollers: (_, down), .. } = self.tools;
-        let mut downlink = match downlink.try_lock() {
-            Ok(downlink) => downlink,
-            Err(TryLockError::WouldBlock) => return Ok(()),
-            Err(TryLockError::Poisoned(_)) => return Err(RunError::Panicked),
-        };
-        down.wait(Some(Duration::ZERO), &mut self.control.sockets)?;
-        if !self.control.sockets.is_empty() {
-            downlink.round(core, &self.control.sockets, low_latency);
-        }
-        Ok(())
-    }
-
-    /// Carries out the commands that came; breaks at the one to stop.
-    fn carry_out_commands(&mut self) -> ControlFlow<()> {
-        self.tools.waker.rest();
-        while let Ok(command) = self.control.commands.try_recv() {
-            match command {
-                Command::Attach { ingress, config, halves, done } => {
-                    _ = done.send(self.attach(ingress, config, halves));
-                }
-                Command::Listen { ingress, config, listener, done } => {
-                    _ = done.send(self.listen(Listener { socket: listener, ingress, config }));
-                }
-                Command::Configure { ingress, config, done } => {
-                    self.configure(ingress, &config);
-                    _ = done.send(());
-                }
-                Command::SetPolicy { policy, done } => {
-                    lock(self.tools.core).endpoint.set_policy(policy);
-                    _ = done.send(());
-                }
-                Command::Stop => return ControlFlow::Break(()),
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn attach(&mut self, ingress: IngressId, config: PathConfig, (source, sink): Halves) -> io::Result<()> {
-        let path = lock(self.tools.core).add_path(ingress, config, Arc::new(Mutex::new(sink)));
-        let added = self.uplink.add_source(path, source);
-        if added.is_err() {
-            lock(self.tools.core).remove_path(path);
-        }
-        added
-    }
-
-    fn listen(&mut self, listener: Listener) -> io::Result<()> {
-        let index = u32::try_from(self.control.listeners.len()).unwrap_or(u32::MAX);
-        self.tools.pollers.0.add(&listener.socket, Token::Listener(index))?;
-        self.control.listeners.push(listener);
-        Ok(())
-    }
-
-    fn configure(&mut self, ingress: IngressId, config: &PathConfig) {
-        let listeners = self.control.listeners.iter_mut().filter(|listener| listener.ingress == ingress);
-        listeners.for_each(|listener| listener.config = config.clone());
-        let mut core = lock(self.tools.core);
-        for path in core.paths_of(ingress) {
-            core.endpoint.set_path_config(path, config.clone());
-        }
-    }
-
-    fn accept(&mut self, index: u32) {
-        let Some(listener) = self.control.listeners.get_mut(index as usize) else { return };
-        let (ingress, config) = (listener.ingress, listener.config.clone());
-        let attached = match listener.socket.accept() {
-            Ok(Some(connection)) => self.attach(ingress, config, connection),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = attached {
-            debug!(%error, "connection not accepted");
-        }
-    }
-}
-
-fn learn_addresses(monitor: &mut AddressMonitor, core: &mut Core) {
-    match monitor.addresses() {
-        Ok(addresses) => core.endpoint.set_host_addresses(addresses),
-        Err(error) => warn!("the host's addresses are not known: {error}"),
     }
 }
 
