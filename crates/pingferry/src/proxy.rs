@@ -23,6 +23,19 @@ use crate::stats::{IngressId, Published, Stats};
 use crate::waker::Waker;
 
 /// A running proxy. It stops when it is dropped.
+///
+/// It lives in the network namespace of the thread that opens it. Where no ping socket can be opened, it says so:
+///
+/// ```
+/// use pingferry::{Config, OpenError, Proxy};
+///
+/// match Proxy::open(Config::default()) {
+///     Ok(proxy) => assert_eq!(proxy.close()?.counters.packets, 0),
+///     Err(OpenError::NoPing { v4, v6 }) => println!("not permitted here: {v4}; {v6}"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Proxy {
     workers: Vec<JoinHandle<Result<Stats, RunError>>>,

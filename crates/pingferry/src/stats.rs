@@ -13,7 +13,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pingferry_proto::{Counters, PathCounters, PathId};
 
-/// What a proxy did and has.
+/// What a proxy did and has. The statistics of several proxies can be added.
+///
+/// ```
+/// use pingferry::Stats;
+///
+/// let total: Stats = [Stats::default(), Stats::default()].into_iter().sum();
+/// assert!(total.counters.add_up());
+/// assert_eq!(total.counters.requests_sent(), 0);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

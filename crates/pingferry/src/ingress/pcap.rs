@@ -23,6 +23,17 @@ const SNAPSHOT_LENGTH: u32 = 65_535;
 const LINKTYPE_RAW: u32 = 101;
 
 /// A pcap file that several ingresses can write to. The file is complete when the last clone is dropped.
+///
+/// ```
+/// use pingferry::Config;
+/// use pingferry::ingress::PcapFile;
+///
+/// let folder = tempfile::tempdir()?;
+/// let file = PcapFile::create(folder.path().join("clients.pcap"))?;
+/// let config = Config::default().with_pcap(file);
+/// assert!(config.pcap.is_some());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct PcapFile(Arc<Mutex<Writer>>);
 
