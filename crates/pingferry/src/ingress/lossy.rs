@@ -42,7 +42,7 @@ impl Loss {
     /// Whether the next packet is kept.
     fn keeps(&mut self) -> bool {
         self.count = self.count.wrapping_add(1);
-        self.one_in == 0 || self.count % self.one_in != 0
+        !self.count.is_multiple_of(self.one_in)
     }
 }
 
