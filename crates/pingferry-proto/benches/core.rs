@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use pingferry_proto::wire::{IPPROTO_ICMP, IpHeader, write_checksum};
+use pingferry_proto::wire::{echo_reply, echo_request};
 use pingferry_proto::{Config, Endpoint, Output, Outputs, PathConfig, PathId, Received, SocketId, Verdict};
 
 /// How many flows are alive.
@@ -135,11 +135,8 @@ impl Core {
         self.endpoint.take_outputs(&mut self.outputs);
         let mut outputs = self.outputs.iter();
         let Some(Output::Transmit(transmit)) = outputs.next() else { panic!("flow {flow} sends nothing") };
-        let mut message = self.outputs.bytes(&transmit.message).to_vec();
-        message[0] = 0;
-        message[4..6].copy_from_slice(&self.idents[&transmit.socket].to_be_bytes());
-        write_checksum(destination(flow), CLIENT, &mut message);
-        (transmit.socket, destination(flow), message)
+        let (socket, from) = (transmit.socket, transmit.header.destination);
+        (socket, from, echo_reply(CLIENT, from, self.idents[&socket], self.outputs.bytes(&transmit.message)))
     }
 }
 
@@ -155,21 +152,6 @@ fn destination(flow: u32) -> IpAddr {
 }
 
 fn request(flow: u32) -> Vec<u8> {
-    let header = IpHeader {
-        source: CLIENT,
-        destination: destination(flow),
-        protocol: IPPROTO_ICMP,
-        hop_limit: 64,
-        traffic_class: 0,
-        identification: 0,
-        dont_fragment: true,
-        fragment: None,
-    };
     let ident = (flow / HOSTS + 1) as u16;
-    let mut message = [&[8, 0, 0, 0], &ident.to_be_bytes()[..], &[0, 1], &PAYLOAD].concat();
-    write_checksum(header.source, header.destination, &mut message);
-    let mut packet = Vec::new();
-    header.emit(message.len(), &mut packet);
-    packet.extend(message);
-    packet
+    echo_request(CLIENT, destination(flow), ident, 1, &PAYLOAD)
 }

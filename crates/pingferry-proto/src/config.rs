@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::family::Family;
-use crate::flow::DomainId;
+use crate::flow::key::DomainId;
 use crate::policy::Policy;
 
 /// A setter for each field, to chain.

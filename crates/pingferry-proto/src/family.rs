@@ -1,3 +1,5 @@
+//! IP versions.
+
 use std::fmt;
 use std::net::IpAddr;
 

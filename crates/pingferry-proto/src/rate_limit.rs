@@ -1,21 +1,25 @@
-//! Token buckets: how often something may happen.
+//! Token buckets, which limit the rate of an event.
 //!
-//! A bucket is kept as the time at which it is full again (the *theoretical arrival time* of the generic cell rate
-//! algorithm), so that there is nothing to refill.
+//! # Theory of operation
 //!
-//! SourceTable have their buckets in an array of fixed size, found by a keyed hash: it takes no room per source and nothing has
-//! to be tidied up. Two of a hundred sources share a bucket with a probability of 1 in 13, and nobody can aim for it.
+//! A bucket is the time at which it is full again (the *theoretical arrival time* of the generic cell rate algorithm), so
+//! nothing has to be refilled.
+//!
+//! The buckets of the sources are in an array of fixed size, and a keyed hash finds them. So a source takes no memory of its
+//! own, and nothing has to be removed. Sources whose hashes collide share a bucket. Among a hundred sources there are two such
+//! with a probability of 1 in 13, and since the key is secret no source can choose to collide with another.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::Rate;
-use crate::flow::DomainId;
+use crate::config::Rate;
+use crate::flow::key::DomainId;
 
+/// A megabyte of buckets, for a low probability of collisions.
 const BUCKETS: usize = 1 << 16;
 
-/// Limits all together, and each source.
+/// Limits all sources together, and each source.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     overall: Option<(Rate, TokenBucket)>,
@@ -32,7 +36,8 @@ impl RateLimiter {
         }
     }
 
-    /// Takes a token of the source's and a common one, if both are left.
+    /// Takes a token of the source and a common one. Returns whether both were left. If only that of the source is left, it is
+    /// used up nevertheless.
     pub(crate) fn take(&mut self, now: Instant, source: (DomainId, IpAddr)) -> bool {
         let of_source = self.per_source.as_mut().is_none_or(|(rate, buckets)| {
             let bucket = self.hasher.hash_one(source) as usize % BUCKETS;
@@ -81,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn one_source_does_not_use_up_what_is_there_for_others() {
+    fn one_source_does_not_use_up_the_tokens_of_others() {
         let now = Instant::now();
         let mut limiter = RateLimiter::new(Some(Rate { per_second: 10, burst: 5 }), Some(RATE));
         assert_eq!((0..1000).filter(|_| limiter.take(now, SOURCE)).count(), 3);

@@ -1,25 +1,30 @@
-//! The way back of an ICMP error: from a socket's error queue to a packet for the client.
+//! ICMP errors of routers and hosts: from the error queue of a ping socket to a packet for the client.
 //!
-//! A router or host sent an error about a probe, quoting it. The kernel found the socket by the quoted identifier and gives
-//! what was quoted from the ICMP header on. The client must see what it would have seen without pingferry in between
-//! (RFC 5508 §4.2, REQ-4): the same offender, type, code and parameters, and a quote of what *it* sent. So the quoted IP
-//! header, which the kernel cut off, is made anew from the flow, and the quoted identifier and checksum become the client's.
+//! # Theory of operation
 //!
-//! An error never refreshes or ends a flow (RFC 5508 REQ-8): the hosts on the way must not decide how long it lives.
+//! A router or host sends an error about a request and quotes it. The kernel finds the socket by the quoted identifier, and
+//! gives the quote from the ICMP header on. The client has to receive what it would receive without pingferry (RFC 5508 §4.2,
+//! REQ-4): the same offender, type, code and parameters, and a quote of the packet that *it* sent. So the quoted IP header,
+//! which the kernel cuts off, is rebuilt from the flow, and the quoted identifier and checksum become the client's.
+//!
+//! An error never refreshes or closes a flow (RFC 5508 REQ-8): how long it lives must not depend on hosts on the way.
 
 use std::net::IpAddr;
 
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Verdict};
 use crate::family::Family;
-use crate::flow::{Flow, FlowId, FlowKey, Peer, SocketId};
+use crate::flow::Flow;
+use crate::flow::key::{FlowId, FlowKey, Peer, SocketId};
 use crate::output::DeliveryKind;
-use crate::wire::{Echo, ICMP_HEADER_LEN, IcmpError, IpHeader, restore_ident, write_checksum};
+use crate::wire::echo::{Echo, restore_ident};
+use crate::wire::header::IpHeader;
+use crate::wire::icmp::{ICMP_HEADER_LEN, IcmpError, write_checksum};
 
-/// An ICMP error about a probe of a ping socket.
+/// An ICMP error about a request that a ping socket sent.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorReport<'a> {
-    /// Who sent the error.
+    /// The address that the error came from.
     pub offender: IpAddr,
     /// The error.
     pub error: IcmpError,
@@ -27,30 +32,30 @@ pub struct ErrorReport<'a> {
     pub hop_limit: u8,
     /// The traffic class it arrived with.
     pub traffic_class: u8,
-    /// Where the probe was sent.
+    /// The destination of the request.
     pub destination: IpAddr,
-    /// What was quoted of the probe, from its ICMP header on.
+    /// The quote of the request, from its ICMP header on.
     pub quoted: &'a [u8],
-    /// The extension structure (RFC 4884 §7), header and checksum included; empty if there is none.
+    /// The extension structure (RFC 4884 §7) with its header and checksum. Empty if there is none.
     pub extensions: &'a [u8],
 }
 
 impl Endpoint {
-    /// An ICMP error about a request sent from a ping socket came in.
+    /// A ping socket received an ICMP error about a request that it sent.
     pub fn handle_icmp_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
         self.counters.icmp_errors_received += 1;
-        let relayed = self.relay(socket, report);
-        self.count_reply_drop(relayed)
+        let relayed = self.relay_error(socket, report);
+        relayed.map_or_else(|reason| self.count_reply_drop(reason), |()| Verdict::Forwarded)
     }
 
-    fn relay(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Result<(), DropReason> {
+    fn relay_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Result<(), DropReason> {
         let id = self.flow_for_error(socket, report)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
         let (origin, client) = (flow.origin, flow.key.source);
-        // The host's own kernel speaks where a neighbour is silent: to the client that is pingferry.
-        let own = self.local.own.contains(&report.offender);
-        let (offender, hop_limit) = if own {
-            (self.gateway(origin.path, socket.class.family).unwrap_or(report.offender), report.hop_limit)
+        // The host's own kernel reports a silent neighbour. To the client the host is pingferry.
+        let is_own = self.host_addresses.own.contains(&report.offender);
+        let (offender, hop_limit) = if is_own {
+            (self.error_source(origin.path, socket.class.family).unwrap_or(report.offender), report.hop_limit)
         } else {
             (report.offender, report.hop_limit.saturating_sub(1))
         };
@@ -70,10 +75,10 @@ impl Endpoint {
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
         let quoted =
             Echo::parse_request(socket.class.family, report.quoted).map_err(|_| DropReason::UnexpectedQuote)?;
-        let asked = flow.key.destination == report.destination
+        let is_expected = flow.key.destination == report.destination
             && flow.key.kind == quoted.kind
             && self.sockets.ident(socket) == Some(quoted.ident);
-        if !asked {
+        if !is_expected {
             return Err(DropReason::UnexpectedQuote);
         }
         if !flow.seqs.contains(quoted.seq) {
@@ -83,7 +88,7 @@ impl Endpoint {
     }
 }
 
-/// The error as the client is to see it.
+/// The error for the client.
 fn error_message(header: &IpHeader, flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
     let mut quote = quoted_packet(flow, report);
     let mut error = report.error;
@@ -101,35 +106,43 @@ fn error_message(header: &IpHeader, flow: &Flow, report: &ErrorReport<'_>) -> Ve
 /// The quoted packet with the client's addresses, identifier and checksum.
 fn quoted_packet(flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
     let last = &flow.last_request;
-    // Behind a short packet, a quote with extensions is filled up with zeros (RFC 4884 §4).
-    let padded = !report.extensions.is_empty() && report.quoted.len() > usize::from(last.len);
-    let quoted = if padded { report.quoted.get(..usize::from(last.len)) } else { None }.unwrap_or(report.quoted);
-    let FlowKey { source, destination, ident, class, .. } = flow.key;
+    // A quote of a short packet is padded with zeros when extensions follow it (RFC 4884 §4).
+    let is_padded = !report.extensions.is_empty() && report.quoted.len() > usize::from(last.len);
+    let quoted = if is_padded { report.quoted.get(..usize::from(last.len)) } else { None }.unwrap_or(report.quoted);
+    let FlowKey { source, destination, class, .. } = flow.key;
     let header = IpHeader {
-        // A router that reports the end of the hop limit got the packet with 1. How far others are is not known: it is quoted
-        // as it left here, which is right where the own host speaks.
+        // A router that reports Time Exceeded received the packet with hop limit 1. How far away other offenders are is not
+        // known. So they quote the hop limit that pingferry sent, which is right if the offender is pingferry's own host.
         hop_limit: if report.error.is_time_exceeded(class.family) { 1 } else { last.hop_limit - 1 },
         traffic_class: last.traffic_class,
         dont_fragment: class.dont_fragment,
         ..IpHeader::icmp(source, destination)
     };
-    let mut packet = Vec::new();
+    let mut packet = Vec::with_capacity(header.wire_len() + quoted.len());
     header.emit(quoted.len().max(last.len.into()), &mut packet);
     let start = packet.len();
     packet.extend_from_slice(quoted);
     if let Some(message) = packet.get_mut(start..) {
-        restore_ident(source, destination, ident, message);
-        // The checksum of an IPv6 message that was cut, or has something behind it, is known only if it was the newest.
-        let is_cut = destination.is_ipv6() && message.len() != usize::from(last.len);
-        let is_newest = Echo::parse_request(class.family, message).is_ok_and(|echo| echo.seq == last.seq);
-        if let Some(field) = message.get_mut(2..4).filter(|_| is_cut && is_newest) {
-            field.copy_from_slice(&last.checksum);
-        }
+        restore_request(flow, message);
     }
     packet
 }
 
-/// Makes room for extensions behind the quote, and says in the error where they begin (RFC 4884 §4.1, §4.2, §5.1).
+/// Restores the client's identifier and checksum in a quoted message.
+fn restore_request(flow: &Flow, message: &mut [u8]) {
+    let last = &flow.last_request;
+    let FlowKey { source, destination, ident, class, .. } = flow.key;
+    restore_ident(source, destination, ident, message);
+    // An IPv6 checksum cannot be restored from a part of the message, or from more than the message. The flow has that of the
+    // newest request.
+    let is_cut = destination.is_ipv6() && message.len() != usize::from(last.len);
+    let is_newest = Echo::parse_request(class.family, message).is_ok_and(|echo| echo.seq == last.seq);
+    if let Some(field) = message.get_mut(2..4).filter(|_| is_cut && is_newest) {
+        field.copy_from_slice(&last.checksum);
+    }
+}
+
+/// Pads the quote so that extensions can follow it, and writes its length into the error (RFC 4884 §4.1, §4.2, §5.1).
 fn pad_quote(family: Family, quote: &mut Vec<u8>, error: &mut IcmpError) {
     const SHORTEST: usize = 128;
     let unit = match family {

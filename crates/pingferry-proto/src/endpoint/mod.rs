@@ -1,16 +1,26 @@
 //! The proxy's core as a state machine.
 //!
-//! Inputs are packets from paths, messages from ping sockets, news of sockets, and time; each is a call with the current
-//! time. Outputs are collected until the driver [takes](Endpoint::take_outputs) them. Nothing here waits, reads a clock or
-//! touches a socket, so every situation, a machine without descriptors included, can be played through in a test.
+//! # Theory of operation
 //!
-//! The way out is in `request`, the way back in `answer` and `error`; this file holds what they share.
+//! Inputs are packets from paths, messages from ping sockets, changes of sockets, and time. Each is a call with the current
+//! time. Outputs are collected until the driver [takes](Endpoint::take_outputs) them. Nothing here waits, reads a clock or
+//! makes a system call, so a test can play through every situation, for example a machine without free descriptors.
+//!
+//! - A request goes from [`request`] through [`check`], reassembly and [`admission`] (a flow and its socket) to a
+//!   [`Transmit`](crate::Transmit).
+//! - A reply goes through [`reply`], an ICMP error of a router or host through [`icmp_error`], to a
+//!   [`Delivery`](crate::Delivery).
+//! - A packet that is dropped may cause an ICMP error of pingferry's own: [`local_error`].
+//! - Each input ends in [`outcome`]: emitted, or dropped and counted.
 
 mod admission;
+mod check;
 pub(crate) mod icmp_error;
 mod local_error;
+mod outcome;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod send_error;
 
 use std::collections::BTreeMap;
 use std::hash::RandomState;
@@ -18,30 +28,30 @@ use std::time::Instant;
 
 use crate::config::{Config, PathConfig, Rate};
 use crate::drop_reason::DropReason;
+use crate::flow::key::{PathId, SocketId};
 use crate::flow::peer_table::PeerTable;
 use crate::flow::socket_pool::SocketPool;
 use crate::flow::table::FlowTable;
-use crate::flow::{FlowId, Origin, PathId, SocketId};
 use crate::host_addresses::HostAddresses;
-use crate::output::{Delivery, DeliveryKind, Dropped, Output, Outputs};
+use crate::output::{Output, Outputs};
 use crate::policy::Policy;
 use crate::rate_limit::RateLimiter;
-use crate::reassembly::{GivenUp, Reassembly};
+use crate::reassembly::Reassembly;
 use crate::stats::{Counters, PathCounters};
-use crate::wire::{IcmpError, IpHeader, emit_fragmented};
 
-/// How many flows an endpoint has room for from the start at most; for more it grows.
-const MAX_ROOM: usize = 1 << 20;
-/// How many flows a peer has, for the room that its index gets at the start; with fewer it grows.
-const FLOWS_PER_PEER: usize = 4;
+/// The largest number of flows that an endpoint has room for from the start. With more the table grows, and a million flows
+/// have to be moved. Room takes address space, but no memory until it is used.
+const MAX_INITIAL_ROOM: usize = 1 << 20;
 
-/// How many flows [`Endpoint::handle_timeout`] closes in one call, so that packets need not wait for a million of them.
+/// How many flows [`Endpoint::handle_timeout`] closes in one call. Closing takes up to a microsecond, so packets wait for a
+/// millisecond at most when a million flows end at once.
 const EXPIRIES_PER_CALL: usize = 1024;
 
-/// Errors that pingferry makes (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)): as many a second as Linux does in all
-/// (`icmp_msgs_per_sec`), and of those a tenth about one source, whose flood then takes nothing from the others.
-const ERRORS: Rate = Rate { per_second: 1000, burst: 1000 };
-const ERRORS_PER_SOURCE: Rate = Rate { per_second: 100, burst: 100 };
+/// The limit of the ICMP errors that pingferry generates (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)): that of Linux for all
+/// errors together (`icmp_msgs_per_sec`).
+const ERROR_RATE: Rate = Rate { per_second: 1000, burst: 1000 };
+/// The limit of errors about packets of one source: a tenth, so that the flood of one source leaves errors for the others.
+const ERROR_RATE_PER_SOURCE: Rate = Rate { per_second: 100, burst: 100 };
 
 /// What became of an input. Drops are in the [`Counters`] as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +73,7 @@ pub(crate) struct Path {
     pub(crate) counters: PathCounters,
 }
 
-/// The proxy's core: see the [crate's documentation](crate) for how it is driven.
+/// The proxy's core. The [crate's documentation](crate) says how to drive it.
 #[derive(Debug)]
 pub struct Endpoint {
     pub(crate) config: Config,
@@ -75,33 +85,33 @@ pub struct Endpoint {
     pub(crate) outputs: Outputs,
     pub(crate) counters: Counters,
     pub(crate) reassembly: Reassembly,
-    pub(crate) local: HostAddresses,
-    /// An answer in the making; kept so that answers allocate nothing.
+    pub(crate) host_addresses: HostAddresses,
+    /// The reply at hand. It is kept so that replies allocate nothing.
     pub(crate) message: Vec<u8>,
-    identification: u32,
-    pub(crate) errors: RateLimiter,
-    pub(crate) requests: RateLimiter,
+    /// The identification of the newest packet for a path.
+    pub(crate) identification: u32,
+    pub(crate) error_limiter: RateLimiter,
+    pub(crate) request_limiter: RateLimiter,
     pub(crate) hasher: RandomState,
 }
 
 impl Endpoint {
     /// An endpoint without paths or flows.
     pub fn new(config: Config) -> Self {
-        let room = config.max_flows.min(MAX_ROOM);
         Self {
             sockets: SocketPool::new(config.socket_linger, config.max_sockets),
             paths: BTreeMap::new(),
             next_path: 0,
-            flows: FlowTable::with_capacity(room),
-            peers: PeerTable::with_capacity(room / FLOWS_PER_PEER),
+            flows: FlowTable::with_capacity(config.max_flows.min(MAX_INITIAL_ROOM)),
+            peers: PeerTable::new(),
             outputs: Outputs::default(),
             counters: Counters::default(),
             reassembly: Reassembly::default(),
-            local: HostAddresses::default(),
+            host_addresses: HostAddresses::default(),
             message: Vec::new(),
             identification: 0,
-            errors: RateLimiter::new(Some(ERRORS), Some(ERRORS_PER_SOURCE)),
-            requests: RateLimiter::new(config.rate, config.rate_per_source),
+            error_limiter: RateLimiter::new(Some(ERROR_RATE), Some(ERROR_RATE_PER_SOURCE)),
+            request_limiter: RateLimiter::new(config.rate, config.rate_per_source),
             hasher: RandomState::new(),
             config,
         }
@@ -128,45 +138,46 @@ impl Endpoint {
         self.paths.get(&path).map(|path| path.counters)
     }
 
-    /// Removes a path. Its flows stay until they are idle or appear on another path of the domain; answers to them are
-    /// dropped until then.
+    /// Removes a path. Its flows stay open until they are idle or appear on another path of the domain. Until then their
+    /// replies are dropped.
     pub fn remove_path(&mut self, path: PathId) {
         self.paths.remove(&path);
     }
 
-    /// Says which addresses the host of the ping sockets has. Until then it has none.
-    pub fn set_host_addresses(&mut self, local: HostAddresses) {
-        self.local = local;
+    /// Sets the addresses of the host of the ping sockets. Without this call it has none.
+    pub fn set_host_addresses(&mut self, addresses: HostAddresses) {
+        self.host_addresses = addresses;
     }
 
-    /// Follows another policy from now on. Flows stay; their next requests are judged by it.
+    /// Changes the policy. Flows stay; their next requests are judged by the new policy.
     pub fn set_policy(&mut self, policy: Policy) {
         self.config.policy = policy;
     }
 
-    /// Exchanges `taken`, whose contents the driver is done with, for the outputs since the last time.
-    pub fn take_outputs(&mut self, taken: &mut Outputs) {
-        taken.clear();
-        std::mem::swap(&mut self.outputs, taken);
+    /// Swaps `outputs`, whose content the driver no longer needs, for the outputs since the last call.
+    pub fn take_outputs(&mut self, outputs: &mut Outputs) {
+        outputs.clear();
+        std::mem::swap(&mut self.outputs, outputs);
     }
 
-    /// A socket that [`Output::Open`] asked for is open and has this identifier.
+    /// The socket of an [`Output::Open`] is open and has this identifier.
     pub fn socket_opened(&mut self, now: Instant, socket: SocketId, ident: u16) {
         self.sockets.opened(socket, ident, now);
     }
 
-    /// A socket that [`Output::Open`] asked for could not be opened. The next packet that needs it asks again.
+    /// The socket of an [`Output::Open`] could not be opened. The next packet that needs it causes another [`Output::Open`].
     pub fn socket_failed(&mut self, socket: SocketId) {
         self.sockets.failed(socket);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     pub fn next_deadline(&self) -> Option<Instant> {
         let flow = self.flows.oldest().map(|(_, last_active)| last_active + self.config.idle_timeout);
         flow.into_iter().chain(self.sockets.next_deadline()).chain(self.reassembly.next_deadline()).min()
     }
 
-    /// Closes flows that are idle and sockets that are unused. May leave some for a next call, which is then due at once.
+    /// Closes idle flows and unused sockets, and drops datagrams that are incomplete for too long. Some flows may be left for
+    /// another call, which is then due at once.
     pub fn handle_timeout(&mut self, now: Instant) {
         for _ in 0..EXPIRIES_PER_CALL {
             match self.flows.oldest() {
@@ -177,7 +188,7 @@ impl Endpoint {
                 _ => break,
             }
         }
-        self.give_up_datagrams(now);
+        self.discard_datagrams(now);
         while let Some(socket) = self.sockets.expire(now) {
             self.outputs.queue.push(Output::Close(socket));
         }
@@ -188,72 +199,13 @@ impl Endpoint {
         &self.counters
     }
 
-    /// How many flows are alive.
+    /// The number of open flows.
     pub fn flows(&self) -> usize {
         self.flows.len()
     }
 
-    /// How many sockets are open.
+    /// The number of open sockets.
     pub fn sockets(&self) -> usize {
         self.sockets.open_sockets()
-    }
-
-    /// Emits a packet for a path, in fragments if it is larger than the path's MTU.
-    ///
-    /// # Errors
-    /// The path is closed.
-    pub(crate) fn deliver(
-        &mut self,
-        kind: DeliveryKind,
-        Origin { path: id, tag }: Origin,
-        flow: Option<FlowId>,
-        header: IpHeader,
-        message: &[u8],
-    ) -> Result<(), DropReason> {
-        let path = self.paths.get_mut(&id).ok_or(DropReason::PathClosed)?;
-        path.counters.deliveries_attempted += 1;
-        match kind {
-            DeliveryKind::Reply => self.counters.replies_attempted += 1,
-            DeliveryKind::IcmpError => self.counters.icmp_errors_attempted += 1,
-            DeliveryKind::GeneratedError => self.counters.errors_generated_attempted += 1,
-        }
-        // Packets that may be fragmented need different identifications (RFC 6864 §4.3).
-        self.identification = self.identification.wrapping_add(1);
-        let header = IpHeader { identification: self.identification, ..header };
-        let start = self.outputs.bytes.len();
-        let piece_len = emit_fragmented(&header, message, path.config.mtu, &mut self.outputs.bytes);
-        let bytes = start..self.outputs.bytes.len();
-        let flow = flow.map_or(0, |FlowId(number)| number.get());
-        self.outputs.queue.push(Output::Deliver(Delivery { path: id, tag, kind, flow, bytes, piece_len }));
-        Ok(())
-    }
-
-    /// Drops datagrams that are still incomplete at their time-out, or whose room newer ones need.
-    pub(crate) fn give_up_datagrams(&mut self, now: Instant) {
-        while let Some(GivenUp { reason, origins, first }) = self.reassembly.give_up(now) {
-            self.discard_fragments(&origins, reason);
-            if let (DropReason::ReassemblyTimeout, Some((packet, origin))) = (reason, first) {
-                self.send_local_error(now, origin, IcmpError::reassembly_time_exceeded, &packet);
-            }
-        }
-    }
-
-    /// Counts drops of fragments that were accepted before.
-    pub(crate) fn discard_fragments(&mut self, origins: &[Origin], reason: DropReason) {
-        for origin in origins {
-            self.counters.fragments_discarded += 1;
-            self.count_drop(*origin, reason);
-        }
-    }
-
-    /// Counts the drop of a packet that came from a path.
-    pub(crate) fn count_drop(&mut self, Origin { path, tag }: Origin, reason: DropReason) {
-        self.counters.request_drops[reason] += 1;
-        if let Some(path) = self.paths.get_mut(&path) {
-            path.counters.drops += 1;
-        }
-        if let Some(tag) = tag {
-            self.outputs.queue.push(Output::Drop(Dropped { path, tag, reason }));
-        }
     }
 }

@@ -1,18 +1,19 @@
-//! The way back: from what a ping socket received to a packet for the flow's path.
+//! Replies: from a message that a ping socket received to a packet for the flow's path.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Verdict};
-use crate::flow::{FlowId, Peer, SocketId};
-use crate::output::{Delivery, DeliveryKind};
-use crate::wire::{Echo, IpHeader, restore_ident};
+use crate::flow::key::{FlowId, Peer, SocketId};
+use crate::output::DeliveryKind;
+use crate::wire::echo::{Echo, restore_ident};
+use crate::wire::header::IpHeader;
 
 /// A message that a ping socket received.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a> {
-    /// Who sent it.
+    /// The address it came from.
     pub from: IpAddr,
     /// The hop limit it arrived with.
     pub hop_limit: u8,
@@ -23,38 +24,11 @@ pub struct Received<'a> {
 }
 
 impl Endpoint {
-    /// A message came in on a ping socket.
+    /// A ping socket received a message.
     pub fn handle_reply(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Verdict {
         self.counters.replies_received += 1;
         let returned = self.return_reply(now, socket, received);
-        self.count_reply_drop(returned)
-    }
-
-    /// The driver did not deliver `delivery`, or one of its fragments. To be called once for a delivery.
-    pub fn handle_delivery_error(&mut self, delivery: &Delivery) -> Verdict {
-        let reason = DropReason::DeliveryFailed;
-        match delivery.kind {
-            DeliveryKind::Reply => self.counters.replies_failed += 1,
-            DeliveryKind::IcmpError => self.counters.icmp_errors_failed += 1,
-            DeliveryKind::GeneratedError => self.counters.errors_generated_failed += 1,
-        }
-        if delivery.kind != DeliveryKind::GeneratedError {
-            self.counters.reply_drops[reason] += 1;
-        }
-        if let Some(path) = self.paths.get_mut(&delivery.path) {
-            path.counters.deliveries_failed += 1;
-        }
-        Verdict::Dropped(reason)
-    }
-
-    pub(crate) fn count_reply_drop(&mut self, returned: Result<(), DropReason>) -> Verdict {
-        match returned {
-            Ok(()) => Verdict::Forwarded,
-            Err(reason) => {
-                self.counters.reply_drops[reason] += 1;
-                Verdict::Dropped(reason)
-            }
-        }
+        returned.map_or_else(|reason| self.count_reply_drop(reason), |()| Verdict::Forwarded)
     }
 
     fn return_reply(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Result<(), DropReason> {
@@ -79,13 +53,13 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The flow that asked what `echo` answers.
+    /// The flow whose request `echo` replies to.
     fn flow_for_reply(&self, socket: SocketId, from: IpAddr, echo: Echo) -> Result<FlowId, DropReason> {
         let peer = Peer::new(socket.class, from);
         let id = self.peers.find(peer, socket.slot, &self.flows).ok_or(DropReason::UnexpectedPeer)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
-        // Whoever listens may answer a broadcast or multicast.
-        if flow.key.destination != from && !self.local.is_group(flow.key.destination) {
+        // Replies to a broadcast or multicast come from the addresses of the hosts that receive it.
+        if flow.key.destination != from && !self.host_addresses.is_group(flow.key.destination) {
             return Err(DropReason::UnexpectedPeer);
         }
         if flow.key.kind != echo.kind || self.sockets.ident(socket) != Some(echo.ident) {

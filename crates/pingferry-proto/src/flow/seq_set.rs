@@ -1,22 +1,28 @@
-//! The sequence numbers a flow has sent.
+//! The sequence numbers that a flow has sent.
 //!
-//! A ping counts up by one, so nearly every flow's numbers are a single run, which is kept in place. A sender that leaves
-//! gaps gets a sorted list of runs, and one that leaves thousands of them a bitmap, so a set never takes more than 8 KiB.
+//! # Theory of operation
+//!
+//! Ping programs count up by one, so the numbers of nearly every flow are a single run, which is kept in place. If there are
+//! gaps, the set becomes a sorted list of runs, and with thousands of gaps a bitmap. So a set takes at most 8 KiB.
 
 /// An exact set of 16-bit sequence numbers.
 #[derive(Clone, Debug)]
 pub(crate) enum SeqSet {
     Run(Run),
-    #[expect(clippy::box_collection, reason = "most flows have one run: what the others need must not cost them room")]
+    #[expect(
+        clippy::box_collection,
+        reason = "most flows have one run, so the other forms must not make the set larger"
+    )]
     Runs(Box<Vec<Run>>),
     Bitmap(Box<[u64; WORDS]>),
 }
 
+/// One bit for each of the 65,536 sequence numbers.
 const WORDS: usize = 1024;
-/// As many runs as take the room of a bitmap.
+/// As many runs as take the memory of a bitmap.
 const MAX_RUNS: usize = WORDS * size_of::<u64>() / size_of::<Run>();
 
-/// All numbers from `first` to `last`, both included; `first <= last`.
+/// All numbers from `first` to `last`, both included. `first <= last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     first: u16,
@@ -68,7 +74,7 @@ impl Run {
         self.first <= seq && seq <= self.last
     }
 
-    /// Takes in a number that is in the run or next to it; says whether it is.
+    /// Adds a number that is in the run or next to it. Returns whether it is.
     fn extend(&mut self, seq: u16) -> bool {
         let fits = self.first.saturating_sub(1) <= seq && seq <= self.last.saturating_add(1);
         if fits {
@@ -80,7 +86,7 @@ impl Run {
 }
 
 fn insert_run(runs: &mut Vec<Run>, seq: u16) {
-    // The first run that ends at `seq` - 1 or later: it holds `seq`, can take it in, or lies behind it.
+    // The first run that ends at `seq` - 1 or later: it has `seq`, can be extended to it, or begins after it.
     let at = runs.partition_point(|run| u32::from(run.last) + 1 < u32::from(seq));
     let Some(last) = runs.get_mut(at).and_then(|run| run.extend(seq).then_some(run.last)) else {
         runs.insert(at, Run { first: seq, last: seq });
@@ -129,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_stays_one_run_even_around_the_end() {
+    fn consecutive_numbers_stay_one_run_even_after_wrapping() {
         assert!(matches!(set_of(1..=60_000), SeqSet::Run(Run { first: 1, last: 60_000 })));
         let wrapped = set_of((65_000..=u16::MAX).chain(0..10));
         assert!(wrapped.contains(u16::MAX) && wrapped.contains(0) && wrapped.contains(9));
@@ -150,13 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn the_inline_form_is_small() {
+    fn the_set_itself_is_small() {
         assert!(size_of::<SeqSet>() <= 16);
     }
 
     proptest! {
         #[test]
-        fn holds_exactly_what_was_inserted(
+        fn contains_exactly_what_was_inserted(
             seqs in proptest::collection::vec(prop_oneof![0u16..40, 65_500u16.., any::<u16>()], 1..300)
         ) {
             let set = set_of(seqs.iter().copied());

@@ -1,24 +1,27 @@
 //! The sockets that flows share: which are open, how many flows each carries, and when one without flows is closed.
 //!
-//! States of a slot: *closed* → (a flow sends) *opening* → (the driver answers) *open* → (no flow for the linger time)
-//! *closed*. A failure to open closes the slot again.
+//! # Theory of operation
+//!
+//! A slot is *closed* until a flow of it sends. Then it is *opening* until the driver reports that the socket is *open*, or
+//! that it cannot be opened and is *closed* again. After the linger time without flows it is *closed*.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::flow::{Class, SocketId};
+use crate::flow::key::{Class, SocketId};
 
 #[derive(Debug)]
 pub(crate) struct SocketPool {
     linger: Duration,
-    /// How many sockets there may be.
+    /// The largest number of sockets.
     max: usize,
-    /// How many were asked for and not answered yet.
+    /// How many slots are opening.
     opening: usize,
-    /// The last socket that was asked for could not be opened, and none has been closed since.
+    /// The last socket could not be opened, and none was closed since.
     exhausted: bool,
     by_class: [Vec<Slot>; Class::COUNT],
-    /// Sockets that had no flow left at some time, by that time; each at most once.
+    /// Sockets that lost their last flow, in the order in which that happened. Each is in it at most once, so it is no longer
+    /// than there are slots.
     idle: VecDeque<(Instant, SocketId)>,
     /// The identifiers of all open sockets.
     idents: HashSet<u16>,
@@ -28,9 +31,9 @@ pub(crate) struct SocketPool {
 struct Slot {
     state: State,
     flows: u32,
-    /// When the last flow left, or the socket was opened.
+    /// When the last flow was closed, or the socket was opened.
     idle_since: Instant,
-    /// Whether it stands in `idle`.
+    /// Whether it is in [`SocketPool::idle`].
     queued: bool,
 }
 
@@ -54,7 +57,7 @@ impl SocketPool {
         }
     }
 
-    /// How many sockets are open.
+    /// The number of open sockets.
     pub(crate) fn open_sockets(&self) -> usize {
         self.idents.len()
     }
@@ -72,7 +75,7 @@ impl SocketPool {
         }
     }
 
-    /// A new flow is on a socket.
+    /// A new flow uses a socket.
     pub(crate) fn join(&mut self, id: SocketId, now: Instant) {
         if let Some(slots) = self.by_class.get_mut(id.class.index()) {
             let len = usize::from(id.slot) + 1;
@@ -85,25 +88,24 @@ impl SocketPool {
         }
     }
 
-    /// A flow has something to send. True if the socket has to be opened for it.
+    /// A flow is about to send. Returns whether its socket has to be opened first.
     pub(crate) fn needs_opening(&mut self, id: SocketId) -> bool {
         if self.is_full() {
             return false;
         }
         let closed = self.slot_mut(id).filter(|slot| slot.state == State::Closed);
-        let asked = closed.map(|slot| slot.state = State::Opening).is_some();
-        self.opening += usize::from(asked);
-        asked
+        let is_opening = closed.map(|slot| slot.state = State::Opening).is_some();
+        self.opening += usize::from(is_opening);
+        is_opening
     }
 
-    /// Whether a flow on this socket had better look for another: it is closed, and opening it is hopeless or was when it
-    /// was tried last.
-    pub(crate) fn is_wanting(&self, id: SocketId) -> bool {
+    /// Whether this socket is closed and probably cannot be opened: the limit is reached, or the last attempt failed.
+    pub(crate) fn is_unavailable(&self, id: SocketId) -> bool {
         let closed = self.slot(id).is_none_or(|slot| slot.state == State::Closed);
         closed && (self.exhausted || self.is_full())
     }
 
-    /// Whether there are as many sockets as there may be.
+    /// Whether the limit of sockets is reached.
     pub(crate) fn is_full(&self) -> bool {
         self.idents.len() + self.opening >= self.max
     }
@@ -115,12 +117,12 @@ impl SocketPool {
         (0..).zip(slots).filter(move |(_, slot)| open(slot)).map(|(number, _)| number)
     }
 
-    /// A flow is gone from a socket.
+    /// A flow no longer uses a socket.
     pub(crate) fn leave(&mut self, id: SocketId, now: Instant) {
         let Some(slot) = self.slot_mut(id) else { return };
         slot.flows = slot.flows.saturating_sub(1);
         if slot.flows == 0 {
-            self.rest(id, now);
+            self.mark_idle(id, now);
         }
     }
 
@@ -133,11 +135,11 @@ impl SocketPool {
         self.opening = self.opening.saturating_sub(1);
         self.exhausted = false;
         if unused {
-            self.rest(id, now);
+            self.mark_idle(id, now);
         }
     }
 
-    /// The driver could not open a socket; the next packet for it tries again.
+    /// The driver could not open a socket. The next packet for it causes another attempt.
     pub(crate) fn failed(&mut self, id: SocketId) {
         if let Some(slot) = self.slot_mut(id) {
             slot.state = State::Closed;
@@ -146,7 +148,7 @@ impl SocketPool {
         self.exhausted = true;
     }
 
-    /// A socket that has been without flows for the linger time; it counts as closed from now on.
+    /// A socket that was without flows for the linger time. It is closed from now on.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<SocketId> {
         while self.next_deadline()? <= now {
             let (_, id) = self.idle.pop_front()?;
@@ -164,7 +166,7 @@ impl SocketPool {
                 self.exhausted = false;
                 return Some(id);
             }
-            self.rest(id, since);
+            self.mark_idle(id, since);
         }
         None
     }
@@ -173,7 +175,8 @@ impl SocketPool {
         self.idle.front().map(|(since, _)| *since + self.linger)
     }
 
-    fn rest(&mut self, id: SocketId, now: Instant) {
+    /// A socket is without flows since `now`.
+    fn mark_idle(&mut self, id: SocketId, now: Instant) {
         let Some(slot) = self.slot_mut(id) else { return };
         slot.idle_since = now;
         let open = matches!(slot.state, State::Open { .. });
@@ -194,14 +197,14 @@ impl SocketPool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Family;
+    use crate::family::Family;
 
     const ID: SocketId =
         SocketId { class: Class { family: Family::V6, dont_fragment: true, dedicated: false }, slot: 3 };
     const LINGER: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_socket_is_asked_for_once_and_again_after_a_failure() {
+    fn a_socket_is_opened_once_and_again_after_a_failure() {
         let now = Instant::now();
         let mut pool = SocketPool::new(LINGER, usize::MAX);
         pool.join(ID, now);
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_closes_when_it_was_without_flows_for_the_linger_time() {
+    fn a_socket_is_closed_after_the_linger_time_without_flows() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pool = SocketPool::new(LINGER, usize::MAX);

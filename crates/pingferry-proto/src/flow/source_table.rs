@@ -1,26 +1,27 @@
-//! Who has how many flows, and who has the most.
+//! The number of flows of each source, and which source has the most.
 //!
-//! SourceTable with the same number of flows are a doubly linked list, and the lists lie in an array by that number. A count
-//! changes by one at a time, so both the change and finding the largest source take constant time.
+//! Sources with the same number of flows are in one list, and the lists are in a vector by that number. The number changes by
+//! one at a time, so both a change and finding the largest source take constant time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 
-use crate::flow::table::List;
-use crate::flow::{DomainId, FlowId, FlowKey};
+use slab::Slab;
 
-/// A source's place among the [`SourceTable`], counted from 1.
+use crate::flow::key::{DomainId, FlowKey};
+use crate::flow::lru::{Index, Links, Lru};
+
+/// A source, by its place in the [`SourceTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SourceId(NonZeroU32);
+pub(crate) struct SourceId(Index);
 
 #[derive(Debug, Default)]
 pub(crate) struct SourceTable {
     by_key: HashMap<(DomainId, IpAddr), SourceId>,
-    places: Vec<Source>,
-    vacant: Vec<SourceId>,
-    /// The first source with so many flows.
-    by_count: Vec<Option<SourceId>>,
+    sources: Slab<Source>,
+    /// The sources with each number of flows. The first list is empty: sources without flows are removed.
+    by_count: Vec<Lru>,
+    /// The largest number of flows that a source has.
     largest: usize,
 }
 
@@ -29,20 +30,9 @@ struct Source {
     key: (DomainId, IpAddr),
     count: usize,
     /// Its flows by age.
-    flows: List,
-    /// Neighbours among those with the same count.
-    before: Option<SourceId>,
-    after: Option<SourceId>,
-}
-
-impl SourceId {
-    fn of_place(place: usize) -> Option<Self> {
-        u32::try_from(place + 1).ok().and_then(NonZeroU32::new).map(Self)
-    }
-
-    fn place(self) -> usize {
-        self.0.get() as usize - 1
-    }
+    flows: Lru,
+    /// Neighbours among the sources with the same number of flows.
+    links: Links,
 }
 
 impl SourceTable {
@@ -50,24 +40,24 @@ impl SourceTable {
         self.by_key.get(&(key.domain, key.source)).copied()
     }
 
-    /// How many flows a source has.
-    pub(crate) fn count(&self, id: SourceId) -> usize {
-        self.places.get(id.place()).map_or(0, |source| source.count)
+    /// The number of flows of a source.
+    pub(crate) fn count(&self, SourceId(index): SourceId) -> usize {
+        self.sources.get(index.key()).map_or(0, |source| source.count)
     }
 
     /// A source with the most flows.
     pub(crate) fn largest(&self) -> Option<SourceId> {
-        *self.by_count.get(self.largest)?
+        self.by_count.get(self.largest)?.oldest().map(SourceId)
     }
 
     /// The flows of a source by age.
-    pub(crate) fn flows(&mut self, id: SourceId) -> Option<&mut List> {
-        self.places.get_mut(id.place()).map(|source| &mut source.flows)
+    pub(crate) fn flows(&mut self, SourceId(index): SourceId) -> Option<&mut Lru> {
+        self.sources.get_mut(index.key()).map(|source| &mut source.flows)
     }
 
-    /// The flow of a source whose last activity is longest ago.
-    pub(crate) fn oldest_flow(&self, id: SourceId) -> Option<FlowId> {
-        self.places.get(id.place())?.flows.oldest
+    /// The flow of a source that was idle longest.
+    pub(crate) fn oldest_flow(&self, SourceId(index): SourceId) -> Option<Index> {
+        self.sources.get(index.key())?.flows.oldest()
     }
 
     /// Counts a new flow. `None` if there are four billion sources.
@@ -82,69 +72,41 @@ impl SourceTable {
         Some(id)
     }
 
-    /// A flow is gone. A source without flows is forgotten.
+    /// Counts a flow that is closed. A source without flows is removed.
     pub(crate) fn remove(&mut self, id: SourceId) {
-        let count = self.count(id);
-        self.set_count(id, count.saturating_sub(1));
-        if self.by_count.get(self.largest) == Some(&None) {
+        let count = self.count(id).saturating_sub(1);
+        self.set_count(id, count);
+        if self.by_count.get(self.largest).is_some_and(|list| list.oldest().is_none()) {
+            // The source that had the most has one less now.
             self.largest = self.largest.saturating_sub(1);
         }
-        if count <= 1
-            && let Some(source) = self.places.get(id.place())
+        if count == 0
+            && let Some(source) = self.sources.try_remove(id.0.key())
         {
             self.by_key.remove(&source.key);
-            self.vacant.push(id);
         }
     }
 
     fn insert(&mut self, key: (DomainId, IpAddr)) -> Option<SourceId> {
-        let source = Source { key, count: 0, flows: List::default(), before: None, after: None };
-        let id = match self.vacant.pop() {
-            Some(id) => {
-                *self.places.get_mut(id.place())? = source;
-                id
-            }
-            None => {
-                self.places.push(source);
-                SourceId::of_place(self.places.len() - 1)?
-            }
-        };
+        let id = SourceId(Index::of_key(self.sources.vacant_key())?);
+        self.sources.insert(Source { key, count: 0, flows: Lru::default(), links: Links::default() });
         self.by_key.insert(key, id);
         Some(id)
     }
 
-    /// Moves a source from the list of its count to that of another. Nobody is on the list of none.
-    fn set_count(&mut self, id: SourceId, count: usize) {
-        let Some(source) = self.places.get_mut(id.place()) else { return };
+    /// Moves a source from the list of its count to that of another. No list has sources without flows.
+    fn set_count(&mut self, SourceId(index): SourceId, count: usize) {
+        let Self { sources, by_count, .. } = self;
+        let Some(source) = sources.get_mut(index.key()) else { return };
         let old = std::mem::replace(&mut source.count, count);
-        let (before, after) = (source.before.take(), source.after.take());
-        if old > 0 {
-            match before.and_then(|before| self.places.get_mut(before.place())) {
-                Some(before) => before.after = after,
-                None => self.set_first(old, after),
-            }
-            if let Some(after) = after.and_then(|after| self.places.get_mut(after.place())) {
-                after.before = before;
-            }
+        if by_count.len() <= count {
+            by_count.resize(count + 1, Lru::default());
         }
-        if count > 0 {
-            let first = self.by_count.get(count).copied().flatten();
-            if let Some(first) = first.and_then(|first| self.places.get_mut(first.place())) {
-                first.before = Some(id);
-            }
-            if let Some(source) = self.places.get_mut(id.place()) {
-                source.after = first;
-            }
-            self.set_first(count, Some(id));
+        if let Some(list) = by_count.get_mut(old).filter(|_| old > 0) {
+            list.remove(index, sources, |source| &mut source.links);
         }
-    }
-
-    fn set_first(&mut self, count: usize, first: Option<SourceId>) {
-        if self.by_count.len() <= count {
-            self.by_count.resize(count + 1, None);
-        }
-        if let Some(place) = self.by_count.get_mut(count) {
-            *place = first;
+        if let Some(list) = by_count.get_mut(count).filter(|_| count > 0) {
+            list.push(index, sources, |source| &mut source.links);
         }
     }
 }
@@ -156,9 +118,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Family;
-    use crate::flow::Class;
-    use crate::wire::EchoKind;
+    use crate::family::Family;
+    use crate::flow::key::Class;
+    use crate::wire::echo::EchoKind;
 
     fn key(source: u8) -> FlowKey {
         FlowKey {

@@ -1,118 +1,80 @@
-//! The flows that are alive, found by key and ordered by age.
+//! The open flows, found by key and ordered by age.
 //!
-//! Flows lie in one growing array and keep their places. An [index](crate::flow::index) finds them by key; it holds places only,
-//! so that a flow costs twelve bytes of it. All flows have the same idle timeout, so their deadlines are in the order
-//! of their last activity: a doubly linked list through the array is the deadline queue, and touching a flow moves it to
-//! the end, in constant time. A second list orders the flows of each source in the same way, for when one of them has to
-//! give way.
+//! # Theory of operation
+//!
+//! Flows are in a slab and keep their places. A [hash index](HashIndex) finds them by key. All flows have the same idle
+//! timeout, so the order of their deadlines is the order of their last activity: a list through the slab is the deadline
+//! queue, and activity moves a flow to its end in constant time. A second list orders the flows of each source in the same
+//! way. It tells which flow of a source is evicted next.
 
-use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use crate::flow::index::Index;
+use slab::Slab;
+
+use crate::flow::Flow;
+use crate::flow::hash_index::HashIndex;
+use crate::flow::key::{FlowId, FlowKey};
+use crate::flow::lru::{Index, Links, Lru};
 use crate::flow::source_table::{SourceId, SourceTable};
-use crate::flow::{Flow, FlowId, FlowKey};
 
 #[derive(Debug)]
 pub(crate) struct FlowTable {
-    places: Vec<Place>,
-    /// The first vacant place, and through them the others.
-    vacant: Option<FlowId>,
-    by_key: Index,
-    hasher: RandomState,
-    all: List,
+    entries: Slab<Entry>,
+    by_key: HashIndex<FlowId>,
+    by_age: Lru,
     sources: SourceTable,
-    /// When the first flow came. Times are kept relative to it, in half the room.
+    /// When the first flow was opened. Times are kept relative to it, which takes half the memory.
     epoch: Option<Instant>,
 }
 
 #[derive(Debug)]
-enum Place {
-    Vacant { next: Option<FlowId> },
-    Taken { flow: Flow, age: Age },
-}
-
-/// A flow's place in the order of activity.
-#[derive(Debug)]
-struct Age {
+struct Entry {
+    flow: Flow,
+    /// Of its key.
+    hash: u32,
+    source: SourceId,
     /// Nanoseconds since the epoch, enough for 584 years.
     last_active: u64,
-    source: SourceId,
-    among_all: Links,
+    /// Neighbours by age, among all flows and among those of the source.
+    by_age: Links,
     of_source: Links,
 }
 
-/// A doubly linked list of flows by their last activity. The links are in the flows' places.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct List {
-    pub(crate) oldest: Option<FlowId>,
-    newest: Option<FlowId>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Links {
-    older: Option<FlowId>,
-    newer: Option<FlowId>,
-}
-
-/// One of the lists that a flow is in.
-#[derive(Clone, Copy, Debug)]
-enum Order {
-    All,
-    OfSource(SourceId),
-}
-
-impl FlowId {
-    pub(crate) fn of_place(place: usize) -> Option<Self> {
-        u32::try_from(place + 1).ok().and_then(NonZeroU32::new).map(Self)
-    }
-
-    pub(crate) fn place(self) -> usize {
-        self.0.get() as usize - 1
-    }
-}
-
 impl FlowTable {
-    /// With room for so many flows: arrays that grow have to be moved. Room that is not used does not become memory.
+    /// A table with room for `flows`, so that the slab need not be moved while it grows. Room that is not used does not become
+    /// memory.
     pub(crate) fn with_capacity(flows: usize) -> Self {
         Self {
-            places: Vec::with_capacity(flows),
-            vacant: None,
-            by_key: Index::with_capacity(flows),
-            hasher: RandomState::new(),
-            all: List::default(),
+            entries: Slab::with_capacity(flows),
+            by_key: HashIndex::new(),
+            by_age: Lru::default(),
             sources: SourceTable::default(),
             epoch: None,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_key.len()
+        self.entries.len()
     }
 
     pub(crate) fn find(&self, key: &FlowKey) -> Option<FlowId> {
-        self.by_key.find(self.hasher.hash_one(key), |id| self.get(id).is_some_and(|flow| flow.key == *key))
+        let is_right = |id: &FlowId| self.get(*id).is_some_and(|flow| flow.key == *key);
+        self.by_key.find(self.by_key.hash(key), is_right).copied()
     }
 
-    pub(crate) fn get(&self, id: FlowId) -> Option<&Flow> {
-        taken(&self.places, id)
+    pub(crate) fn get(&self, FlowId(index): FlowId) -> Option<&Flow> {
+        self.entries.get(index.key()).map(|entry| &entry.flow)
     }
 
-    pub(crate) fn get_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
-        match self.places.get_mut(id.place())? {
-            Place::Taken { flow, .. } => Some(flow),
-            Place::Vacant { .. } => None,
-        }
+    pub(crate) fn get_mut(&mut self, FlowId(index): FlowId) -> Option<&mut Flow> {
+        self.entries.get_mut(index.key()).map(|entry| &mut entry.flow)
     }
 
     /// The flow whose last activity is longest ago, and when that was.
     pub(crate) fn oldest(&self) -> Option<(FlowId, Instant)> {
-        let id = self.all.oldest?;
-        match self.places.get(id.place())? {
-            Place::Taken { age, .. } => Some((id, self.epoch? + Duration::from_nanos(age.last_active))),
-            Place::Vacant { .. } => None,
-        }
+        let index = self.by_age.oldest()?;
+        let last_active = Duration::from_nanos(self.entries.get(index.key())?.last_active);
+        Some((FlowId(index), self.epoch? + last_active))
     }
 
     /// How many flows the source of `key` has.
@@ -122,125 +84,56 @@ impl FlowTable {
 
     /// The oldest flow of the source of `key`.
     pub(crate) fn oldest_of(&self, key: &FlowKey) -> Option<FlowId> {
-        self.sources.oldest_flow(self.sources.find(key)?)
+        self.sources.oldest_flow(self.sources.find(key)?).map(FlowId)
     }
 
     /// The oldest flow of a source that has the most flows.
     pub(crate) fn oldest_of_largest(&self) -> Option<FlowId> {
-        self.sources.oldest_flow(self.sources.largest()?)
+        self.sources.oldest_flow(self.sources.largest()?).map(FlowId)
     }
 
-    /// Adds a flow, whose key must be new. `None` if there are four billion of them.
+    /// Adds a flow, whose key must be new. `None` if there are four billion flows or sources.
     pub(crate) fn insert(&mut self, flow: Flow, now: Instant) -> Option<FlowId> {
-        let hash = self.hasher.hash_one(flow.key);
+        let index = Index::of_key(self.entries.vacant_key())?;
+        let (hash, last_active) = (self.by_key.hash(flow.key), self.since_epoch(now));
         let source = self.sources.add(&flow.key)?;
-        let (among_all, of_source) = (Links::default(), Links::default());
-        let age = Age { last_active: self.since_epoch(now), source, among_all, of_source };
-        let id = self.occupy(Place::Taken { flow, age })?;
-        self.append(id, Order::All);
-        self.append(id, Order::OfSource(source));
-        let Self { by_key, places, hasher, .. } = self;
-        by_key.insert(hash, id, |id| taken(places, id).map_or(0, |flow| hasher.hash_one(flow.key)));
-        Some(id)
+        let (by_age, of_source) = (Links::default(), Links::default());
+        self.entries.insert(Entry { flow, hash, source, last_active, by_age, of_source });
+        self.by_age.push(index, &mut self.entries, |entry| &mut entry.by_age);
+        if let Some(flows) = self.sources.flows(source) {
+            flows.push(index, &mut self.entries, |entry| &mut entry.of_source);
+        }
+        self.by_key.insert(hash, FlowId(index));
+        Some(FlowId(index))
     }
 
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
-        let hash = self.hasher.hash_one(self.get(id)?.key);
-        let source = self.age(id)?.source;
-        self.unlink(id, Order::All);
-        self.unlink(id, Order::OfSource(source));
-        self.sources.remove(source);
-        self.by_key.remove(hash, id);
-        let place = self.places.get_mut(id.place())?;
-        match std::mem::replace(place, Place::Vacant { next: self.vacant }) {
-            Place::Taken { flow, .. } => {
-                self.vacant = Some(id);
-                Some(flow)
-            }
-            Place::Vacant { .. } => None,
+        let FlowId(index) = id;
+        let Entry { hash, source, .. } = *self.entries.get(index.key())?;
+        self.by_age.remove(index, &mut self.entries, |entry| &mut entry.by_age);
+        if let Some(flows) = self.sources.flows(source) {
+            flows.remove(index, &mut self.entries, |entry| &mut entry.of_source);
         }
+        self.sources.remove(source);
+        self.by_key.remove(hash, |other| *other == id);
+        self.entries.try_remove(index.key()).map(|entry| entry.flow)
     }
 
     /// Makes a flow the newest one.
-    pub(crate) fn touch(&mut self, id: FlowId, now: Instant) {
+    pub(crate) fn touch(&mut self, FlowId(index): FlowId, now: Instant) {
         let now = self.since_epoch(now);
-        let Some(age) = self.age(id) else { return };
-        age.last_active = now;
-        for order in [Order::All, Order::OfSource(age.source)] {
-            self.unlink(id, order);
-            self.append(id, order);
+        let Some(entry) = self.entries.get_mut(index.key()) else { return };
+        entry.last_active = now;
+        let source = entry.source;
+        self.by_age.touch(index, &mut self.entries, |entry| &mut entry.by_age);
+        if let Some(flows) = self.sources.flows(source) {
+            flows.touch(index, &mut self.entries, |entry| &mut entry.of_source);
         }
     }
 
     fn since_epoch(&mut self, now: Instant) -> u64 {
         let epoch = *self.epoch.get_or_insert(now);
         u64::try_from(now.saturating_duration_since(epoch).as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn occupy(&mut self, taken: Place) -> Option<FlowId> {
-        let Some(id) = self.vacant else {
-            let id = FlowId::of_place(self.places.len())?;
-            self.places.push(taken);
-            return Some(id);
-        };
-        if let Place::Vacant { next } = std::mem::replace(self.places.get_mut(id.place())?, taken) {
-            self.vacant = next;
-        }
-        Some(id)
-    }
-
-    fn append(&mut self, id: FlowId, order: Order) {
-        let Some(older) = self.list(order).map(|list| list.newest.replace(id)) else { return };
-        if let Some(links) = self.links(id, order) {
-            *links = Links { older, newer: None };
-        }
-        self.set_newer(older, Some(id), order);
-    }
-
-    fn unlink(&mut self, id: FlowId, order: Order) {
-        let Some(Links { older, newer }) = self.links(id, order).copied() else { return };
-        self.set_newer(older, newer, order);
-        match newer.and_then(|newer| self.links(newer, order)) {
-            Some(links) => links.older = older,
-            None => self.list(order).into_iter().for_each(|list| list.newest = older),
-        }
-    }
-
-    /// Lets `newer` follow `flow`, or begin the list if there is no such flow.
-    fn set_newer(&mut self, flow: Option<FlowId>, newer: Option<FlowId>, order: Order) {
-        match flow.and_then(|flow| self.links(flow, order)) {
-            Some(links) => links.newer = newer,
-            None => self.list(order).into_iter().for_each(|list| list.oldest = newer),
-        }
-    }
-
-    fn list(&mut self, order: Order) -> Option<&mut List> {
-        match order {
-            Order::All => Some(&mut self.all),
-            Order::OfSource(source) => self.sources.flows(source),
-        }
-    }
-
-    fn links(&mut self, id: FlowId, order: Order) -> Option<&mut Links> {
-        let age = self.age(id)?;
-        Some(match order {
-            Order::All => &mut age.among_all,
-            Order::OfSource(_) => &mut age.of_source,
-        })
-    }
-
-    fn age(&mut self, id: FlowId) -> Option<&mut Age> {
-        match self.places.get_mut(id.place())? {
-            Place::Taken { age, .. } => Some(age),
-            Place::Vacant { .. } => None,
-        }
-    }
-}
-
-fn taken(places: &[Place], id: FlowId) -> Option<&Flow> {
-    match places.get(id.place())? {
-        Place::Taken { flow, .. } => Some(flow),
-        Place::Vacant { .. } => None,
     }
 }
 
@@ -251,10 +144,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Family;
+    use crate::family::Family;
+    use crate::flow::LastRequest;
+    use crate::flow::key::{Class, DomainId, Origin, PathId};
     use crate::flow::seq_set::SeqSet;
-    use crate::flow::{Class, DomainId, LastRequest, Origin, PathId};
-    use crate::wire::EchoKind;
+    use crate::wire::echo::EchoKind;
 
     fn key(ident: u16) -> FlowKey {
         FlowKey {
@@ -273,17 +167,16 @@ mod tests {
         Flow { key: key(ident), origin, slot: 0, seqs: SeqSet::new(0), last_request }
     }
 
-    #[test]
-    fn a_flow_is_compact() {
-        assert!(size_of::<Place>() <= 112, "{}", size_of::<Place>());
+    /// As the slab's own entry, which is private.
+    #[expect(dead_code, reason = "only its size counts")]
+    enum SlabEntry {
+        Vacant(usize),
+        Occupied(Entry),
     }
 
     #[test]
-    fn what_it_has_room_for_does_not_make_it_grow() {
-        let mut table = FlowTable::with_capacity(1000);
-        let before = table.places.capacity();
-        (0..1000).for_each(|ident| _ = table.insert(flow(ident), Instant::now()));
-        assert_eq!((table.places.capacity(), table.len()), (before, 1000));
+    fn a_flow_is_compact() {
+        assert!(size_of::<SlabEntry>() <= 112, "{}", size_of::<SlabEntry>());
     }
 
     proptest! {

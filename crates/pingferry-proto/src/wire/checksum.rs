@@ -1,18 +1,28 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 //!
-//! A [`Sum`] is the one's complement sum of 16-bit words. One's complement addition does not care about byte order
+//! A [`Sum`] is the one's complement sum of 16-bit words. One's complement addition does not depend on the byte order
 //! (RFC 1071 §2(B)), so bytes are added as native 32-bit words into 64 bits and folded once at the end.
 
 use std::net::Ipv6Addr;
 
-use super::IPPROTO_ICMPV6;
+use crate::wire::header::IPPROTO_ICMPV6;
 
-/// A one's complement sum in the making. Every part but the last one added must have an even length.
+/// A one's complement sum that bytes are added to. Every part but the last must have an even length.
+///
+/// ```
+/// use pingferry_proto::wire::Sum;
+///
+/// // The example of RFC 1071 §3.
+/// let data = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+/// let checksum = Sum::default().with(&data).checksum();
+/// assert_eq!(checksum, (!0xddf2_u16).to_be_bytes());
+/// assert!(Sum::default().with(&data).with(&checksum).is_valid());
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// The sum of an IPv6 pseudo-header for ICMPv6 (RFC 8200 §8.1); `length` is that of the ICMPv6 message in bytes.
+    /// The sum of an IPv6 pseudo-header for ICMPv6 (RFC 8200 §8.1). `length` is that of the ICMPv6 message in bytes.
     pub fn pseudo_header(source: Ipv6Addr, destination: Ipv6Addr, length: usize) -> Self {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         let next_header = [0, 0, 0, IPPROTO_ICMPV6];
@@ -23,7 +33,7 @@ impl Sum {
             .with(&next_header)
     }
 
-    /// Adds `bytes`, an odd last byte as if a zero followed it.
+    /// Adds `bytes`. An odd last byte counts as if a zero followed it.
     #[must_use]
     pub fn with(self, bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<4>();
@@ -31,7 +41,7 @@ impl Sum {
         for (to, from) in last.iter_mut().zip(rest) {
             *to = *from;
         }
-        // 2^32 words of 32 bits fit into 64 bits, a packet has at most 2^14.
+        // The sum of 2^32 words of 32 bits fits into 64 bits, and a packet has at most 2^14 words.
         let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
         Self(self.0 + sum + u64::from(u32::from_ne_bytes(last)))
     }
@@ -55,8 +65,15 @@ impl Sum {
     }
 }
 
-/// The checksum field after a 16-bit word covered by it changed from `old` to `new` (RFC 1624 §3, equation 3). All in
+/// The checksum field after a 16-bit word that it covers changed from `old` to `new` (RFC 1624 §3, equation 3). All are in
 /// network byte order.
+///
+/// ```
+/// use pingferry_proto::wire::{Sum, update};
+///
+/// let checksum = Sum::default().with(&[1, 2, 3, 4]).checksum();
+/// assert_eq!(update(checksum, [3, 4], [5, 6]), Sum::default().with(&[1, 2, 5, 6]).checksum());
+/// ```
 pub fn update(checksum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
     let [checksum, old, new] = [checksum, old, new].map(u16::from_ne_bytes);
     let sum = u64::from(!checksum) + u64::from(!old) + u64::from(new);

@@ -1,9 +1,9 @@
 //! Splitting a packet into fragments (RFC 791 §3.2, RFC 8200 §4.5).
 
-use super::{Fragment, IpHeader};
+use crate::wire::header::{Fragment, IpHeader};
 
-/// Appends a packet of `header` and `payload` to `out`: in one piece if it fits into `mtu` bytes, otherwise as
-/// fragments. Returns how long each piece is; only the last one is shorter.
+/// Appends the packet of `header` and `payload` to `out`: whole if it fits into `mtu` bytes, otherwise as fragments. Returns
+/// the length of each piece. Only the last one may be shorter.
 pub(crate) fn emit_fragmented(header: &IpHeader, payload: &[u8], mtu: usize, out: &mut Vec<u8>) -> usize {
     let whole = header.wire_len() + payload.len();
     if whole <= mtu {
@@ -13,7 +13,7 @@ pub(crate) fn emit_fragmented(header: &IpHeader, payload: &[u8], mtu: usize, out
     }
     let piece = |offset, more| IpHeader { fragment: Some(Fragment { offset, more }), ..*header };
     let header_len = piece(0, true).wire_len();
-    // All pieces but the last carry a multiple of 8 bytes, and at least 8 whatever the MTU says.
+    // All pieces but the last carry a multiple of 8 bytes. They carry at least 8, even if the MTU is too small for that.
     let room = (mtu.saturating_sub(header_len) & !7).max(8);
     let mut offset = 0;
     let mut pieces = payload.chunks(room).peekable();
@@ -31,7 +31,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::wire::IpPacket;
+    use crate::wire::header::IpPacket;
 
     fn header(source: &str) -> IpHeader {
         let source: IpAddr = source.parse().unwrap();
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_stays_whole() {
+    fn a_packet_that_fits_stays_whole() {
         let mut out = Vec::new();
         assert_eq!(emit_fragmented(&header("192.0.2.1"), &[7; 1480], 1500, &mut out), 1500);
         assert_eq!(IpPacket::parse(&out).unwrap().header.fragment, None);

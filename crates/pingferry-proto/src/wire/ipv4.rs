@@ -2,21 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Fragment, IpHeader, IpPacket, Sum, word};
-use crate::DropReason;
-
-/// Without options, in bytes.
-pub(super) const HEADER_LEN: usize = 20;
+use crate::drop_reason::DropReason;
+use crate::wire::checksum::Sum;
+use crate::wire::header::{Fragment, IPV4_HEADER_LEN, IpHeader, IpPacket, word};
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
 
 pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
-    let fixed: &[u8; HEADER_LEN] = packet.first_chunk().ok_or(DropReason::Truncated)?;
+    let fixed: &[u8; IPV4_HEADER_LEN] = packet.first_chunk().ok_or(DropReason::Truncated)?;
     let [version_ihl, traffic_class, .., s0, s1, s2, s3, d0, d1, d2, d3] = *fixed;
     let header_len = usize::from(version_ihl & 0x0f) * 4;
-    if header_len < HEADER_LEN {
+    if header_len < IPV4_HEADER_LEN {
         return Err(DropReason::BadHeaderLength);
     }
     let total_len = usize::from(word(fixed, 2).unwrap_or(0));
@@ -28,7 +26,7 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
     if !Sum::default().with(header).is_valid() {
         return Err(DropReason::BadHeaderChecksum);
     }
-    check_options(header.get(HEADER_LEN..).unwrap_or(&[]))?;
+    check_options(header.get(IPV4_HEADER_LEN..).unwrap_or(&[]))?;
 
     let flags = word(fixed, 6).unwrap_or(0);
     let fragment = Fragment { offset: (flags & OFFSET_MASK) << 3, more: flags & MORE_FRAGMENTS != 0 };
@@ -48,8 +46,8 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
     })
 }
 
-/// Walks the options (RFC 791 §3.1). Source routing is refused: the sender would choose where pingferry's probes go
-/// (RFC 7126 §4.3, §4.4).
+/// Checks the options (RFC 791 §3.1). Source routes are refused, because the sender would choose the way of pingferry's own
+/// packets (RFC 7126 §4.3, §4.4).
 fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
     const END_OF_LIST: u8 = 0;
     const NO_OPERATION: u8 = 1;
@@ -74,14 +72,14 @@ pub(super) fn emit(header: &IpHeader, source: Ipv4Addr, payload_len: usize, out:
         IpAddr::V4(destination) => destination,
         IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
     };
-    let total_len = u16::try_from(HEADER_LEN + payload_len).unwrap_or(u16::MAX);
+    let total_len = u16::try_from(IPV4_HEADER_LEN + payload_len).unwrap_or(u16::MAX);
     let fragment = header.fragment.map_or(0, |f| f.offset >> 3 | if f.more { MORE_FRAGMENTS } else { 0 });
     let flags = fragment | if header.dont_fragment { DONT_FRAGMENT } else { 0 };
     let [.., id_high, id_low] = header.identification.to_be_bytes();
     let [len_high, len_low] = total_len.to_be_bytes();
     let [flags_high, flags_low] = flags.to_be_bytes();
 
-    let mut fixed = [0; HEADER_LEN];
+    let mut fixed = [0; IPV4_HEADER_LEN];
     let (front, addresses) = fixed.split_at_mut(12);
     front.copy_from_slice(&[
         0x45,
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_are_told_apart() {
+    fn fragments_are_recognized() {
         let fragment = |flags: [u8; 2]| parse(&with(|p| p[6..8].copy_from_slice(&flags))).unwrap().header.fragment;
         assert_eq!(fragment([0x40, 0]), None);
         assert_eq!(fragment([0x20, 0]), Some(Fragment { offset: 0, more: true }));
@@ -180,6 +178,6 @@ mod tests {
         assert_eq!(parse(&with_options(&[7, 5, 4, 0])).unwrap_err(), DropReason::BadOptions);
         assert_eq!(parse(&with_options(&[7, 1, 4, 0])).unwrap_err(), DropReason::BadOptions);
         assert_eq!(parse(&with_options(&[1, 1, 1, 7])).unwrap_err(), DropReason::BadOptions);
-        assert!(parse(&with_options(&[0, 131, 0, 0])).is_ok(), "nothing counts after the end of the list");
+        assert!(parse(&with_options(&[0, 131, 0, 0])).is_ok(), "bytes after the end of the list are ignored");
     }
 }

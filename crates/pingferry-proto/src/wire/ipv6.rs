@@ -2,13 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Fragment, IpHeader, IpPacket, word};
-use crate::DropReason;
-
-/// In bytes.
-pub(super) const HEADER_LEN: usize = 40;
-/// In bytes (RFC 8200 §4.5).
-pub(super) const FRAGMENT_HEADER_LEN: usize = 8;
+use crate::drop_reason::DropReason;
+use crate::wire::header::{FRAGMENT_HEADER_LEN, Fragment, IPV6_HEADER_LEN, IpHeader, IpPacket, word};
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -16,7 +11,7 @@ const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
 pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
-    let (fixed, rest) = packet.split_first_chunk::<HEADER_LEN>().ok_or(DropReason::Truncated)?;
+    let (fixed, rest) = packet.split_first_chunk::<IPV6_HEADER_LEN>().ok_or(DropReason::Truncated)?;
     let [first, second, _, _, len_high, len_low, next_header, hop_limit, addresses @ ..] = fixed;
     let payload_len = usize::from(u16::from_be_bytes([*len_high, *len_low]));
     let payload = rest.get(..payload_len).ok_or(DropReason::Truncated)?;
@@ -36,9 +31,8 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
     Ok(IpPacket { header, payload })
 }
 
-/// Walks the chain of extension headers (RFC 8200 §4.1) up to the payload, or up to the end of a fragment header: what
-/// follows that is only known when the packet is whole. Routing headers are refused, for the reason IPv4 source routes
-/// are.
+/// Skips the extension headers (RFC 8200 §4.1), and returns the payload. In a fragment it stops after the fragment header:
+/// the rest can be parsed only when the packet is whole. Routing headers are refused for the same reason as IPv4 source routes.
 fn skip_extension_headers<'a>(header: &mut IpHeader, mut payload: &'a [u8]) -> Result<&'a [u8], DropReason> {
     let mut first = true;
     loop {
@@ -66,7 +60,7 @@ fn skip_options<'a>(header: &mut IpHeader, payload: &'a [u8]) -> Result<&'a [u8]
     payload.get((usize::from(len) + 1) * 8..).ok_or(DropReason::BadExtensionHeader)
 }
 
-/// A fragment header with neither offset nor more is an atomic fragment: a whole packet (RFC 6946).
+/// Reads a fragment header. One with offset 0 and without More Fragments is an atomic fragment: a whole packet (RFC 6946).
 fn read_fragment_header<'a>(header: &mut IpHeader, payload: &'a [u8]) -> Result<&'a [u8], DropReason> {
     let (fixed, rest) = payload.split_first_chunk::<FRAGMENT_HEADER_LEN>().ok_or(DropReason::BadExtensionHeader)?;
     let [next_header, _, _, _, identification @ ..] = *fixed;
@@ -152,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_are_told_from_atomic_ones() {
+    fn fragments_and_atomic_fragments_are_distinguished() {
         let parse_fragment = |offset: [u8; 2]| {
             let packet = packet(FRAGMENT, &[58, 0, offset[0], offset[1], 1, 2, 3, 4, 9]);
             let parsed = parse(&packet).unwrap();

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use pingferry_proto::wire::{IpHeader, IpPacket, write_checksum};
+use pingferry_proto::wire::{IpHeader, IpPacket, echo_reply, write_checksum};
 use pingferry_proto::{
     Class, Config, Delivery, Dropped, Endpoint, ErrorReport, Family, Output, Outputs, PathConfig, PathId, Received,
     SendError, SocketId, Tag, Transmit, Verdict,
@@ -116,17 +116,8 @@ impl Bench {
 
     /// What an honest host sends back to `sent`.
     pub fn reply_to(&self, sent: &Sent) -> Vec<u8> {
-        let mut message = sent.message.clone();
-        message[0] = match message[0] {
-            8 => 0,
-            128 => 129,
-            42 => 43,
-            160 => 161,
-            other => panic!("type {other} left"),
-        };
-        message[4..6].copy_from_slice(&self.idents[&sent.transmit.socket].to_be_bytes());
-        write_checksum(sent.transmit.header.destination, sent.transmit.header.source, &mut message);
-        message
+        let IpHeader { source, destination, .. } = sent.transmit.header;
+        echo_reply(source, destination, self.idents[&sent.transmit.socket], &sent.message)
     }
 
     /// What a router quotes of `sent`: the message as the kernel sent it.
@@ -201,10 +192,7 @@ pub fn header(source: &str, destination: &str) -> IpHeader {
 }
 
 pub fn packet(header: &IpHeader, payload: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    header.emit(payload.len(), &mut packet);
-    packet.extend_from_slice(payload);
-    packet
+    IpPacket { header: *header, payload }.to_bytes()
 }
 
 /// An ICMP message with a right checksum.

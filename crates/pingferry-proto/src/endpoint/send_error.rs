@@ -1,0 +1,69 @@
+//! Requests that the kernel did not send.
+
+use std::time::Instant;
+
+use crate::drop_reason::DropReason;
+use crate::endpoint::local_error::Reject;
+use crate::endpoint::{Endpoint, Verdict};
+use crate::family::Family;
+use crate::flow::key::Origin;
+use crate::output::Transmit;
+use crate::wire::header::IpPacket;
+use crate::wire::icmp::IcmpError;
+
+/// Why the kernel did not send a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// There is no socket: it could not be opened.
+    NoSocket,
+    /// ENETUNREACH: no route.
+    NoRoute,
+    /// EHOSTUNREACH: the host does not answer on its link.
+    HostUnreachable,
+    /// EMSGSIZE: larger than the path to the destination carries. With the MTU in bytes, where it is known.
+    TooBig(Option<u32>),
+    /// EACCES, EPERM: a prohibiting route, a firewall, or a broadcast address.
+    Prohibited,
+    /// EAGAIN, ENOBUFS: the send buffer is full.
+    BufferFull,
+    /// Any other error.
+    Other,
+}
+
+impl SendError {
+    /// The drop reason, and the ICMP error that tells the sender.
+    fn reject(self, family: Family) -> Reject {
+        let with_error = Reject::with_error;
+        match self {
+            Self::NoSocket => with_error(DropReason::NoSocket, IcmpError::prohibited(family)),
+            Self::NoRoute => with_error(DropReason::NoRoute, IcmpError::no_route(family)),
+            Self::HostUnreachable => with_error(DropReason::HostUnreachable, IcmpError::refused_by_route(family)),
+            Self::TooBig(Some(mtu)) => with_error(DropReason::TooBig, IcmpError::too_big(family, mtu)),
+            Self::TooBig(None) => DropReason::TooBig.into(),
+            Self::Prohibited => with_error(DropReason::SendProhibited, IcmpError::prohibited(family)),
+            Self::BufferFull => DropReason::SendBufferFull.into(),
+            Self::Other => DropReason::SendFailed.into(),
+        }
+    }
+}
+
+impl Endpoint {
+    /// The kernel did not send `transmit`, whose message was `message`. To be called once for a transmit.
+    pub fn handle_send_error(
+        &mut self,
+        now: Instant,
+        transmit: &Transmit,
+        message: &[u8],
+        error: SendError,
+    ) -> Verdict {
+        let Transmit { path, tag, header, .. } = *transmit;
+        self.counters.requests_failed += 1;
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.counters.requests_failed += 1;
+        }
+        // The packet as the sender sent it, for the quote.
+        let packet = IpPacket { header, payload: message }.to_bytes();
+        self.reject(now, Origin { path, tag }, error.reject(header.family()), &packet)
+    }
+}

@@ -1,0 +1,89 @@
+//! A hash table that finds values by a key that is not in the table but elsewhere, for example in a slab.
+//!
+//! Each value has half of its hash beside it. So a search compares the keys of values with the same hash only, and growth
+//! moves the values without looking at their keys: it reads the table from end to end instead of visiting a million places of
+//! the slab.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+
+use hashbrown::HashTable;
+
+#[derive(Debug)]
+pub(crate) struct HashIndex<T> {
+    table: HashTable<(u32, T)>,
+    /// With a secret key, so that nobody can choose keys whose hashes collide.
+    hasher: RandomState,
+}
+
+impl<T> HashIndex<T> {
+    pub(crate) fn new() -> Self {
+        Self { table: HashTable::new(), hasher: RandomState::new() }
+    }
+
+    /// The hash to find a key by.
+    pub(crate) fn hash(&self, key: impl Hash) -> u32 {
+        // Half of a hash distinguishes four billion keys.
+        self.hasher.hash_one(key) as u32
+    }
+
+    /// The value with this hash that `is_right`.
+    pub(crate) fn find(&self, hash: u32, is_right: impl Fn(&T) -> bool) -> Option<&T> {
+        let found = self.table.find(spread(hash), |(other, value)| *other == hash && is_right(value));
+        found.map(|(_, value)| value)
+    }
+
+    /// The value with this hash that `is_right`, to be changed.
+    pub(crate) fn find_mut(&mut self, hash: u32, is_right: impl Fn(&T) -> bool) -> Option<&mut T> {
+        let found = self.table.find_mut(spread(hash), |(other, value)| *other == hash && is_right(value));
+        found.map(|(_, value)| value)
+    }
+
+    /// Adds a value that is not in the table.
+    pub(crate) fn insert(&mut self, hash: u32, value: T) {
+        self.table.insert_unique(spread(hash), (hash, value), |(hash, _)| spread(*hash));
+    }
+
+    /// Removes the value with this hash that `is_right`.
+    pub(crate) fn remove(&mut self, hash: u32, is_right: impl Fn(&T) -> bool) {
+        let found = self.table.find_entry(spread(hash), |(other, value)| *other == hash && is_right(value));
+        if let Ok(entry) = found {
+            entry.remove();
+        }
+    }
+}
+
+/// Both halves alike: the table takes the place from the low bits and a tag from the highest ones.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Many values have the same hash.
+        #[test]
+        fn finds_what_a_map_finds(steps in proptest::collection::vec((any::<bool>(), 0u32..40), 1..300)) {
+            let (mut index, mut model) = (HashIndex::new(), HashMap::new());
+            let hash = |value: u32| value / 3;
+            for (remove, value) in steps {
+                if remove {
+                    index.remove(hash(value), |other| *other == value);
+                    model.remove(&value);
+                } else if model.insert(value, ()).is_none() {
+                    index.insert(hash(value), value);
+                }
+                for value in 0..40 {
+                    let found = index.find(hash(value), |other| *other == value).copied();
+                    prop_assert_eq!(found, model.get(&value).map(|()| value));
+                    prop_assert_eq!(index.find_mut(hash(value), |other| *other == value).copied(), found);
+                }
+            }
+        }
+    }
+}
