@@ -1,4 +1,5 @@
-//! What a packet costs in the core, with few flows alive and with many: without sockets, so without the kernel's share.
+//! The time that the core takes for a packet, with few flows and with many. There are no sockets, so the time of the kernel is not
+//! in it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark may panic")]
 
 use std::collections::HashMap;
@@ -10,16 +11,16 @@ use divan::counter::ItemsCount;
 use pingferry_proto::wire::{echo_reply, echo_request};
 use pingferry_proto::{Config, Endpoint, Output, Outputs, PathConfig, PathId, Received, SocketId, Verdict};
 
-/// How many flows are alive.
+/// Numbers of open flows.
 const FLOWS: [u32; 2] = [1_000, 1_000_000];
-/// How many packets a driver reads at once.
+/// The number of packets that a driver reads at once.
 const BATCH: usize = 64;
-/// How many different flows send, at most: too many for a processor's first caches.
+/// The largest number of different flows that send: too many for the first caches of a processor.
 const SENDERS: u32 = 65_536;
-/// As ping(8).
+/// The payload of ping(8).
 const PAYLOAD: [u8; 56] = [0x55; 56];
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-/// As many as 198.18.0.0/15 has (RFC 2544).
+/// The number of hosts in 198.18.0.0/15 (RFC 2544).
 const HOSTS: u32 = (1 << 17) - 2;
 
 fn main() {
@@ -53,26 +54,26 @@ fn reply(bencher: Bencher<'_, '_>, flows: u32) {
     });
 }
 
-/// From none to all, growth of the tables included.
+/// Opens all flows of an empty endpoint. This includes growth of its tables.
 #[divan::bench(args = FLOWS, sample_count = 5, sample_size = 1)]
 fn new_flow(bencher: Bencher<'_, '_>, flows: u32) {
     let packets: Vec<_> = (0..flows).map(request).collect();
     bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::new(flows)).bench_local_refs(|core| {
         for batch in packets.chunks(BATCH) {
             batch.iter().for_each(|packet| core.request(packet));
-            core.settle();
+            core.open_sockets();
         }
     });
 }
 
-/// As many flows are alive as may be, and each new one ends the oldest.
+/// Opens flows at the limit. Each evicts the oldest one.
 #[divan::bench(args = FLOWS, sample_count = 5, sample_size = 1)]
-fn new_flow_for_an_old_one(bencher: Bencher<'_, '_>, flows: u32) {
+fn new_flow_at_the_limit(bencher: Bencher<'_, '_>, flows: u32) {
     let packets: Vec<_> = (flows..2 * flows).map(request).collect();
     bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::with_flows(flows)).bench_local_refs(|core| {
         for batch in packets.chunks(BATCH) {
             batch.iter().for_each(|packet| core.request(packet));
-            core.settle();
+            core.open_sockets();
         }
     });
 }
@@ -87,7 +88,7 @@ fn expiry(bencher: Bencher<'_, '_>, flows: u32) {
     });
 }
 
-/// An endpoint whose sockets exist on paper only.
+/// An endpoint with simulated sockets.
 struct Core {
     endpoint: Endpoint,
     path: PathId,
@@ -107,7 +108,7 @@ impl Core {
         let mut core = Self::new(flows);
         for flow in 0..flows {
             core.request(&request(flow));
-            core.settle();
+            core.open_sockets();
         }
         assert_eq!(core.endpoint.flows(), flows as usize);
         core
@@ -117,8 +118,8 @@ impl Core {
         assert_eq!(self.endpoint.handle_packet(self.now, self.path, None, packet), Verdict::Forwarded);
     }
 
-    /// Opens the sockets that are asked for.
-    fn settle(&mut self) {
+    /// Opens the sockets that the endpoint wants.
+    fn open_sockets(&mut self) {
         self.endpoint.take_outputs(&mut self.outputs);
         for output in &self.outputs {
             if let Output::Open(socket) = output {
@@ -129,20 +130,20 @@ impl Core {
         }
     }
 
-    /// The answer to another request of a flow, as it arrives at a socket.
+    /// The reply to another request of a flow, as a socket receives it.
     fn reply_to(&mut self, flow: u32) -> (SocketId, IpAddr, Vec<u8>) {
         self.request(&request(flow));
         self.endpoint.take_outputs(&mut self.outputs);
         let mut outputs = self.outputs.iter();
-        let Some(Output::Transmit(transmit)) = outputs.next() else { panic!("flow {flow} sends nothing") };
+        let Some(Output::Transmit(transmit)) = outputs.next() else { panic!("flow {flow} sends no request") };
         let (socket, from) = (transmit.socket, transmit.header.destination);
         (socket, from, echo_reply(CLIENT, from, self.idents[&socket], self.outputs.bytes(&transmit.message)))
     }
 }
 
-/// The flows that send, in an order that is no order in memory.
+/// The flows that send, in an order that differs from that in memory.
 fn senders(flows: u32) -> impl Iterator<Item = u32> {
-    // A multiplier without a common divisor visits flows once each.
+    // A step without a common divisor visits each flow once.
     let step = 7919_u64;
     (0..flows.min(SENDERS)).map(move |n| (u64::from(n) * step % u64::from(flows)) as u32)
 }

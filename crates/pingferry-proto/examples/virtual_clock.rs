@@ -1,12 +1,15 @@
-//! Drives the core without sockets and with a clock that moves when told to: one ping, its answer, and the end of its
-//! flow a minute later, in no time.
+//! Drives the core without sockets and with a virtual clock: one ping, its reply, and the end of its flow a minute later, all at
+//! once.
 
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use pingferry_proto::wire::{echo_request, write_checksum};
+use pingferry_proto::wire::{echo_reply, echo_request};
 use pingferry_proto::{Config, Endpoint, Output, Outputs, PathConfig, Received};
+
+/// The identifier of the only socket.
+const IDENT: u16 = 77;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut now = Instant::now();
@@ -21,16 +24,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     for output in &outputs {
         match output {
             Output::Open(socket) => {
-                println!("  open a socket; here it gets the identifier 77");
-                endpoint.socket_opened(now, *socket, 77);
+                println!("  open a socket; it gets identifier {IDENT}");
+                endpoint.socket_opened(now, *socket, IDENT);
             }
             Output::Transmit(transmit) => {
                 println!("  send to {} with hop limit {}", transmit.header.destination, transmit.hop_limit);
                 now += Duration::from_millis(20);
-                let reply = echo_reply(outputs.bytes(&transmit.message));
-                let from = transmit.header.destination;
-                let received = Received { from, hop_limit: 60, traffic_class: 0, message: &reply };
-                println!("the host answers: {:?}", endpoint.handle_reply(now, transmit.socket, received));
+                let message = echo_reply(client, host, IDENT, outputs.bytes(&transmit.message));
+                let received = Received { from: host, hop_limit: 60, traffic_class: 0, message: &message };
+                println!("the host replies: {:?}", endpoint.handle_reply(now, transmit.socket, received));
             }
             _ => {}
         }
@@ -44,16 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("nothing happens for {:?}", deadline - now);
         now = deadline;
         endpoint.handle_timeout(now);
-        println!("  {} flows and {} sockets are left", endpoint.flows(), endpoint.sockets());
+        println!("  {} flows and {} sockets are open", endpoint.flows(), endpoint.sockets());
     }
     Ok(())
-}
-
-/// What the host makes of the request, which left with the socket's identifier.
-fn echo_reply(request: &[u8]) -> Vec<u8> {
-    let mut reply = vec![0, 0, 0, 0, 0, 77];
-    reply.extend(request.iter().skip(6));
-    let nobody = Ipv4Addr::UNSPECIFIED.into();
-    write_checksum(nobody, nobody, &mut reply);
-    reply
 }

@@ -33,6 +33,18 @@ pub enum Sharing {
 }
 
 /// How an endpoint behaves.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use pingferry_proto::{Config, Rate};
+///
+/// let config = Config::default()
+///     .with_idle_timeout(Duration::from_secs(120))
+///     .with_max_flows(10_000)
+///     .with_rate_per_source(Some(Rate { per_second: 10, burst: 50 }));
+/// assert_eq!((config.max_flows, config.rate), (10_000, None));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
@@ -89,6 +101,20 @@ impl Config {
 }
 
 /// How a path behaves.
+///
+/// ```
+/// use pingferry_proto::{Config, DomainId, Endpoint, PathConfig};
+///
+/// let config = PathConfig::default()
+///     .with_domain(DomainId(7))
+///     .with_mtu(1400)
+///     .with_sources(vec!["10.0.0.0/24".parse()?]);
+/// let mut endpoint = Endpoint::new(Config::default());
+/// let path = endpoint.add_path(config.clone());
+/// // It can change while flows are open.
+/// assert!(endpoint.set_path_config(path, config.with_mtu(1280)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PathConfig {

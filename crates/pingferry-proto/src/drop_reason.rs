@@ -13,7 +13,7 @@ macro_rules! drop_reasons {
         }
 
         impl DropReason {
-            /// Every reason, in the order in which a packet is examined.
+            /// All reasons, in the order in which a packet is checked.
             pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
 
             /// The stable name in logs and metrics: lower case with underscores.
@@ -29,7 +29,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// Larger than an IP packet can be, or than the ingress can carry.
     Oversized => "oversized",
-    /// Ends before its own headers say it does.
+    /// Shorter than its headers state.
     Truncated => "truncated",
     /// Neither IPv4 nor IPv6.
     BadVersion => "bad_version",
@@ -41,19 +41,19 @@ drop_reasons! {
     BadHeaderChecksum => "bad_header_checksum",
     /// IPv4 options that do not parse.
     BadOptions => "bad_options",
-    /// IPv6 extension headers that do not parse, or stand in a wrong order (RFC 8200 §4.1).
+    /// IPv6 extension headers that do not parse, or are in a wrong order (RFC 8200 §4.1).
     BadExtensionHeader => "bad_extension_header",
     /// An IPv4 source route option or an IPv6 routing header.
     SourceRouted => "source_routed",
     /// The source is not an address a host can have: unspecified, loopback, multicast or broadcast (RFC 1812 §5.3.7).
     InvalidSource => "invalid_source",
-    /// A source that the path may not have.
+    /// The path must not use this source address.
     SpoofedSource => "spoofed_source",
     /// Source and destination are the same.
     SourceIsDestination => "source_is_destination",
-    /// pingferry's own probe, routed back into an ingress.
+    /// A request that pingferry itself sent, routed back into an ingress.
     Loop => "loop",
-    /// Another protocol than the ICMP of its family.
+    /// The protocol is not the ICMP of the packet's family.
     NotIcmp => "not_icmp",
     /// An ICMP message that is not an echo request.
     NotEchoRequest => "not_echo_request",
@@ -61,51 +61,51 @@ drop_reasons! {
     BadCode => "bad_code",
     /// The ICMP checksum is wrong.
     BadIcmpChecksum => "bad_icmp_checksum",
-    /// The hop limit ends here (RFC 1812 §5.3.1).
+    /// The hop limit is used up (RFC 1812 §5.3.1).
     HopLimitExceeded => "hop_limit_exceeded",
     /// The policy refuses the destination.
     DestinationRefused => "destination_refused",
-    /// A fragment that no fragment can be: empty, not of whole units, or beyond the largest packet.
+    /// An impossible fragment: empty, not of whole units of eight bytes, or beyond the largest packet.
     BadFragment => "bad_fragment",
-    /// A fragment that came before.
+    /// A fragment that has arrived before.
     DuplicateFragment => "duplicate_fragment",
-    /// A fragment that overlaps with others of its datagram, which is void then (RFC 5722 §4).
+    /// A fragment of a datagram with overlapping fragments (RFC 5722 §4).
     FragmentOverlap => "fragment_overlap",
-    /// A fragment whose datagram was not whole in time (RFC 8200 §4.5).
+    /// A fragment of a datagram that was still incomplete after 60 s (RFC 8200 §4.5).
     ReassemblyTimeout => "reassembly_timeout",
-    /// A fragment whose datagram gave way to newer ones.
+    /// A fragment of a datagram that was evicted for newer ones.
     ReassemblyFull => "reassembly_full",
-    /// More requests than the rate of the source, or of all together, allows.
+    /// More requests than the rate limit of the source, or of all sources together, allows.
     RateExceeded => "rate_exceeded",
-    /// No socket could be opened to send from.
+    /// There is no socket to send from, and none could be opened.
     NoSocket => "no_socket",
     /// The kernel has no route to the destination.
     NoRoute => "no_route",
     /// The destination cannot be reached on its link.
     HostUnreachable => "host_unreachable",
-    /// Larger than the path to the destination carries.
+    /// Larger than the path MTU to the destination.
     TooBig => "too_big",
-    /// The kernel's own policy refuses to send: a firewall, or a broadcast address.
+    /// The kernel prohibits the send: a prohibiting route, a firewall, or a broadcast address.
     SendProhibited => "send_prohibited",
-    /// The kernel has no buffer for the packet.
+    /// The send buffer is full.
     SendBufferFull => "send_buffer_full",
-    /// The kernel refuses to send for another reason.
+    /// The kernel did not send for another reason.
     SendFailed => "send_failed",
-    /// What a ping socket received is not an echo reply.
+    /// A ping socket received a message that is not an echo reply.
     NotEchoReply => "not_echo_reply",
-    /// A reply from an address that was not asked through this socket.
+    /// A reply or ICMP error that belongs to no flow of its socket: no flow has this destination.
     UnexpectedPeer => "unexpected_peer",
-    /// A reply to another kind of query or with another identifier than was sent.
+    /// A reply of another kind, or with another identifier, than the request.
     UnexpectedReply => "unexpected_reply",
-    /// A reply to a sequence number that was not sent.
+    /// A reply or ICMP error with a sequence number that was not sent.
     UnexpectedSeq => "unexpected_seq",
-    /// An ICMP error that quotes no request of its socket.
+    /// An ICMP error that does not quote a request of its flow.
     UnexpectedQuote => "unexpected_quote",
-    /// The hop limit of an answer ends here.
+    /// The hop limit of a reply or ICMP error is used up.
     ReplyHopLimitExceeded => "reply_hop_limit_exceeded",
-    /// The path a packet came from or has to go back to is closed.
+    /// The path is closed: that of a packet, or that of a reply or ICMP error.
     PathClosed => "path_closed",
-    /// The ingress did not take a packet for its path: its queue is full, or it is gone.
+    /// The ingress did not accept a packet for its path: its queue is full, or it is gone.
     DeliveryFailed => "delivery_failed",
 }
 
@@ -115,7 +115,19 @@ impl fmt::Display for DropReason {
     }
 }
 
-/// How many packets were dropped, by reason.
+/// So that parsers, which return a reason, can be used with `?`.
+impl std::error::Error for DropReason {}
+
+/// The number of dropped packets, by reason.
+///
+/// ```
+/// use pingferry_proto::{DropReason, Drops};
+///
+/// let mut drops = Drops::default();
+/// drops[DropReason::NotIcmp] += 2;
+/// assert_eq!(drops.iter().collect::<Vec<_>>(), [(DropReason::NotIcmp, 2)]);
+/// assert_eq!((drops.total(), DropReason::NotIcmp.label()), (2, "not_icmp"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drops([u64; DropReason::ALL.len()]);
 
@@ -142,7 +154,7 @@ impl IndexMut<DropReason> for Drops {
 }
 
 impl Drops {
-    /// The reasons that occurred, with their counts.
+    /// The reasons that occurred, and how often.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
         DropReason::ALL.iter().map(|&reason| (reason, self[reason])).filter(|&(_, count)| count > 0)
     }

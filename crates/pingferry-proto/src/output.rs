@@ -87,6 +87,24 @@ pub struct Dropped {
 }
 
 /// Outputs and the bytes they refer to. The same memory is used for batch after batch, so packets allocate nothing.
+///
+/// ```
+/// use std::num::NonZeroU32;
+/// use std::time::Instant;
+///
+/// use pingferry_proto::{Config, DropReason, Endpoint, Output, Outputs, PathConfig, Tag};
+///
+/// let mut endpoint = Endpoint::new(Config::default());
+/// let path = endpoint.add_path(PathConfig::default());
+/// let mut outputs = Outputs::default();
+/// // The drop of a packet with a tag is an output. Other drops are only counted.
+/// let tag = NonZeroU32::new(5).map(Tag);
+/// let _ = endpoint.handle_packet(Instant::now(), path, tag, &[]);
+/// let _ = endpoint.handle_packet(Instant::now(), path, None, &[]);
+/// endpoint.take_outputs(&mut outputs);
+/// let [Output::Drop(dropped)] = outputs.iter().as_slice() else { panic!() };
+/// assert_eq!((Some(dropped.tag), dropped.reason), (tag, DropReason::Truncated));
+/// ```
 #[derive(Debug, Default)]
 pub struct Outputs {
     pub(crate) queue: Vec<Output>,

@@ -1,17 +1,17 @@
-//! Who may ping what.
+//! Policies: which source may ping which destination.
 //!
 //! # Theory of operation
 //!
-//! A policy is an ordered list of rules, and the **first rule that matches decides**, as in a packet filter. The longest
-//! match that routers use would need no order, but has no good answer where one rule names the destination more closely
-//! and another the source; with an order, what a list does can be read from its top, and a rule in front is an exception
-//! to all that follow. The list is searched from its beginning for each packet: a rule costs a few nanoseconds, so some
-//! hundred of them cost less than the system call that sends the packet.
+//! A policy is an ordered list of rules, and the **first rule that matches decides**, as in a packet filter. Longest-prefix
+//! match, as in routing, would need no order, but it has no clear answer if one rule has the longer destination and another the
+//! longer source. An ordered list can be read from its top, and a rule in front is an exception to all that follow. The list is
+//! searched from its beginning for each packet. A rule takes a few nanoseconds, so hundreds of them take less than the system
+//! call that sends the packet.
 //!
-//! What no rule decides is up to the default: what is not one other host is refused. A client must not reach services
-//! that trust loopback, and one packet must not make many. Only a rule that means it opens such a destination: its prefix
-//! must lie within the block that is refused (`127.0.0.1`, `224.0.0.0/24`, or a broadcast address itself). So a rule that
-//! admits a whole network, or `0.0.0.0/0` from some source, opens nothing by accident.
+//! If no rule matches, the default decides: a destination that is not a single other host is refused. A client must not reach
+//! services that trust loopback, and one packet must not cause replies of many hosts. An `allow` rule overrides this only if its
+//! prefix is within the block that is refused (`127.0.0.1`, `224.0.0.0/24`, or a broadcast address itself). So a rule that
+//! allows a whole network, or `0.0.0.0/0` from some source, does not open such a block by accident.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,54 +19,80 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Who may ping what. The default has no rules.
+/// Which source may ping which destination. The default has no rules.
+///
+/// ```
+/// use pingferry_proto::{DecidedBy, Policy};
+///
+/// let rules = ["deny 10.0.0.0/8 from 10.9.0.0/16", "allow 127.0.0.1"];
+/// let policy = Policy { rules: rules.map(|rule| rule.parse().unwrap()).into() };
+/// let decide = |source: &str, destination: &str| {
+///     policy.decide(source.parse().unwrap(), destination.parse().unwrap(), false)
+/// };
+/// let denied = decide("10.9.0.1", "10.0.0.1");
+/// assert_eq!((denied.allowed, denied.by), (false, DecidedBy::Rule(0)));
+/// let allowed = decide("10.8.0.1", "10.0.0.1");
+/// assert_eq!((allowed.allowed, allowed.by), (true, DecidedBy::Host));
+/// // Loopback is refused by default, but one address of it is allowed by a rule.
+/// assert!(decide("10.8.0.1", "127.0.0.1").allowed && !decide("10.8.0.1", "127.0.0.2").allowed);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// The first that matches decides; after all of them, the default: one other host may be pinged; unspecified, loopback,
-    /// multicast and broadcast addresses and IPv4 addresses in IPv6 form may not.
+    /// The first rule that matches decides. If none does, single other hosts may be pinged; unspecified, loopback, multicast,
+    /// broadcast and IPv4-mapped IPv6 addresses may not.
     pub rules: Vec<Rule>,
 }
 
-/// A rule of a [`Policy`]. As text it is `allow DESTINATION`, `deny DESTINATION from SOURCE` and so on, where an address
-/// stands for the prefix of that one host.
+/// A rule of a [`Policy`]. Its text is `allow DESTINATION` or `deny DESTINATION`, followed by `from SOURCE` if it is about some
+/// sources only. An address stands for the prefix of that one host.
+///
+/// ```
+/// use pingferry_proto::{Action, ParseRuleError, Rule};
+///
+/// let rule: Rule = "deny 192.0.2.0/24 from 10.0.0.1".parse()?;
+/// assert_eq!((rule.action, rule.to_string().as_str()), (Action::Deny, "deny 192.0.2.0/24 from 10.0.0.1/32"));
+/// assert_eq!("deny 192.0.2.0/33".parse::<Rule>(), Err(ParseRuleError::Prefix("192.0.2.0/33".into())));
+/// # Ok::<(), ParseRuleError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// What the rule does.
     pub action: Action,
-    /// The destinations it is about.
+    /// The destinations that it matches.
     pub destination: IpNet,
-    /// The sources it is about; `None` is all.
+    /// The sources that it matches. `None` is all.
     pub source: Option<IpNet>,
 }
 
 /// What a [`Rule`] does with the requests that it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// They may be sent.
+    /// They are sent.
     Allow,
-    /// They are answered with Destination Unreachable, administratively prohibited.
+    /// They are rejected with Destination Unreachable, administratively prohibited.
     Deny,
 }
 
-/// What a [`Policy`] says about a request, and why.
+/// What a [`Policy`] decides about a request, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Whether it may be sent.
     pub allowed: bool,
-    /// What decided so.
+    /// What decided.
     pub by: DecidedBy,
 }
 
 /// What decided about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecidedBy {
-    /// The rule with this index among [`Policy::rules`], or among the rules of all policies that were asked.
+    /// The rule with this index among [`Policy::rules`], or among the rules of
+    /// [several policies](Policy::decide_in_order) one after the other.
     Rule(usize),
-    /// No rule, and the destination is one other host: it is allowed.
+    /// No rule matches, and the destination is a single other host: it is allowed.
     Host,
-    /// No rule, and the destination lies in a block that is refused.
+    /// No rule matches, and the destination is in a block that is refused.
     Refused {
-        /// What the block is.
+        /// What the block is used for.
         what: &'static str,
         /// The block. An `allow` rule within it opens a part of it.
         block: IpNet,
@@ -94,13 +120,13 @@ const fn v6(address: Ipv6Addr, len: u8) -> IpNet {
 }
 
 impl Policy {
-    /// Whether `source` may ping `destination`; `is_group` says that the destination stands for several hosts, which for a
-    /// broadcast address only its network knows.
+    /// Whether `source` may ping `destination`. `is_group` says that the destination stands for several hosts, which a broadcast
+    /// address of a network does not show.
     pub fn decide(&self, source: IpAddr, destination: IpAddr, is_group: bool) -> Decision {
         Self::decide_in_order([self], source, destination, is_group)
     }
 
-    /// As [`decide`](Self::decide) of one policy that has the rules of all these, in this order.
+    /// As [`decide`](Self::decide) of one policy with the rules of all these policies, in this order.
     pub fn decide_in_order<'a>(
         policies: impl IntoIterator<Item = &'a Policy>,
         source: IpAddr,
@@ -109,8 +135,8 @@ impl Policy {
     ) -> Decision {
         let refused = refused(destination, is_group);
         let decides = |rule: &Rule| {
-            let means_it = || refused.is_none_or(|(_, block)| block.contains(&rule.destination));
-            rule.matches(source, destination) && (rule.action == Action::Deny || means_it())
+            let may_allow = || refused.is_none_or(|(_, block)| block.contains(&rule.destination));
+            rule.matches(source, destination) && (rule.action == Action::Deny || may_allow())
         };
         let by_rule = policies.into_iter().flat_map(|policy| &policy.rules).enumerate().find(|(_, rule)| decides(rule));
         match (by_rule, refused) {
@@ -121,7 +147,7 @@ impl Policy {
     }
 }
 
-/// The refused block that `destination` is in. A broadcast address of a network is one by itself.
+/// The refused block that `destination` is in. A broadcast address of a network is a block of its own.
 fn refused(destination: IpAddr, is_group: bool) -> Option<(&'static str, IpNet)> {
     let listed = REFUSED.into_iter().find(|(_, block)| block.contains(&destination));
     listed.or_else(|| is_group.then(|| ("broadcast", IpNet::from(destination))))
@@ -149,15 +175,15 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Why a text is not a [`Rule`].
+/// Why a text is not a valid [`Rule`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParseRuleError {
-    /// Its words are not those of a rule.
+    /// It does not have the form of a rule.
     Form,
-    /// A word that should be a prefix is not.
+    /// This word is not a prefix or an address.
     Prefix(String),
-    /// Destination and source are of different families: it would never match.
+    /// Destination and source are of different families, so the rule would never match.
     Families,
 }
 

@@ -20,6 +20,25 @@ use crate::drop_reason::Drops;
 /// - [`replies_received`](Self::replies_received) + [`icmp_errors_received`](Self::icmp_errors_received)
 ///   = [`replies_returned()`](Self::replies_returned) + [`icmp_errors_returned()`](Self::icmp_errors_returned)
 ///   + [`reply_drops`](Self::reply_drops)[`.total()`](Drops::total)
+///
+/// ```
+/// use std::time::Instant;
+///
+/// use pingferry_proto::{Config, Counters, DropReason, Endpoint, PathConfig};
+///
+/// let mut endpoint = Endpoint::new(Config::default());
+/// let path = endpoint.add_path(PathConfig::default());
+/// let _ = endpoint.handle_packet(Instant::now(), path, None, &[]);
+/// let counters = endpoint.counters();
+/// assert_eq!((counters.packets, counters.request_drops[DropReason::Truncated]), (1, 1));
+/// assert!(counters.add_up());
+///
+/// // The counters of several endpoints can be added.
+/// let mut sum = Counters::default();
+/// sum += counters;
+/// sum += counters;
+/// assert!(sum.packets == 2 && sum.add_up());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {

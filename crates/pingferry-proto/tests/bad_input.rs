@@ -1,4 +1,4 @@
-//! Each kind of bad packet has its reason, sends nothing and is answered only where an answer is due.
+//! Each kind of bad packet is dropped with its reason, and causes an ICMP error only where one is due.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -10,11 +10,11 @@ use pingferry_proto::{Config, DropReason, Policy, Rate, Verdict};
 use support::*;
 
 fn dropped_with(packet: &[u8]) -> DropReason {
-    let mut bench = Bench::new(Config::default());
-    let verdict = bench.packet(packet);
-    assert!(bench.sent.is_empty() && bench.opened.is_empty());
+    let mut harness = Harness::new(Config::default());
+    let verdict = harness.packet(packet);
+    assert!(harness.sent.is_empty() && harness.opened.is_empty());
     let Verdict::Dropped(reason) = verdict else { panic!("forwarded") };
-    let counters = bench.endpoint.counters();
+    let counters = harness.endpoint.counters();
     assert_eq!((counters.packets, counters.request_drops[reason], counters.request_drops.total()), (1, 1, 1));
     reason
 }
@@ -80,87 +80,87 @@ fn addresses() {
 }
 
 #[test]
-fn a_refused_destination_is_told_and_an_allowed_one_passes() {
-    let mut bench = Bench::new(Config::default());
-    let _ = bench.packet(&echo(CLIENT, "127.0.0.1", 1, 1));
-    let _ = bench.packet(&echo(CLIENT_6, "::1", 1, 1));
-    let told: Vec<_> = bench.delivered.iter().map(|(_, packet)| parse(packet).payload[..2].to_vec()).collect();
-    assert_eq!(told, [[3, 13], [1, 1]]);
+fn a_refused_destination_is_reported_and_an_allowed_one_is_forwarded() {
+    let mut harness = Harness::new(Config::default());
+    let _ = harness.packet(&echo(CLIENT, "127.0.0.1", 1, 1));
+    let _ = harness.packet(&echo(CLIENT_6, "::1", 1, 1));
+    let errors: Vec<_> = harness.delivered.iter().map(|(_, packet)| parse(packet).payload[..2].to_vec()).collect();
+    assert_eq!(errors, [[3, 13], [1, 1]]);
 
     let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap()] };
-    let mut bench = Bench::new(Config::default().with_policy(policy));
-    bench.send(&echo(CLIENT, "127.0.0.1", 1, 1));
+    let mut harness = Harness::new(Config::default().with_policy(policy));
+    harness.send(&echo(CLIENT, "127.0.0.1", 1, 1));
 }
 
 #[test]
-fn a_path_can_prohibit_what_is_not_an_echo() {
-    let mut bench = Bench::new(Config::default());
-    bench.path = bench.endpoint.add_path(path_config().with_prohibit_others(true));
+fn a_path_can_reject_other_packets_than_echo_requests() {
+    let mut harness = Harness::new(Config::default());
+    harness.path = harness.endpoint.add_path(path_config().with_prohibit_others(true));
     let v4 = header(CLIENT, TARGET);
     let tcp = packet(&IpHeader { protocol: 6, ..v4 }, &[0; 20]);
-    assert_eq!(bench.packet(&tcp), Verdict::Dropped(DropReason::NotIcmp));
-    let told = parse(&bench.delivered[0].1);
-    assert_eq!(told.payload[..2], [3, 13]);
-    assert_eq!(told.payload[8..], tcp[..]);
+    assert_eq!(harness.packet(&tcp), Verdict::Dropped(DropReason::NotIcmp));
+    let error = parse(&harness.delivered[0].1);
+    assert_eq!(error.payload[..2], [3, 13]);
+    assert_eq!(error.payload[8..], tcp[..]);
 
-    let quiet = [
+    let silent = [
         packet(&v4, &icmp(&v4, 3, 0, 0, &[0; 28])),
         packet(&IpHeader { protocol: 17, ..header(CLIENT, "224.0.0.251") }, &[0; 8]),
         packet(&IpHeader { protocol: 17, ..header(CLIENT_6, "ff02::2") }, &[0; 8]),
     ];
-    for packet in quiet {
-        let _ = bench.packet(&packet);
+    for packet in silent {
+        let _ = harness.packet(&packet);
     }
-    assert_eq!(bench.delivered.len(), 1, "no errors about errors or multicast");
+    assert_eq!(harness.delivered.len(), 1, "no errors about errors or multicast");
 }
 
 #[test]
-fn errors_are_limited_for_each_source_and_in_all() {
-    let mut bench = Bench::new(Config::default());
+fn generated_errors_are_limited_by_source_and_in_total() {
+    let mut harness = Harness::new(Config::default());
     for seq in 0..10_000 {
-        let _ = bench.packet(&echo(CLIENT, "127.0.0.1", 1, seq));
+        let _ = harness.packet(&echo(CLIENT, "127.0.0.1", 1, seq));
     }
-    assert_eq!(bench.delivered.len(), 100);
+    assert_eq!(harness.delivered.len(), 100);
     for client in 10..200 {
         for seq in 0..100 {
-            let _ = bench.packet(&echo(&format!("10.0.0.{client}"), "127.0.0.1", 1, seq));
+            let _ = harness.packet(&echo(&format!("10.0.0.{client}"), "127.0.0.1", 1, seq));
         }
     }
-    assert_eq!(bench.delivered.len(), 1000);
-    assert_eq!(bench.endpoint.counters().errors_generated(), 1000);
-    assert_eq!(bench.endpoint.counters().errors_withheld, 28_000);
-    assert_eq!(bench.endpoint.counters().request_drops[DropReason::DestinationRefused], 29_000);
+    assert_eq!(harness.delivered.len(), 1000);
+    assert_eq!(harness.endpoint.counters().errors_generated(), 1000);
+    assert_eq!(harness.endpoint.counters().errors_withheld, 28_000);
+    assert_eq!(harness.endpoint.counters().request_drops[DropReason::DestinationRefused], 29_000);
 }
 
 #[test]
-fn requests_are_limited_for_each_source_and_in_all() {
+fn requests_are_limited_by_source_and_in_total() {
     let rate_per_source = Some(Rate { per_second: 10, burst: 5 });
     let rate = Some(Rate { per_second: 100, burst: 8 });
-    let mut bench = Bench::new(Config::default().with_rate_per_source(rate_per_source).with_rate(rate));
+    let mut harness = Harness::new(Config::default().with_rate_per_source(rate_per_source).with_rate(rate));
     let mut sent_by = |client: &str, count: u16| {
-        (0..count).filter(|&seq| bench.packet(&echo(client, TARGET, 1, seq)) == Verdict::Forwarded).count()
+        (0..count).filter(|&seq| harness.packet(&echo(client, TARGET, 1, seq)) == Verdict::Forwarded).count()
     };
     assert_eq!(sent_by("10.0.0.2", 50), 5);
     assert_eq!(sent_by("10.0.0.3", 50), 3);
     assert_eq!(sent_by("10.0.0.4", 50), 0);
-    bench.advance(Duration::from_millis(500));
-    let verdict = bench.packet(&echo("10.0.0.4", TARGET, 1, 99));
+    harness.advance(Duration::from_millis(500));
+    let verdict = harness.packet(&echo("10.0.0.4", TARGET, 1, 99));
     assert_eq!(verdict, Verdict::Forwarded);
-    assert_eq!(bench.endpoint.counters().request_drops[DropReason::RateExceeded], 142);
+    assert_eq!(harness.endpoint.counters().request_drops[DropReason::RateExceeded], 142);
 }
 
 #[test]
-fn a_path_can_be_bound_to_its_sources() {
-    let mut bench = Bench::new(Config::default());
+fn a_path_can_be_limited_to_source_addresses() {
+    let mut harness = Harness::new(Config::default());
     let sources = vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()];
-    bench.path = bench.endpoint.add_path(path_config().with_sources(sources));
+    harness.path = harness.endpoint.add_path(path_config().with_sources(sources));
     for (client, target, expected) in [
         ("10.0.0.7", TARGET, Verdict::Forwarded),
         ("fd00::7", TARGET_6, Verdict::Forwarded),
         ("10.0.1.7", TARGET, Verdict::Dropped(DropReason::SpoofedSource)),
         ("fd01::7", TARGET_6, Verdict::Dropped(DropReason::SpoofedSource)),
     ] {
-        assert_eq!(bench.packet(&echo(client, target, 1, 1)), expected);
+        assert_eq!(harness.packet(&echo(client, target, 1, 1)), expected);
     }
-    assert!(bench.delivered.is_empty(), "whose address was borrowed is not bothered");
+    assert!(harness.delivered.is_empty(), "the owner of the spoofed address gets no error");
 }

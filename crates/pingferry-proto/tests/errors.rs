@@ -1,4 +1,4 @@
-//! ICMP errors about probes, and those that pingferry makes of what its own kernel says.
+//! ICMP errors about requests: those of routers and hosts, and those that pingferry generates when a send fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -19,8 +19,8 @@ fn report<'a>(sent: &Sent, error: IcmpError, quoted: &'a [u8]) -> ErrorReport<'a
     ErrorReport { offender, error, hop_limit: 60, traffic_class: 0xc0, destination, quoted, extensions: &[] }
 }
 
-/// The checks that every error at the client has to pass; returns its message.
-fn check_outside<'a>(packet: &'a [u8], offender: &str, client: &str) -> &'a [u8] {
+/// Checks what holds for every error that a client receives, and returns its message.
+fn check_header<'a>(packet: &'a [u8], offender: &str, client: &str) -> &'a [u8] {
     let packet = parse(packet);
     assert_eq!((packet.header.source, packet.header.destination), (ip(offender), ip(client)));
     assert!(icmp_checksum(ip(offender), ip(client), packet.payload).is_valid());
@@ -28,7 +28,7 @@ fn check_outside<'a>(packet: &'a [u8], offender: &str, client: &str) -> &'a [u8]
 }
 
 #[test]
-fn the_client_sees_the_offender_and_its_own_probe() {
+fn the_client_receives_the_offender_and_its_own_request() {
     for (client, target, router, error) in [
         (CLIENT, TARGET, ROUTER, IcmpError::time_exceeded(Family::V4)),
         (CLIENT, TARGET, ROUTER, IcmpError { icmp_type: 3, code: 3, rest: [0; 4] }),
@@ -38,71 +38,75 @@ fn the_client_sees_the_offender_and_its_own_probe() {
         (CLIENT_6, TARGET_6, ROUTER_6, IcmpError { icmp_type: 1, code: 4, rest: [0; 4] }),
         (CLIENT_6, TARGET_6, ROUTER_6, IcmpError::too_big(Family::V6, 1280)),
     ] {
-        let mut bench = Bench::new(Config::default());
+        let mut harness = Harness::new(Config::default());
         let mut header = header(client, target);
         header.hop_limit = 2;
         header.traffic_class = 0x28;
-        let probe = echo_with(&header, 0xbeef, 9, b"forty-two bytes of what a client had to say");
-        let sent = bench.send(&probe);
-        let quoted = bench.quote(&sent);
-        assert_eq!(bench.error(sent.transmit.socket, &report(&sent, error, &quoted)), Verdict::Forwarded);
+        let request = echo_with(&header, 0xbeef, 9, b"some bytes of the payload of a client");
+        let sent = harness.send(&request);
+        let quoted = harness.quote(&sent);
+        assert_eq!(harness.icmp_error(sent.transmit.socket, &report(&sent, error, &quoted)), Verdict::Forwarded);
 
-        let delivered = bench.delivered[0].1.clone();
+        let delivered = harness.delivered[0].1.clone();
         let outer = parse(&delivered).header;
         assert_eq!((outer.hop_limit, outer.traffic_class), (59, 0xc0));
-        let message = check_outside(&delivered, router, client);
+        let message = check_header(&delivered, router, client);
         assert_eq!((message[0], message[1]), (error.icmp_type, error.code));
         assert_eq!(message[4..8], error.rest);
         let quote = parse(&message[8..]);
         assert_eq!((quote.header.source, quote.header.destination), (ip(client), ip(target)));
         assert_eq!(quote.header.traffic_class, 0x28);
-        assert_eq!(quote.payload, parse(&probe).payload, "ident, seq, checksum and payload are the client's");
+        assert_eq!(
+            quote.payload,
+            parse(&request).payload,
+            "identifier, sequence number, checksum and payload are the client's"
+        );
     }
 }
 
 #[test]
-fn a_quote_that_was_cut_still_has_the_clients_checksum() {
+fn a_shortened_quote_has_the_checksum_of_the_client() {
     for (client, target) in [(CLIENT, TARGET), (CLIENT_6, TARGET_6)] {
-        let mut bench = Bench::new(Config::default());
-        let probe = echo_with(&header(client, target), 1, 1, &[5; 1000]);
-        let sent = bench.send(&probe);
-        let quoted = &bench.quote(&sent)[..8];
+        let mut harness = Harness::new(Config::default());
+        let request = echo_with(&header(client, target), 1, 1, &[5; 1000]);
+        let sent = harness.send(&request);
+        let quoted = &harness.quote(&sent)[..8];
         let error = IcmpError::time_exceeded(Family::of(ip(client)));
-        let _ = bench.error(sent.transmit.socket, &report(&sent, error, quoted));
-        let message = parse(&bench.delivered[0].1).payload;
+        let _ = harness.icmp_error(sent.transmit.socket, &report(&sent, error, quoted));
+        let message = parse(&harness.delivered[0].1).payload;
         let ip_header = message.len() - 8 - 8;
-        assert_eq!(message[8 + ip_header..], parse(&probe).payload[..8]);
+        assert_eq!(message[8 + ip_header..], parse(&request).payload[..8]);
         let len = if client == CLIENT { [message[10], message[11]] } else { [message[12], message[13]] };
         assert_eq!(usize::from(u16::from_be_bytes(len)), 1008 + if client == CLIENT { 20 } else { 0 });
     }
 }
 
 #[test]
-fn an_older_probe_is_quoted_right_too() {
+fn an_older_request_is_quoted_correctly() {
     for (client, target) in [(CLIENT, TARGET), (CLIENT_6, TARGET_6)] {
-        let mut bench = Bench::new(Config::default());
-        let probe = echo(client, target, 1, 1);
-        let sent = bench.send(&probe);
-        bench.send(&echo(client, target, 1, 2));
-        let quoted = bench.quote(&sent);
+        let mut harness = Harness::new(Config::default());
+        let request = echo(client, target, 1, 1);
+        let sent = harness.send(&request);
+        harness.send(&echo(client, target, 1, 2));
+        let quoted = harness.quote(&sent);
         let error = IcmpError::refused_by_route(Family::of(ip(client)));
-        let _ = bench.error(sent.transmit.socket, &report(&sent, error, &quoted));
-        assert!(bench.delivered[0].1.ends_with(parse(&probe).payload));
+        let _ = harness.icmp_error(sent.transmit.socket, &report(&sent, error, &quoted));
+        assert!(harness.delivered[0].1.ends_with(parse(&request).payload));
     }
 }
 
 #[test]
-fn extensions_stay_behind_a_padded_quote() {
+fn extensions_follow_a_padded_quote() {
     let extensions = [0x20, 0, 0xab, 0xcd, 0, 8, 1, 1, 1, 2, 3, 4];
     for (client, target, length_at, unit) in [(CLIENT, TARGET, 5, 4), (CLIENT_6, TARGET_6, 4, 8)] {
-        let mut bench = Bench::new(Config::default());
-        let sent = bench.send(&echo(client, target, 1, 1));
-        let mut quoted = bench.quote(&sent);
+        let mut harness = Harness::new(Config::default());
+        let sent = harness.send(&echo(client, target, 1, 1));
+        let mut quoted = harness.quote(&sent);
         quoted.resize(if client == CLIENT { 108 } else { 88 }, 0);
         let error = IcmpError::time_exceeded(Family::of(ip(client)));
         let report = ErrorReport { extensions: &extensions, ..report(&sent, error, &quoted) };
-        assert_eq!(bench.error(sent.transmit.socket, &report), Verdict::Forwarded);
-        let message = parse(&bench.delivered[0].1).payload;
+        assert_eq!(harness.icmp_error(sent.transmit.socket, &report), Verdict::Forwarded);
+        let message = parse(&harness.delivered[0].1).payload;
         assert_eq!(usize::from(message[length_at]) * unit, 128);
         assert_eq!(message[8 + 128..], extensions);
         assert!(parse(&message[8..]).payload.ends_with(b"payload"), "the padding is not part of the packet");
@@ -110,11 +114,11 @@ fn extensions_stay_behind_a_padded_quote() {
 }
 
 #[test]
-fn errors_about_what_was_not_sent_go_nowhere() {
-    let mut bench = Bench::new(Config::default());
-    let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
+fn errors_about_requests_that_were_not_sent_are_dropped() {
+    let mut harness = Harness::new(Config::default());
+    let sent = harness.send(&echo(CLIENT, TARGET, 1, 1));
     let socket = sent.transmit.socket;
-    let quoted = bench.quote(&sent);
+    let quoted = harness.quote(&sent);
     let error = IcmpError::time_exceeded(Family::V4);
     let with = |at: usize, value: u8| {
         let mut quoted = quoted.clone();
@@ -131,59 +135,59 @@ fn errors_about_what_was_not_sent_go_nowhere() {
         (DropReason::UnexpectedSeq, ErrorReport { quoted: &with(7, 2), ..good }),
         (DropReason::ReplyHopLimitExceeded, ErrorReport { hop_limit: 1, ..good }),
     ] {
-        assert_eq!(bench.error(socket, &report), Verdict::Dropped(reason));
+        assert_eq!(harness.icmp_error(socket, &report), Verdict::Dropped(reason));
     }
-    assert!(bench.delivered.is_empty());
+    assert!(harness.delivered.is_empty());
 }
 
 #[test]
-fn an_error_neither_refreshes_nor_ends_a_flow() {
-    let mut bench = Bench::new(Config::default());
-    let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
-    bench.advance(Duration::from_secs(50));
-    let quoted = bench.quote(&sent);
+fn an_error_neither_refreshes_nor_closes_a_flow() {
+    let mut harness = Harness::new(Config::default());
+    let sent = harness.send(&echo(CLIENT, TARGET, 1, 1));
+    harness.advance(Duration::from_secs(50));
+    let quoted = harness.quote(&sent);
     let error = IcmpError::refused_by_route(Family::V4);
     for _ in 0..3 {
-        let _ = bench.error(sent.transmit.socket, &report(&sent, error, &quoted));
+        let _ = harness.icmp_error(sent.transmit.socket, &report(&sent, error, &quoted));
     }
-    assert_eq!(bench.endpoint.flows(), 1);
-    bench.advance(Duration::from_secs(10));
-    assert_eq!(bench.endpoint.flows(), 0);
+    assert_eq!(harness.endpoint.flows(), 1);
+    harness.advance(Duration::from_secs(10));
+    assert_eq!(harness.endpoint.flows(), 0);
 }
 
 #[test]
 fn a_dead_neighbour_is_reported_by_the_gateway() {
-    let mut bench = Bench::new(Config::default());
+    let mut harness = Harness::new(Config::default());
     let own = [ip("203.0.113.1")].into();
-    bench.endpoint.set_host_addresses(HostAddresses { own, ..HostAddresses::default() });
-    let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
-    let quoted = bench.quote(&sent);
+    harness.endpoint.set_host_addresses(HostAddresses { own, ..HostAddresses::default() });
+    let sent = harness.send(&echo(CLIENT, TARGET, 1, 1));
+    let quoted = harness.quote(&sent);
     let error = IcmpError::refused_by_route(Family::V4);
     let own_report = ErrorReport { offender: ip("203.0.113.1"), hop_limit: 64, ..report(&sent, error, &quoted) };
-    let _ = bench.error(sent.transmit.socket, &own_report);
-    check_outside(&bench.delivered[0].1, GATEWAY, CLIENT);
-    let packet = parse(&bench.delivered[0].1);
+    let _ = harness.icmp_error(sent.transmit.socket, &own_report);
+    check_header(&harness.delivered[0].1, GATEWAY, CLIENT);
+    let packet = parse(&harness.delivered[0].1);
     assert_eq!(packet.header.hop_limit, 64);
-    assert_eq!(parse(&packet.payload[8..]).header.hop_limit, 63, "quoted as it left");
+    assert_eq!(parse(&packet.payload[8..]).header.hop_limit, 63, "as it was sent");
 }
 
 #[test]
-fn without_a_gateway_an_address_of_the_host_speaks() {
-    let mut bench = Bench::new(Config::default());
-    bench.path = bench.endpoint.add_path(PathConfig::default());
+fn without_a_gateway_errors_come_from_an_address_of_the_host() {
+    let mut harness = Harness::new(Config::default());
+    harness.path = harness.endpoint.add_path(PathConfig::default());
     let mut header = header(CLIENT_6, TARGET_6);
     header.hop_limit = 1;
-    let probe = echo_with(&header, 1, 1, b"");
-    let _ = bench.packet(&probe);
-    assert!(bench.delivered.is_empty(), "nobody to say it");
+    let request = echo_with(&header, 1, 1, b"");
+    let _ = harness.packet(&request);
+    assert!(harness.delivered.is_empty(), "there is no address to send it from");
     let own = ["::1", "fe80::1", "203.0.113.1", "2001:db8::77", "2001:db8::78"].map(ip).into();
-    bench.endpoint.set_host_addresses(HostAddresses { own, ..HostAddresses::default() });
-    let _ = bench.packet(&probe);
-    check_outside(&bench.delivered[0].1, "2001:db8::77", CLIENT_6);
+    harness.endpoint.set_host_addresses(HostAddresses { own, ..HostAddresses::default() });
+    let _ = harness.packet(&request);
+    check_header(&harness.delivered[0].1, "2001:db8::77", CLIENT_6);
 }
 
 #[test]
-fn local_failures_are_told() {
+fn send_errors_are_reported_to_the_client() {
     for (send_error, v4, v6) in [
         (SendError::NoRoute, Some([3, 0]), Some([1, 0])),
         (SendError::HostUnreachable, Some([3, 1]), Some([1, 0])),
@@ -193,32 +197,32 @@ fn local_failures_are_told() {
         (SendError::Other, None, None),
     ] {
         for (client, target, expected) in [(CLIENT, TARGET, v4), (CLIENT_6, TARGET_6, v6)] {
-            let mut bench = Bench::new(Config::default());
-            let probe = echo(client, target, 1, 1);
-            let sent = bench.send(&probe);
-            let Verdict::Dropped(reason) = bench.send_error(&sent, send_error) else { panic!("not dropped") };
-            assert_eq!(bench.endpoint.counters().request_drops[reason], 1);
-            assert_eq!(bench.endpoint.counters().requests_sent(), 0);
-            let told = bench.delivered.first().map(|(_, packet)| {
+            let mut harness = Harness::new(Config::default());
+            let request = echo(client, target, 1, 1);
+            let sent = harness.send(&request);
+            let Verdict::Dropped(reason) = harness.send_error(&sent, send_error) else { panic!("not dropped") };
+            assert_eq!(harness.endpoint.counters().request_drops[reason], 1);
+            assert_eq!(harness.endpoint.counters().requests_sent(), 0);
+            let error = harness.delivered.first().map(|(_, packet)| {
                 let message = parse(packet).payload;
-                assert_eq!(message[8..], probe[..], "quoted as it came");
+                assert_eq!(message[8..], request[..], "quoted as it was received");
                 [message[0], message[1]]
             });
-            assert_eq!(told, expected, "{send_error:?}");
+            assert_eq!(error, expected, "{send_error:?}");
         }
     }
 }
 
 #[test]
-fn own_probes_that_come_back_in_are_stopped() {
-    let mut bench = Bench::new(Config::default());
+fn own_requests_that_come_back_are_dropped() {
+    let mut harness = Harness::new(Config::default());
     let own = ip("203.0.113.1");
-    bench.endpoint.set_host_addresses(HostAddresses { own: [own].into(), ..HostAddresses::default() });
-    let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
-    let ident = bench.idents[&sent.transmit.socket];
+    harness.endpoint.set_host_addresses(HostAddresses { own: [own].into(), ..HostAddresses::default() });
+    let sent = harness.send(&echo(CLIENT, TARGET, 1, 1));
+    let ident = harness.idents[&sent.transmit.socket];
     let looped = echo("203.0.113.1", TARGET, ident, 1);
-    assert_eq!(bench.packet(&looped), Verdict::Dropped(DropReason::Loop));
-    // Neither a local program with an ident of its own, nor a client that happens to have the same, is a loop.
-    bench.send(&echo("203.0.113.1", TARGET, ident + 1, 1));
-    bench.send(&echo(CLIENT, TARGET, ident, 1));
+    assert_eq!(harness.packet(&looped), Verdict::Dropped(DropReason::Loop));
+    // Another identifier of the host, or the same identifier of a client, is not a loop.
+    harness.send(&echo("203.0.113.1", TARGET, ident + 1, 1));
+    harness.send(&echo(CLIENT, TARGET, ident, 1));
 }

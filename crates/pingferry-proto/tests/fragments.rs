@@ -1,4 +1,4 @@
-//! Pings larger than a packet: joined on the way out, split on the way back.
+//! Pings larger than the MTU: requests are reassembled, replies are fragmented.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod support;
@@ -23,24 +23,24 @@ fn fragments(client: &str, target: &str, len: usize) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_largest_pings_cross_both_ways() {
+fn the_largest_pings_are_forwarded_in_both_directions() {
     for (client, target, len) in [(CLIENT, TARGET, 65_507), (CLIENT_6, TARGET_6, 65_527)] {
-        let mut bench = Bench::new(Config::default());
+        let mut harness = Harness::new(Config::default());
         let fragments = fragments(client, target, len);
         let (last, before) = fragments.split_last().unwrap();
         for fragment in before {
-            assert_eq!(bench.packet(fragment), Verdict::Held);
+            assert_eq!(harness.packet(fragment), Verdict::Held);
         }
-        let sent = bench.send(last);
+        let sent = harness.send(last);
         assert_eq!(sent.message.len(), len + 8);
-        assert!(!sent.transmit.socket.class.dont_fragment, "it may leave in fragments too");
-        let counters = bench.endpoint.counters();
+        assert!(!sent.transmit.socket.class.dont_fragment, "it may be sent in fragments");
+        let counters = harness.endpoint.counters();
         assert_eq!(counters.fragments_held() + counters.requests_sent(), fragments.len() as u64);
 
-        let reply = bench.reply_to(&sent);
-        assert_eq!(bench.receive_reply(sent.transmit.socket, target, &reply), Verdict::Forwarded);
+        let reply = harness.reply_to(&sent);
+        assert_eq!(harness.receive_reply(sent.transmit.socket, target, &reply), Verdict::Forwarded);
         let mut joined = Vec::new();
-        for (_, piece) in &bench.delivered {
+        for (_, piece) in &harness.delivered {
             assert!(piece.len() <= 1500);
             let piece = parse(piece);
             assert_eq!(usize::from(piece.header.fragment.unwrap().offset), joined.len());
@@ -48,77 +48,77 @@ fn the_largest_pings_cross_both_ways() {
         }
         assert_eq!(joined[8..], sent.message[8..]);
         assert!(icmp_checksum(ip(target), ip(client), &joined).is_valid());
-        assert_eq!(bench.endpoint.counters().replies_returned(), 1);
+        assert_eq!(harness.endpoint.counters().replies_returned(), 1);
     }
 }
 
 #[test]
 fn different_large_replies_have_different_identifications() {
-    let mut bench = Bench::new(Config::default());
+    let mut harness = Harness::new(Config::default());
     for fragment in fragments(CLIENT, TARGET, 3000) {
-        let _ = bench.packet(&fragment);
+        let _ = harness.packet(&fragment);
     }
-    let sent = bench.sent[0].clone();
-    let reply = bench.reply_to(&sent);
+    let sent = harness.sent[0].clone();
+    let reply = harness.reply_to(&sent);
     let mut identification = || {
-        let _ = bench.receive_reply(sent.transmit.socket, TARGET, &reply);
-        parse(&bench.delivered.last().unwrap().1).header.identification
+        let _ = harness.receive_reply(sent.transmit.socket, TARGET, &reply);
+        parse(&harness.delivered.last().unwrap().1).header.identification
     };
     assert_ne!(identification(), identification());
 }
 
 #[test]
-fn a_fragment_with_no_hop_left_is_answered_once() {
-    let mut bench = Bench::new(Config::default());
+fn time_exceeded_is_sent_for_the_first_fragment_only() {
+    let mut harness = Harness::new(Config::default());
     for mut fragment in fragments(CLIENT_6, TARGET_6, 5000) {
         fragment[7] = 1;
-        assert_eq!(bench.packet(&fragment), Verdict::Dropped(DropReason::HopLimitExceeded));
+        assert_eq!(harness.packet(&fragment), Verdict::Dropped(DropReason::HopLimitExceeded));
     }
-    assert_eq!(bench.delivered.len(), 1, "only about the first fragment");
+    assert_eq!(harness.delivered.len(), 1, "for the first fragment");
 }
 
 #[test]
-fn a_datagram_that_stays_incomplete_is_reported_if_its_first_fragment_came() {
-    for (missing, told) in [(1, 1), (0, 0)] {
-        let mut bench = Bench::new(Config::default());
+fn an_incomplete_datagram_is_reported_if_its_first_fragment_arrived() {
+    for (missing, reported) in [(1, 1), (0, 0)] {
+        let mut harness = Harness::new(Config::default());
         let mut fragments = fragments(CLIENT, TARGET, 3000);
         fragments.remove(missing);
         for fragment in &fragments {
-            assert_eq!(bench.packet(fragment), Verdict::Held);
+            assert_eq!(harness.packet(fragment), Verdict::Held);
         }
-        bench.advance(Duration::from_secs(59));
-        assert_eq!(bench.endpoint.counters().fragments_held(), 2);
-        bench.advance(Duration::from_secs(1));
-        let counters = bench.endpoint.counters();
+        harness.advance(Duration::from_secs(59));
+        assert_eq!(harness.endpoint.counters().fragments_held(), 2);
+        harness.advance(Duration::from_secs(1));
+        let counters = harness.endpoint.counters();
         assert_eq!((counters.fragments_held(), counters.request_drops[DropReason::ReassemblyTimeout]), (0, 2));
-        let errors: Vec<_> = bench.delivered.iter().map(|(_, packet)| parse(packet).payload[..2].to_vec()).collect();
-        assert_eq!(errors, vec![vec![11, 1]; told]);
+        let errors: Vec<_> = harness.delivered.iter().map(|(_, packet)| parse(packet).payload[..2].to_vec()).collect();
+        assert_eq!(errors, vec![vec![11, 1]; reported]);
     }
 }
 
 #[test]
-fn an_overlap_voids_the_datagram() {
-    let mut bench = Bench::new(Config::default());
+fn an_overlap_makes_the_datagram_void() {
+    let mut harness = Harness::new(Config::default());
     let fragments = fragments(CLIENT, TARGET, 4000);
-    let _ = bench.packet(&fragments[0]);
+    let _ = harness.packet(&fragments[0]);
     let mut overlapping = fragments[0].clone();
     *overlapping.last_mut().unwrap() ^= 1;
-    assert_eq!(bench.packet(&overlapping), Verdict::Dropped(DropReason::FragmentOverlap));
+    assert_eq!(harness.packet(&overlapping), Verdict::Dropped(DropReason::FragmentOverlap));
     for fragment in &fragments[1..] {
-        assert_eq!(bench.packet(fragment), Verdict::Dropped(DropReason::FragmentOverlap));
+        assert_eq!(harness.packet(fragment), Verdict::Dropped(DropReason::FragmentOverlap));
     }
-    assert_eq!(bench.endpoint.counters().request_drops[DropReason::FragmentOverlap], 4);
-    assert_eq!(bench.endpoint.counters().fragments_held(), 0);
+    assert_eq!(harness.endpoint.counters().request_drops[DropReason::FragmentOverlap], 4);
+    assert_eq!(harness.endpoint.counters().fragments_held(), 0);
 }
 
-/// Found by a fuzzer: the books counted the late fragment as given up before they counted it as held.
+/// Found by a fuzzer: the late fragment was counted as discarded before it was counted as accepted.
 #[test]
-fn a_fragment_that_comes_after_its_datagrams_time_is_counted_once() {
-    let mut bench = Bench::new(Config::default());
+fn a_fragment_after_the_timeout_of_its_datagram_is_counted_once() {
+    let mut harness = Harness::new(Config::default());
     let fragments = fragments(CLIENT, TARGET, 4000);
-    let _ = bench.packet(&fragments[0]);
-    bench.now += Duration::from_secs(61);
-    assert_eq!(bench.packet(&fragments[1]), Verdict::Held);
-    let counters = bench.endpoint.counters();
+    let _ = harness.packet(&fragments[0]);
+    harness.now += Duration::from_secs(61);
+    assert_eq!(harness.packet(&fragments[1]), Verdict::Held);
+    let counters = harness.endpoint.counters();
     assert_eq!((counters.fragments_held(), counters.request_drops[DropReason::ReassemblyTimeout]), (0, 2));
 }

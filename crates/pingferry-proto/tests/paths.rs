@@ -16,8 +16,8 @@ fn policy(rules: &[&str]) -> Policy {
 fn a_paths_rules_come_before_those_of_the_endpoint() {
     let of_all = policy(&["deny 198.51.100.0/24", "allow 127.0.0.1"]);
     let of_path = policy(&["allow 198.51.100.7", "deny 192.0.2.0/24"]);
-    let mut bench = Bench::new(Config::default().with_policy(of_all));
-    let other = bench.endpoint.add_path(path_config().with_policy(of_path));
+    let mut harness = Harness::new(Config::default().with_policy(of_all));
+    let other = harness.endpoint.add_path(path_config().with_policy(of_path));
     for (destination, without_rules, with_rules) in [
         ("198.51.100.7", REFUSED, Verdict::Forwarded),
         ("198.51.100.8", REFUSED, REFUSED),
@@ -27,48 +27,48 @@ fn a_paths_rules_come_before_those_of_the_endpoint() {
         ("127.0.0.2", REFUSED, REFUSED),
     ] {
         let request = echo(CLIENT, destination, 1, 1);
-        assert_eq!(bench.packet(&request), without_rules, "{destination}");
-        assert_eq!(bench.packet_on(other, &request), with_rules, "{destination}");
+        assert_eq!(harness.packet(&request), without_rules, "{destination}");
+        assert_eq!(harness.packet_on(other, &request), with_rules, "{destination}");
     }
 }
 
 #[test]
 fn a_path_configuration_can_change_while_flows_are_open() {
-    let mut bench = Bench::new(Config::default());
-    let sent = bench.send(&echo_with(&header(CLIENT, TARGET), 1, 1, &[0; 1000]));
+    let mut harness = Harness::new(Config::default());
+    let sent = harness.send(&echo_with(&header(CLIENT, TARGET), 1, 1, &[0; 1000]));
     let config = path_config().with_mtu(576).with_policy(policy(&["deny 192.0.2.99"])).with_domain(DomainId(7));
-    assert!(bench.endpoint.set_path_config(bench.path, config));
-    let reply = bench.reply_to(&sent);
-    assert_eq!(bench.receive_reply(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
-    assert_eq!(bench.delivered.len(), 2, "fragments of at most 576 bytes");
-    assert_eq!(bench.packet(&echo(CLIENT, "192.0.2.99", 1, 1)), REFUSED);
+    assert!(harness.endpoint.set_path_config(harness.path, config));
+    let reply = harness.reply_to(&sent);
+    assert_eq!(harness.receive_reply(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+    assert_eq!(harness.delivered.len(), 2, "fragments of at most 576 bytes");
+    assert_eq!(harness.packet(&echo(CLIENT, "192.0.2.99", 1, 1)), REFUSED);
 
-    bench.send(&echo(CLIENT, TARGET, 1, 2));
-    assert_eq!(bench.endpoint.flows(), 1, "the domain, and so the flow, is the same");
-    assert!(!bench.endpoint.set_path_config(PathId(99), path_config()));
+    harness.send(&echo(CLIENT, TARGET, 1, 2));
+    assert_eq!(harness.endpoint.flows(), 1, "the domain, and so the flow, is the same");
+    assert!(!harness.endpoint.set_path_config(PathId(99), path_config()));
 }
 
 #[test]
 fn each_path_has_its_own_counters() {
-    let mut bench = Bench::new(Config::default());
-    let (first, second) = (bench.path, bench.endpoint.add_path(path_config().with_domain(DomainId(1))));
-    let sent = bench.send(&echo(CLIENT, TARGET, 1, 1));
-    let reply = bench.reply_to(&sent);
+    let mut harness = Harness::new(Config::default());
+    let (first, second) = (harness.path, harness.endpoint.add_path(path_config().with_domain(DomainId(1))));
+    let sent = harness.send(&echo(CLIENT, TARGET, 1, 1));
+    let reply = harness.reply_to(&sent);
     for _ in 0..2 {
-        let _ = bench.receive_reply(sent.transmit.socket, TARGET, &reply);
+        let _ = harness.receive_reply(sent.transmit.socket, TARGET, &reply);
     }
-    let _ = bench.endpoint.handle_delivery_error(&bench.deliveries[1].clone());
-    let _ = bench.packet_on(second, &[]);
-    assert_eq!(bench.packet_on(second, &echo(CLIENT, TARGET, 1, 1)), Verdict::Forwarded);
-    let _ = bench.send_error(&bench.sent[1].clone(), SendError::BufferFull);
+    let _ = harness.endpoint.handle_delivery_error(&harness.deliveries[1].clone());
+    let _ = harness.packet_on(second, &[]);
+    assert_eq!(harness.packet_on(second, &echo(CLIENT, TARGET, 1, 1)), Verdict::Forwarded);
+    let _ = harness.send_error(&harness.sent[1].clone(), SendError::BufferFull);
 
-    let counters = bench.endpoint.path_counters(first).unwrap();
+    let counters = harness.endpoint.path_counters(first).unwrap();
     assert_eq!((counters.packets, counters.requests_sent(), counters.drops), (1, 1, 0));
     assert_eq!((counters.deliveries_attempted, counters.deliveries_failed, counters.delivered()), (2, 1, 1));
-    let counters = bench.endpoint.path_counters(second).unwrap();
+    let counters = harness.endpoint.path_counters(second).unwrap();
     assert_eq!((counters.packets, counters.drops), (2, 2));
     assert_eq!((counters.requests_attempted, counters.requests_failed, counters.requests_sent()), (1, 1, 0));
 
-    bench.endpoint.remove_path(second);
-    assert_eq!(bench.endpoint.path_counters(second), None);
+    harness.endpoint.remove_path(second);
+    assert_eq!(harness.endpoint.path_counters(second), None);
 }

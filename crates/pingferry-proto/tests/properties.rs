@@ -20,7 +20,7 @@ fn any_header() -> impl Strategy<Value = IpHeader> {
         .prop_map(|(s, d, id)| (IpAddr::V6(Ipv6Addr::from(s)), IpAddr::V6(Ipv6Addr::from(d)), id, true));
     let fragment = proptest::option::of((0u16..8192, any::<bool>()))
         .prop_map(|fragment| fragment.map(|(offset, more)| Fragment { offset: offset << 3, more }))
-        .prop_filter("an atomic fragment is none", |f| f.is_none_or(|f| f.more || f.offset > 0));
+        .prop_filter("an atomic fragment is a whole packet", |f| f.is_none_or(|f| f.more || f.offset > 0));
     let protocol = prop_oneof![Just(1u8), Just(58), Just(17), 100..200u8];
     (prop_oneof![v4, v6], any::<u8>(), any::<u8>(), protocol, fragment).prop_map(
         |((source, destination, identification, dont_fragment), hop_limit, traffic_class, protocol, fragment)| {
@@ -38,7 +38,7 @@ fn any_header() -> impl Strategy<Value = IpHeader> {
     )
 }
 
-/// One step of a world with a few clients, targets and identifiers.
+/// One step with a few clients, targets and identifiers.
 #[derive(Clone, Debug)]
 enum Step {
     Request {
@@ -48,12 +48,12 @@ enum Step {
         ident: u16,
         seq: u16,
     },
-    /// Answer the n-th request sent, truthfully or from another host.
-    Answer {
+    /// A reply to the n-th request, from its destination or another host.
+    Reply {
         sent: usize,
         from: u8,
     },
-    /// An error about the n-th request sent, from anybody.
+    /// An error about the n-th request.
     Error {
         sent: usize,
         quote: usize,
@@ -74,7 +74,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0usize..3, 0u8..3, 0u8..3, 0u16..4, 0u16..5)
             .prop_map(|(path, client, target, ident, seq)| Step::Request { path, client, target, ident, seq }),
-        6 => (any::<prop::sample::Index>(), 0u8..4).prop_map(|(sent, from)| Step::Answer { sent: sent.index(1000), from }),
+        6 => (any::<prop::sample::Index>(), 0u8..4).prop_map(|(sent, from)| Step::Reply { sent: sent.index(1000), from }),
         2 => (any::<prop::sample::Index>(), 0usize..80)
             .prop_map(|(sent, quote)| Step::Error { sent: sent.index(1000), quote }),
         2 => (0u32..3, 0u16..4, any::<bool>(), 1usize..4).prop_map(|(identification, offset, more, len)| {
@@ -90,7 +90,7 @@ fn target(n: u8) -> String {
     format!("192.0.2.{}", n + 1)
 }
 
-/// Holds the counters against one another and against an earlier reading.
+/// Compares the counters with one another and with an earlier reading.
 #[derive(Default)]
 struct Accounts {
     before: Vec<u64>,
@@ -129,13 +129,13 @@ proptest! {
 
     #[test]
     fn garbage_is_counted(packets in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..120), 1..20)) {
-        let mut bench = Bench::new(Config::default());
+        let mut harness = Harness::new(Config::default());
         for mut packet in packets {
             if let Some(first) = packet.first_mut() {
                 *first = if *first & 1 == 0 { 0x45 } else { 0x60 };
             }
-            let _ = bench.packet(&packet);
-            prop_assert!(bench.endpoint.counters().add_up());
+            let _ = harness.packet(&packet);
+            prop_assert!(harness.endpoint.counters().add_up());
         }
     }
 
@@ -148,7 +148,7 @@ proptest! {
         max_sockets in 1usize..6,
     ) {
         let sharing = if per_flow { Sharing::PerFlow } else { Sharing::Shared };
-        let mut bench = Bench::new(
+        let mut harness = Harness::new(
             Config::default()
                 .with_sharing(sharing)
                 .with_max_flows(max_flows)
@@ -156,49 +156,49 @@ proptest! {
                 .with_max_sockets(max_sockets),
         );
         let paths: Vec<PathId> = [0, 0, 1]
-            .map(|domain| bench.endpoint.add_path(path_config().with_domain(DomainId(domain))))
+            .map(|domain| harness.endpoint.add_path(path_config().with_domain(DomainId(domain))))
             .to_vec();
-        let all_paths: Vec<PathId> = std::iter::once(bench.path).chain(paths.iter().copied()).collect();
+        let all_paths: Vec<PathId> = std::iter::once(harness.path).chain(paths.iter().copied()).collect();
         let mut accounts = Accounts::default();
-        // Who asked with which socket, destination and seq: (domain, client, ident).
-        let mut asked: HashMap<_, (usize, IpAddr, u16)> = HashMap::new();
+        // The newest request with each socket, destination and sequence number: its domain, client and identifier.
+        let mut requests: HashMap<_, (usize, IpAddr, u16)> = HashMap::new();
         for (step, number) in steps.into_iter().zip(1..) {
             let tag = NonZeroU32::new(number).map(Tag);
             match step {
                 Step::Request { path, client, target: t, ident, seq } => {
                     let client = format!("10.0.0.{}", client + 1);
-                    let verdict = bench.tagged(paths[path], tag, &echo(&client, &target(t), ident, seq));
+                    let verdict = harness.tagged(paths[path], tag, &echo(&client, &target(t), ident, seq));
                     if verdict != Verdict::Forwarded {
                         continue;
                     }
-                    let socket = bench.tried.last().unwrap().socket;
-                    asked.insert((socket, ip(&target(t)), seq), (path / 2, ip(&client), ident));
+                    let socket = harness.transmits.last().unwrap().socket;
+                    requests.insert((socket, ip(&target(t)), seq), (path / 2, ip(&client), ident));
                 }
-                Step::Answer { sent, from } if !bench.sent.is_empty() => {
-                    let sent = bench.sent[sent % bench.sent.len()].clone();
+                Step::Reply { sent, from } if !harness.sent.is_empty() => {
+                    let sent = harness.sent[sent % harness.sent.len()].clone();
                     let socket = sent.transmit.socket;
-                    if !bench.idents.contains_key(&socket) {
+                    if !harness.idents.contains_key(&socket) {
                         continue;
                     }
-                    let reply = bench.reply_to(&sent);
-                    let before = bench.delivered.len();
-                    if bench.receive_reply(socket, &target(from), &reply) == Verdict::Forwarded {
-                        let (path, packet) = &bench.delivered[before];
+                    let reply = harness.reply_to(&sent);
+                    let before = harness.delivered.len();
+                    if harness.receive_reply(socket, &target(from), &reply) == Verdict::Forwarded {
+                        let (path, packet) = &harness.delivered[before];
                         let seq = u16::from_be_bytes([reply[6], reply[7]]);
-                        let (domain, client, ident) = asked[&(socket, ip(&target(from)), seq)];
+                        let (domain, client, ident) = requests[&(socket, ip(&target(from)), seq)];
                         let path = paths.iter().position(|other| other == path).unwrap();
                         prop_assert_eq!(path / 2, domain);
                         prop_assert_eq!(parse(packet).header.destination, client);
                         prop_assert_eq!(u16::from_be_bytes([packet[24], packet[25]]), ident);
                     }
                 }
-                Step::Error { sent, quote } if !bench.sent.is_empty() => {
-                    let sent = bench.sent[sent % bench.sent.len()].clone();
+                Step::Error { sent, quote } if !harness.sent.is_empty() => {
+                    let sent = harness.sent[sent % harness.sent.len()].clone();
                     let socket = sent.transmit.socket;
-                    if !bench.idents.contains_key(&socket) {
+                    if !harness.idents.contains_key(&socket) {
                         continue;
                     }
-                    let quoted = bench.quote(&sent);
+                    let quoted = harness.quote(&sent);
                     let report = ErrorReport {
                         offender: ip("203.0.113.77"),
                         error: IcmpError::refused_by_route(Family::V4),
@@ -208,40 +208,40 @@ proptest! {
                         quoted: &quoted[..quote.min(quoted.len())],
                         extensions: &[],
                     };
-                    let (flows, before) = (bench.endpoint.flows(), bench.delivered.len());
-                    if bench.error(socket, &report) == Verdict::Forwarded {
+                    let (flows, before) = (harness.endpoint.flows(), harness.delivered.len());
+                    if harness.icmp_error(socket, &report) == Verdict::Forwarded {
                         let seq = u16::from_be_bytes([quoted[6], quoted[7]]);
-                        let (domain, client, ident) = asked[&(socket, report.destination, seq)];
-                        let (path, packet) = &bench.delivered[before];
+                        let (domain, client, ident) = requests[&(socket, report.destination, seq)];
+                        let (path, packet) = &harness.delivered[before];
                         let path = paths.iter().position(|other| other == path).unwrap();
                         prop_assert_eq!((path / 2, parse(packet).header.destination), (domain, client));
                         prop_assert_eq!(u16::from_be_bytes([packet[52], packet[53]]), ident);
                     }
-                    prop_assert_eq!(bench.endpoint.flows(), flows);
+                    prop_assert_eq!(harness.endpoint.flows(), flows);
                 }
-                Step::Answer { .. } | Step::Error { .. } => {}
+                Step::Reply { .. } | Step::Error { .. } => {}
                 Step::Fragment { identification, offset, more, len } => {
                     let fragment = Some(Fragment { offset, more });
                     let header = IpHeader { identification, fragment, ..header("10.0.0.1", &target(0)) };
-                    let _ = bench.tagged(bench.path, tag, &packet(&header, &[8; 32][..len]));
+                    let _ = harness.tagged(harness.path, tag, &packet(&header, &[8; 32][..len]));
                 }
                 Step::Garbage(bytes) => {
-                    let _ = bench.tagged(bench.path, tag, &bytes);
+                    let _ = harness.tagged(harness.path, tag, &bytes);
                 }
-                Step::Wait(seconds) => bench.advance(Duration::from_secs(seconds)),
-                Step::Descriptors(left) => bench.descriptors_left = left,
+                Step::Wait(seconds) => harness.advance(Duration::from_secs(seconds)),
+                Step::Descriptors(left) => harness.descriptors_left = left,
             }
-            accounts.check(&bench.endpoint, &all_paths)?;
-            let tags: HashSet<Tag> = bench.dropped.iter().map(|dropped| dropped.tag).collect();
-            prop_assert_eq!(tags.len(), bench.dropped.len(), "a packet is dropped once");
-            prop_assert_eq!(tags.len() as u64, bench.endpoint.counters().request_drops.total());
-            prop_assert!(bench.endpoint.flows() <= max_flows && bench.idents.len() <= max_sockets);
-            prop_assert_eq!(bench.endpoint.sockets(), bench.idents.len());
+            accounts.check(&harness.endpoint, &all_paths)?;
+            let tags: HashSet<Tag> = harness.dropped.iter().map(|dropped| dropped.tag).collect();
+            prop_assert_eq!(tags.len(), harness.dropped.len(), "a packet is dropped once");
+            prop_assert_eq!(tags.len() as u64, harness.endpoint.counters().request_drops.total());
+            prop_assert!(harness.endpoint.flows() <= max_flows && harness.idents.len() <= max_sockets);
+            prop_assert_eq!(harness.endpoint.sockets(), harness.idents.len());
         }
-        bench.advance(Duration::from_secs(61));
-        bench.advance(Duration::from_secs(30));
-        bench.advance(Duration::from_secs(30));
-        prop_assert_eq!((bench.endpoint.flows(), bench.endpoint.sockets()), (0, 0));
-        prop_assert_eq!(bench.endpoint.next_deadline(), None);
+        harness.advance(Duration::from_secs(61));
+        harness.advance(Duration::from_secs(30));
+        harness.advance(Duration::from_secs(30));
+        prop_assert_eq!((harness.endpoint.flows(), harness.endpoint.sockets()), (0, 0));
+        prop_assert_eq!(harness.endpoint.next_deadline(), None);
     }
 }

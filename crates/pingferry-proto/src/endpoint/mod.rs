@@ -171,6 +171,13 @@ impl Endpoint {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
+    ///
+    /// ```
+    /// use pingferry_proto::{Config, Endpoint};
+    ///
+    /// // There is nothing to close without flows.
+    /// assert_eq!(Endpoint::new(Config::default()).next_deadline(), None);
+    /// ```
     pub fn next_deadline(&self) -> Option<Instant> {
         let flow = self.flows.oldest().map(|(_, last_active)| last_active + self.config.idle_timeout);
         flow.into_iter().chain(self.sockets.next_deadline()).chain(self.reassembly.next_deadline()).min()

@@ -7,7 +7,7 @@
 //! flows is *shared*: it has a vector from slot to flow.
 //!
 //! A new flow takes its preferred slot if its peer has no flow there, otherwise one of the base slots that flows are spread
-//! over, otherwise a slot that an earlier flow of the peer left, otherwise a fresh one. Each step takes constant time, and a
+//! over, otherwise a slot that a closed flow of the peer used, otherwise a fresh one. Each step takes constant time, and a
 //! shared peer has no more slots than it had flows at one time.
 
 use slab::Slab;

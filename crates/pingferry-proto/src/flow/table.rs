@@ -175,6 +175,14 @@ mod tests {
     }
 
     #[test]
+    fn a_table_with_room_for_its_flows_is_not_moved() {
+        let mut table = FlowTable::with_capacity(1000);
+        let before = table.entries.capacity();
+        (0..1000).for_each(|ident| _ = table.insert(flow(ident), Instant::now()));
+        assert_eq!((table.entries.capacity(), table.len()), (before, 1000));
+    }
+
+    #[test]
     fn a_flow_is_compact() {
         assert!(size_of::<SlabEntry>() <= 112, "{}", size_of::<SlabEntry>());
     }

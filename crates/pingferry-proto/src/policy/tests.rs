@@ -9,7 +9,7 @@ fn decide(policy: &Policy, source: &str, destination: &str) -> Decision {
 }
 
 #[test]
-fn the_default_refuses_what_is_not_one_other_host() {
+fn the_default_refuses_all_but_single_other_hosts() {
     for (destination, what) in [
         ("0.0.0.0", "unspecified"),
         ("0.1.2.3", "unspecified"),
@@ -60,7 +60,7 @@ fn the_first_rule_that_matches_decides() {
 }
 
 #[test]
-fn a_rule_within_a_refused_block_opens_its_part() {
+fn a_rule_within_a_refused_block_allows_its_prefix() {
     let policy = policy(&["allow 127.0.0.0/30", "allow ff02::/16 from fd00::/8"]);
     for (source, destination, allowed) in [
         ("10.0.0.1", "127.0.0.1", true),
@@ -74,7 +74,7 @@ fn a_rule_within_a_refused_block_opens_its_part() {
 }
 
 #[test]
-fn a_rule_wider_than_a_refused_block_does_not_open_it() {
+fn a_rule_wider_than_a_refused_block_does_not_allow_it() {
     let policy = policy(&["allow 0.0.0.0/0 from 10.0.0.0/8", "allow ::/0"]);
     for destination in ["127.0.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.0", "::1", "ff02::1"] {
         let Decision { allowed, by } = decide(&policy, "10.0.0.1", destination);
@@ -84,7 +84,7 @@ fn a_rule_wider_than_a_refused_block_does_not_open_it() {
 }
 
 #[test]
-fn a_broadcast_address_of_a_network_is_opened_by_itself_only() {
+fn a_broadcast_address_is_allowed_only_by_a_rule_for_it_alone() {
     let (source, broadcast) = ("10.0.0.1".parse().unwrap(), "192.0.2.255".parse().unwrap());
     for (rules, allowed, by) in [
         (&[][..], false, DecidedBy::Refused { what: "broadcast", block: "192.0.2.255/32".parse().unwrap() }),
@@ -101,7 +101,7 @@ fn a_broadcast_address_of_a_network_is_opened_by_itself_only() {
 }
 
 #[test]
-fn a_rule_reads_as_it_is_written() {
+fn a_rule_is_printed_in_canonical_form() {
     for (text, canonical) in [
         ("allow 10.0.0.0/8", "allow 10.0.0.0/8"),
         ("deny  10.1.0.0/16  from 192.168.0.0/16", "deny 10.1.0.0/16 from 192.168.0.0/16"),
@@ -114,7 +114,7 @@ fn a_rule_reads_as_it_is_written() {
 }
 
 #[test]
-fn what_is_no_rule_is_told() {
+fn a_text_that_is_not_a_rule_is_an_error() {
     for (text, error) in [
         ("", ParseRuleError::Form),
         ("allow", ParseRuleError::Form),

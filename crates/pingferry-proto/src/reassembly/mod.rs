@@ -159,12 +159,12 @@ mod tests {
         }
     }
 
-    struct Bench {
+    struct Harness {
         reassembly: Reassembly,
         now: Instant,
     }
 
-    impl Bench {
+    impl Harness {
         fn new() -> Self {
             Self { reassembly: Reassembly::default(), now: Instant::now() }
         }
@@ -185,60 +185,60 @@ mod tests {
 
     #[test]
     fn an_impossible_fragment_is_dropped() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.dropped(0, true, &[0; 7]).0, DropReason::BadFragment);
-        assert_eq!(bench.dropped(8, false, &[]).0, DropReason::BadFragment);
-        assert_eq!(bench.dropped(65_528, false, &[0; 8]).0, DropReason::BadFragment);
-        assert_eq!(bench.reassembly.next_deadline(), None);
+        let mut harness = Harness::new();
+        assert_eq!(harness.dropped(0, true, &[0; 7]).0, DropReason::BadFragment);
+        assert_eq!(harness.dropped(8, false, &[]).0, DropReason::BadFragment);
+        assert_eq!(harness.dropped(65_528, false, &[0; 8]).0, DropReason::BadFragment);
+        assert_eq!(harness.reassembly.next_deadline(), None);
     }
 
     #[test]
     fn a_duplicate_is_ignored_and_an_overlap_makes_the_datagram_void() {
-        let mut bench = Bench::new();
-        assert!(matches!(bench.insert(1, 8, true, &[1; 16]), Reassembled::Incomplete));
-        assert_eq!(bench.dropped(8, true, &[1; 16]), (DropReason::DuplicateFragment, 0));
-        assert!(matches!(bench.insert(1, 0, true, &[2; 8]), Reassembled::Incomplete));
-        assert_eq!(bench.dropped(16, true, &[3; 8]), (DropReason::FragmentOverlap, 2));
-        assert_eq!(bench.dropped(24, false, &[1; 8]), (DropReason::FragmentOverlap, 0), "later fragments too");
-        assert_eq!(bench.reassembly.bytes, 0);
+        let mut harness = Harness::new();
+        assert!(matches!(harness.insert(1, 8, true, &[1; 16]), Reassembled::Incomplete));
+        assert_eq!(harness.dropped(8, true, &[1; 16]), (DropReason::DuplicateFragment, 0));
+        assert!(matches!(harness.insert(1, 0, true, &[2; 8]), Reassembled::Incomplete));
+        assert_eq!(harness.dropped(16, true, &[3; 8]), (DropReason::FragmentOverlap, 2));
+        assert_eq!(harness.dropped(24, false, &[1; 8]), (DropReason::FragmentOverlap, 0), "later fragments too");
+        assert_eq!(harness.reassembly.bytes, 0);
     }
 
     #[test]
     fn fragments_that_disagree_about_the_end_make_the_datagram_void() {
         for (first, second) in [((16, false), (16, true)), ((16, false), (8, false)), ((24, true), (8, false))] {
-            let mut bench = Bench::new();
-            bench.insert(1, first.0, first.1, &[1; 8]);
+            let mut harness = Harness::new();
+            harness.insert(1, first.0, first.1, &[1; 8]);
             let payload = if second.0 == 16 { vec![1; 16] } else { vec![1; 8] };
-            assert_eq!(bench.dropped(second.0, second.1, &payload).0, DropReason::FragmentOverlap);
+            assert_eq!(harness.dropped(second.0, second.1, &payload).0, DropReason::FragmentOverlap);
         }
     }
 
     #[test]
     fn an_incomplete_datagram_is_discarded_with_its_first_fragment() {
-        let mut bench = Bench::new();
-        bench.insert(1, 0, true, &[1; 8]);
-        bench.insert(2, 8, true, &[1; 8]);
-        assert_eq!(bench.reassembly.next_deadline(), Some(bench.now + TIMEOUT));
-        assert!(bench.reassembly.discard(bench.now + TIMEOUT - Duration::from_millis(1)).is_none());
-        let first = bench.reassembly.discard(bench.now + TIMEOUT).unwrap();
+        let mut harness = Harness::new();
+        harness.insert(1, 0, true, &[1; 8]);
+        harness.insert(2, 8, true, &[1; 8]);
+        assert_eq!(harness.reassembly.next_deadline(), Some(harness.now + TIMEOUT));
+        assert!(harness.reassembly.discard(harness.now + TIMEOUT - Duration::from_millis(1)).is_none());
+        let first = harness.reassembly.discard(harness.now + TIMEOUT).unwrap();
         assert_eq!((first.reason, first.origins.len()), (DropReason::ReassemblyTimeout, 1));
         assert_eq!(first.first.unwrap().0.len(), 28);
-        assert!(bench.reassembly.discard(bench.now + TIMEOUT).unwrap().first.is_none());
-        assert_eq!((bench.reassembly.bytes, bench.reassembly.next_deadline()), (0, None));
+        assert!(harness.reassembly.discard(harness.now + TIMEOUT).unwrap().first.is_none());
+        assert_eq!((harness.reassembly.bytes, harness.reassembly.next_deadline()), (0, None));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut bench = Bench::new();
+        let mut harness = Harness::new();
         let mut discarded = 0;
         for identification in 0..5000 {
-            bench.insert(identification, 60_000, false, &[1; 1000]);
-            while bench.reassembly.discard(bench.now).is_some() {
+            harness.insert(identification, 60_000, false, &[1; 1000]);
+            while harness.reassembly.discard(harness.now).is_some() {
                 discarded += 1;
             }
-            assert!(bench.reassembly.bytes <= MAX_BYTES && bench.reassembly.datagrams.len() <= MAX_DATAGRAMS);
+            assert!(harness.reassembly.bytes <= MAX_BYTES && harness.reassembly.datagrams.len() <= MAX_DATAGRAMS);
         }
-        assert_eq!(discarded + bench.reassembly.datagrams.len(), 5000);
+        assert_eq!(discarded + harness.reassembly.datagrams.len(), 5000);
     }
 
     proptest! {
@@ -254,10 +254,10 @@ mod tests {
             for (n, index) in order.iter().enumerate().take(count) {
                 pieces.swap(n, index.index(count));
             }
-            let mut bench = Bench::new();
+            let mut harness = Harness::new();
             for (n, (number, bytes)) in pieces.into_iter().enumerate() {
                 let offset = u16::try_from(number * cut * 8).unwrap();
-                match bench.insert(1, offset, number + 1 < count, bytes) {
+                match harness.insert(1, offset, number + 1 < count, bytes) {
                     Reassembled::Whole { header: whole, payload: joined } => {
                         prop_assert_eq!(n + 1, count);
                         prop_assert_eq!((whole, joined), (header(1), payload.clone()));
@@ -266,7 +266,7 @@ mod tests {
                     other => prop_assert!(false, "{:?}", other),
                 }
             }
-            prop_assert_eq!((bench.reassembly.bytes, bench.reassembly.order.len()), (0, 0));
+            prop_assert_eq!((harness.reassembly.bytes, harness.reassembly.order.len()), (0, 0));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An endpoint with a virtual clock and a network that exists on paper only.
+//! An endpoint with a virtual clock and simulated sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
@@ -19,20 +19,20 @@ pub const TARGET_6: &str = "2001:db8::1";
 pub const GATEWAY: &str = "10.0.0.1";
 pub const GATEWAY_6: &str = "fd00::1";
 
-/// A request that left, with its message as it came in.
+/// A request that was sent, with its message as it was received.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub transmit: Transmit,
     pub message: Vec<u8>,
 }
 
-pub struct Bench {
+pub struct Harness {
     pub endpoint: Endpoint,
     pub now: Instant,
     pub path: PathId,
     pub sent: Vec<Sent>,
-    /// What was to be sent, whether there was a socket or not.
-    pub tried: Vec<Transmit>,
+    /// All requests to send, also those without a socket.
+    pub transmits: Vec<Transmit>,
     pub delivered: Vec<(PathId, Vec<u8>)>,
     pub deliveries: Vec<Delivery>,
     /// Tagged packets that were dropped.
@@ -40,11 +40,11 @@ pub struct Bench {
     pub opened: Vec<SocketId>,
     pub closed: Vec<SocketId>,
     pub idents: HashMap<SocketId, u16>,
-    /// Answers the endpoint's wish for a socket.
+    /// How many sockets can still be opened.
     pub descriptors_left: usize,
 }
 
-impl Bench {
+impl Harness {
     pub fn new(config: Config) -> Self {
         let mut endpoint = Endpoint::new(config);
         let path = endpoint.add_path(path_config());
@@ -53,7 +53,7 @@ impl Bench {
             now: Instant::now(),
             path,
             sent: Vec::new(),
-            tried: Vec::new(),
+            transmits: Vec::new(),
             delivered: Vec::new(),
             deliveries: Vec::new(),
             dropped: Vec::new(),
@@ -67,7 +67,7 @@ impl Bench {
     pub fn advance(&mut self, by: Duration) {
         self.now += by;
         self.endpoint.handle_timeout(self.now);
-        self.settle();
+        self.carry_out();
     }
 
     pub fn packet(&mut self, packet: &[u8]) -> Verdict {
@@ -80,14 +80,14 @@ impl Bench {
 
     pub fn tagged(&mut self, path: PathId, tag: Option<Tag>, packet: &[u8]) -> Verdict {
         let verdict = self.endpoint.handle_packet(self.now, path, tag, packet);
-        self.settle();
+        self.carry_out();
         verdict
     }
 
-    /// Sends `packet`, which must be forwarded, and says what left.
+    /// Passes in `packet`, which must be forwarded, and returns the request that was sent.
     pub fn send(&mut self, packet: &[u8]) -> Sent {
         assert_eq!(self.packet(packet), Verdict::Forwarded);
-        self.sent.last().expect("a request left").clone()
+        self.sent.last().expect("a request was sent").clone()
     }
 
     pub fn receive_reply(&mut self, socket: SocketId, from: &str, message: &[u8]) -> Verdict {
@@ -95,42 +95,42 @@ impl Bench {
         self.receive(socket, received)
     }
 
-    pub fn error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
+    pub fn icmp_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
         let verdict = self.endpoint.handle_icmp_error(socket, report);
-        self.settle();
+        self.carry_out();
         verdict
     }
 
-    /// The kernel refuses to send what was sent last.
+    /// Reports that the kernel did not send `sent`.
     pub fn send_error(&mut self, sent: &Sent, error: SendError) -> Verdict {
         let verdict = self.endpoint.handle_send_error(self.now, &sent.transmit, &sent.message, error);
-        self.settle();
+        self.carry_out();
         verdict
     }
 
     pub fn receive(&mut self, socket: SocketId, received: Received<'_>) -> Verdict {
         let verdict = self.endpoint.handle_reply(self.now, socket, received);
-        self.settle();
+        self.carry_out();
         verdict
     }
 
-    /// What an honest host sends back to `sent`.
+    /// The reply of the destination of `sent`.
     pub fn reply_to(&self, sent: &Sent) -> Vec<u8> {
         let IpHeader { source, destination, .. } = sent.transmit.header;
         echo_reply(source, destination, self.idents[&sent.transmit.socket], &sent.message)
     }
 
-    /// What a router quotes of `sent`: the message as the kernel sent it.
+    /// The quote of `sent` by a router: the message as the kernel sent it.
     pub fn quote(&self, sent: &Sent) -> Vec<u8> {
         let mut message = sent.message.clone();
         message[4..6].copy_from_slice(&self.idents[&sent.transmit.socket].to_be_bytes());
-        // The proxy's own address is not the client's, which counts on IPv6.
+        // The source is the proxy's own address, which the checksum covers on IPv6.
         let own = if sent.transmit.header.source.is_ipv4() { ip("203.0.113.1") } else { ip("2001:db8:77::1") };
         write_checksum(own, sent.transmit.header.destination, &mut message);
         message
     }
 
-    fn settle(&mut self) {
+    fn carry_out(&mut self) {
         let mut outputs = Outputs::default();
         loop {
             self.endpoint.take_outputs(&mut outputs);
@@ -146,7 +146,7 @@ impl Bench {
                     }
                     Output::Transmit(transmit) => {
                         let message = outputs.bytes(&transmit.message);
-                        self.tried.push(transmit.clone());
+                        self.transmits.push(transmit.clone());
                         if self.idents.contains_key(&transmit.socket) {
                             self.sent.push(Sent { transmit: transmit.clone(), message: message.to_vec() });
                         } else {
@@ -195,7 +195,7 @@ pub fn packet(header: &IpHeader, payload: &[u8]) -> Vec<u8> {
     IpPacket { header: *header, payload }.to_bytes()
 }
 
-/// An ICMP message with a right checksum.
+/// An ICMP message with a valid checksum.
 pub fn icmp(header: &IpHeader, icmp_type: u8, ident: u16, seq: u16, payload: &[u8]) -> Vec<u8> {
     let mut message = vec![icmp_type, 0, 0, 0];
     message.extend(ident.to_be_bytes());
