@@ -84,5 +84,6 @@ pub use family::Family;
 pub use flow::key::{Class, DomainId, PathId, SocketId, Tag};
 pub use host_addresses::HostAddresses;
 pub use output::{Delivery, DeliveryKind, Dropped, Output, Outputs, Transmit};
-pub use policy::{Action, DecidedBy, Decision, ParseRuleError, Policy, Rule};
+pub use policy::rule::{Action, ParseRuleError, Rule};
+pub use policy::{DecidedBy, Decision, Policy};
 pub use stats::{Counters, PathCounters};

@@ -1,4 +1,5 @@
 use super::*;
+use crate::policy::rule::ParseRuleError;
 
 fn policy(rules: &[&str]) -> Policy {
     Policy { rules: rules.iter().map(|rule| rule.parse().unwrap()).collect() }

@@ -62,22 +62,26 @@ impl Datagram {
             let is_duplicate = is_within && self.bytes.get(range) == Some(payload);
             return if is_duplicate { Inserted::Duplicate } else { self.make_void() };
         }
+        self.write(range.clone(), payload);
         if fragment.offset == 0 {
             self.first = Some((*header, origin));
         }
         if !fragment.more {
             self.total = Some(range.end);
         }
-        self.write(range, payload);
-        match (self.first, self.total) {
-            (Some((header, _)), Some(total)) if self.received.first() == Some(&(0..total)) => {
-                Inserted::Whole(IpHeader { fragment: None, ..header }, std::mem::take(&mut self.bytes))
-            }
-            _ => {
-                self.origins.push(origin);
-                Inserted::Incomplete
-            }
-        }
+        let whole = self.take_whole();
+        whole.unwrap_or_else(|| {
+            self.origins.push(origin);
+            Inserted::Incomplete
+        })
+    }
+
+    /// The datagram, if all of it has arrived.
+    fn take_whole(&mut self) -> Option<Inserted> {
+        let ((header, _), total) = (self.first?, self.total?);
+        let is_whole = self.received.first() == Some(&(0..total));
+        let header = IpHeader { fragment: None, ..header };
+        is_whole.then(|| Inserted::Whole(header, std::mem::take(&mut self.bytes)))
     }
 
     /// What has arrived of the beginning, as a packet, and where the first fragment came from.

@@ -12,7 +12,8 @@ const OFFSET_MASK: u16 = 0x1fff;
 
 pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
     let fixed: &[u8; IPV4_HEADER_LEN] = packet.first_chunk().ok_or(DropReason::Truncated)?;
-    let [version_ihl, traffic_class, .., s0, s1, s2, s3, d0, d1, d2, d3] = *fixed;
+    let [version_ihl, traffic_class, _, _, _, _, _, _, hop_limit, protocol, ..] = *fixed;
+    let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *fixed;
     let header_len = usize::from(version_ihl & 0x0f) * 4;
     if header_len < IPV4_HEADER_LEN {
         return Err(DropReason::BadHeaderLength);
@@ -22,28 +23,24 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
         return Err(DropReason::BadTotalLength);
     }
     let packet = packet.get(..total_len).ok_or(DropReason::Truncated)?;
-    let (header, payload) = packet.split_at_checked(header_len).ok_or(DropReason::Truncated)?;
-    if !Sum::default().with(header).is_valid() {
+    let (header_bytes, payload) = packet.split_at_checked(header_len).ok_or(DropReason::Truncated)?;
+    if !Sum::default().with(header_bytes).is_valid() {
         return Err(DropReason::BadHeaderChecksum);
     }
-    check_options(header.get(IPV4_HEADER_LEN..).unwrap_or(&[]))?;
-
+    check_options(header_bytes.get(IPV4_HEADER_LEN..).unwrap_or(&[]))?;
     let flags = word(fixed, 6).unwrap_or(0);
     let fragment = Fragment { offset: (flags & OFFSET_MASK) << 3, more: flags & MORE_FRAGMENTS != 0 };
-    let [_, _, _, _, _, _, _, _, hop_limit, protocol, ..] = *fixed;
-    Ok(IpPacket {
-        header: IpHeader {
-            source: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
-            destination: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
-            protocol,
-            hop_limit,
-            traffic_class,
-            identification: word(fixed, 4).unwrap_or(0).into(),
-            dont_fragment: flags & DONT_FRAGMENT != 0,
-            fragment: (fragment.more || fragment.offset != 0).then_some(fragment),
-        },
-        payload,
-    })
+    let header = IpHeader {
+        source: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
+        destination: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
+        protocol,
+        hop_limit,
+        traffic_class,
+        identification: word(fixed, 4).unwrap_or(0).into(),
+        dont_fragment: flags & DONT_FRAGMENT != 0,
+        fragment: (fragment.more || fragment.offset != 0).then_some(fragment),
+    };
+    Ok(IpPacket { header, payload })
 }
 
 /// Checks the options (RFC 791 §3.1). Source routes are refused, because the sender would choose the way of pingferry's own
@@ -75,31 +72,13 @@ pub(super) fn emit(header: &IpHeader, source: Ipv4Addr, payload_len: usize, out:
     let total_len = u16::try_from(IPV4_HEADER_LEN + payload_len).unwrap_or(u16::MAX);
     let fragment = header.fragment.map_or(0, |f| f.offset >> 3 | if f.more { MORE_FRAGMENTS } else { 0 });
     let flags = fragment | if header.dont_fragment { DONT_FRAGMENT } else { 0 };
-    let [.., id_high, id_low] = header.identification.to_be_bytes();
-    let [len_high, len_low] = total_len.to_be_bytes();
-    let [flags_high, flags_low] = flags.to_be_bytes();
-
-    let mut fixed = [0; IPV4_HEADER_LEN];
-    let (front, addresses) = fixed.split_at_mut(12);
-    front.copy_from_slice(&[
-        0x45,
-        header.traffic_class,
-        len_high,
-        len_low,
-        id_high,
-        id_low,
-        flags_high,
-        flags_low,
-        header.hop_limit,
-        header.protocol,
-        0,
-        0,
-    ]);
-    let (from, to) = addresses.split_at_mut(4);
-    from.copy_from_slice(&source.octets());
-    to.copy_from_slice(&destination.octets());
-    let checksum = Sum::default().with(&fixed).checksum();
-    [fixed[10], fixed[11]] = checksum;
+    let (class, ttl, protocol) = (header.traffic_class, header.hop_limit, header.protocol);
+    let ([l0, l1], [f0, f1], [.., i0, i1]) =
+        (total_len.to_be_bytes(), flags.to_be_bytes(), header.identification.to_be_bytes());
+    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (source.octets(), destination.octets());
+    // The checksum counts as 0 in its own computation.
+    let mut fixed = [0x45, class, l0, l1, i0, i1, f0, f1, ttl, protocol, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
+    [fixed[10], fixed[11]] = Sum::default().with(&fixed).checksum();
     out.extend_from_slice(&fixed);
 }
 
