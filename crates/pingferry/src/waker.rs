@@ -162,7 +162,7 @@ mod loom_tests {
             flag.clear();
             let found = items.load(Ordering::Relaxed);
             producer.join().unwrap();
-            assert!(found == 2 || event.load(Ordering::Acquire) > 0, "an item is left and nobody is woken");
+            assert!(found == 2 || event.load(Ordering::Acquire) > 0, "an item is left and the thread sleeps");
         });
     }
 }

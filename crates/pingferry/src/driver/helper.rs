@@ -5,7 +5,7 @@
 //! With little to do, the worker's thread does both directions: to wake another thread would take longer than the work. From
 //! [`MANY`] packets a round on, it starts the helper. The helper then waits for the sockets and does the downlink, until no
 //! socket was readable for [`LINGER`], and parks. Meanwhile the worker's thread does rounds of the downlink too, after it has
-//! sent, if the helper is not in one: whoever comes first finds many replies in one batch.
+//! sent, if the helper is not in one: the first of the two finds many replies in one batch.
 //!
 //! ```text
 //!          start             nothing to do

@@ -4,7 +4,7 @@
 //!
 //! Two threads share a slot and a *turn*, an atomic that says whose the slot is. The owner fills the slot while the writer
 //! does not use it, and passes the turn to both: the writer may take the packet, the owner may take it back, and a
-//! compare-exchange decides between them. Whoever changes the turn to a value of its own has the slot alone until it changes
+//! compare-exchange decides between them. A thread that changes the turn to a value of its own has the slot alone until it changes
 //! the turn again.
 //!
 //! ```text
@@ -65,7 +65,7 @@ impl<T> Handover<T> {
 
     /// Passes the turn on; false if it was not `from`.
     pub(super) fn pass(&self, from: Turn, to: Turn) -> bool {
-        // Release: what this thread did with the slot is visible to whoever sees the new turn. Acquire, also on failure: the
+        // Release: what this thread did with the slot is visible to the thread that sees the new turn. Acquire, also on failure: the
         // caller may use the slot in what follows.
         self.turn.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
