@@ -24,6 +24,7 @@
 mod config;
 mod driver;
 mod error;
+mod handle;
 pub mod ingress;
 mod proxy;
 mod stats;
@@ -32,10 +33,11 @@ mod waker;
 
 pub use config::Config;
 pub use error::{Closed, OpenError, RunError, SendError};
+pub use handle::{Attachment, Control, Path};
 pub use pingferry_proto::{
     Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, ParseRuleError,
     PathConfig, PathCounters, Policy, Rate, Rule, Sharing, Tag,
 };
 pub use pingferry_sys::tun::Tun;
-pub use proxy::{Attachment, Control, Path, Proxy};
+pub use proxy::Proxy;
 pub use stats::Stats;

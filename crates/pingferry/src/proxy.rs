@@ -1,14 +1,13 @@
-//! A proxy and its handles.
+//! A proxy: its workers, and the ingresses that are attached to it.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use pingferry_proto::{Class, Family, PathConfig, PathCounters, Policy};
+use pingferry_proto::{Class, Family, PathConfig};
 use pingferry_sys::ping::PingSocket;
 use pingferry_sys::preflight::default_source_address;
 use pingferry_sys::tun::Tun;
@@ -16,8 +15,9 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::driver::{Command, Mailbox, Worker};
-use crate::error::{Closed, OpenError, RunError, SendError};
-use crate::ingress::channel::{self, Sender};
+use crate::error::{Closed, OpenError, RunError};
+use crate::handle::{Attachment, Control, Gateways, Path};
+use crate::ingress::channel;
 use crate::ingress::{Ingress, PcapFile, TunIngress, UnixIngress, split};
 use crate::stats::{IngressId, Published, Stats};
 use crate::waker::Waker;
@@ -45,34 +45,6 @@ pub struct Proxy {
     gateways: Gateways,
     pcap: Option<PcapFile>,
     next_ingress: AtomicU32,
-}
-
-/// The addresses that ICMP errors come from where a path has none.
-#[derive(Clone, Copy, Debug)]
-struct Gateways {
-    v4: Option<IpAddr>,
-    v6: Option<IpAddr>,
-}
-
-/// Stops a proxy or changes its policy, from any thread, for example one that handles signals.
-#[derive(Clone, Debug)]
-pub struct Control(Arc<[Mailbox]>);
-
-/// An ingress that is attached to a proxy.
-///
-/// It stays attached when this is dropped.
-#[derive(Clone, Debug)]
-pub struct Attachment {
-    control: Control,
-    id: IngressId,
-    gateways: Gateways,
-}
-
-/// A path of the embedding program. It is closed when it is dropped.
-#[derive(Debug)]
-pub struct Path {
-    sender: Sender,
-    attachment: Attachment,
 }
 
 impl Proxy {
@@ -215,74 +187,6 @@ impl Drop for Proxy {
         self.control.stop();
         // Why they ended was for `wait` to return. A panic was printed when it happened.
         self.workers.drain(..).for_each(|worker| drop(worker.join()));
-    }
-}
-
-impl Control {
-    /// Changes which destinations clients may ping. When this returns, every worker follows the new policy. Flows stay.
-    ///
-    /// # Errors
-    /// The proxy has ended.
-    pub fn set_policy(&self, policy: &Policy) -> Result<(), Closed> {
-        self.0.iter().try_for_each(|mailbox| mailbox.call(|done| Command::SetPolicy { policy: policy.clone(), done }))
-    }
-
-    /// Stops the proxy, whose [`wait`](Proxy::wait) then returns. Does nothing if it has ended.
-    pub fn stop(&self) {
-        for mailbox in self.0.iter() {
-            // It fails only if the worker has ended.
-            let _ = mailbox.send(Command::Stop);
-        }
-    }
-}
-
-impl Attachment {
-    /// Changes the configuration of the ingress: MTU, gateway addresses, sources and policy of its paths and of those to come.
-    /// The domain stays what it was. Flows stay; their next packets are handled by the new configuration.
-    ///
-    /// # Errors
-    /// The proxy has ended.
-    pub fn configure(&self, config: &PathConfig) -> Result<(), Closed> {
-        let config = self.gateways.fill(config.clone());
-        let configure = |mailbox: &Mailbox| {
-            mailbox.call(|done| Command::Configure { ingress: self.id, config: config.clone(), done })
-        };
-        self.control.0.iter().try_for_each(configure)
-    }
-
-    /// What the paths of the ingress did so far, closed ones included. The packet path neither waits for this nor is waited for.
-    pub fn stats(&self) -> PathCounters {
-        self.control.0.iter().map(|mailbox| mailbox.published.ingress(self.id)).sum()
-    }
-}
-
-impl Path {
-    /// Hands in an IP packet of a client. Never blocks.
-    ///
-    /// What is wrong with a packet is counted, not returned: see [`Proxy::stats`].
-    ///
-    /// # Errors
-    /// [`SendError::Full`] when 1,024 packets wait already, [`SendError::Closed`] when the proxy has ended.
-    pub fn send(&self, packet: &[u8]) -> Result<(), SendError> {
-        self.sender.send(packet)
-    }
-
-    /// The handle of this path, which changes its configuration and tells its statistics.
-    pub fn attachment(&self) -> &Attachment {
-        &self.attachment
-    }
-}
-
-impl Gateways {
-    /// Gives a path the addresses that it has not.
-    fn fill(self, mut config: PathConfig) -> PathConfig {
-        if let Some(IpAddr::V4(gateway)) = self.v4 {
-            config.gateway_v4.get_or_insert(gateway);
-        }
-        if let Some(IpAddr::V6(gateway)) = self.v6 {
-            config.gateway_v6.get_or_insert(gateway);
-        }
-        config
     }
 }
 
