@@ -7,6 +7,7 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::OccupiedEntry;
 
 #[derive(Debug)]
 pub(crate) struct HashIndex<T> {
@@ -43,12 +44,10 @@ impl<T> HashIndex<T> {
         self.table.insert_unique(spread(hash), (hash, value), |(hash, _)| spread(*hash));
     }
 
-    /// Removes the value with this hash that `is_right`.
-    pub(crate) fn remove(&mut self, hash: u32, is_right: impl Fn(&T) -> bool) {
+    /// Removes the value with this hash that `is_right`. Returns whether there was one.
+    pub(crate) fn remove(&mut self, hash: u32, is_right: impl Fn(&T) -> bool) -> bool {
         let found = self.table.find_entry(spread(hash), |(other, value)| *other == hash && is_right(value));
-        if let Ok(entry) = found {
-            entry.remove();
-        }
+        found.map(OccupiedEntry::remove).is_ok()
     }
 }
 
@@ -73,8 +72,8 @@ mod tests {
             let hash = |value: u32| value / 3;
             for (remove, value) in steps {
                 if remove {
-                    index.remove(hash(value), |other| *other == value);
-                    model.remove(&value);
+                    let removed = index.remove(hash(value), |other| *other == value);
+                    prop_assert_eq!(removed, model.remove(&value).is_some());
                 } else if model.insert(value, ()).is_none() {
                     index.insert(hash(value), value);
                 }

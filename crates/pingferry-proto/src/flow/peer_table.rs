@@ -84,17 +84,15 @@ impl PeerTable {
         let Some(flow) = flows.get(id) else { return };
         let peer = flow.key.peer();
         let hash = peers.hash(peer);
-        let is_right = |found: &PeerFlows| found.peer(shared, flows) == Some(peer);
-        let Some(found) = peers.find(hash, is_right).copied() else { return };
-        if let PeerFlows::Several(key) = found {
-            let Some(several) = shared.get_mut(key as usize) else { return };
-            several.remove(flow.slot);
-            if several.count > 0 {
-                return;
-            }
+        if peers.remove(hash, |found| matches!(found, PeerFlows::One(other) if *other == id)) {
+            return;
         }
-        peers.remove(hash, |found| found.peer(shared, flows) == Some(peer));
-        if let PeerFlows::Several(key) = found {
+        let is_right = |found: &PeerFlows| found.peer(shared, flows) == Some(peer);
+        let Some(PeerFlows::Several(key)) = peers.find(hash, is_right).copied() else { return };
+        let Some(several) = shared.get_mut(key as usize) else { return };
+        several.remove(flow.slot);
+        if several.count == 0 {
+            peers.remove(hash, |found| matches!(found, PeerFlows::Several(other) if *other == key));
             shared.try_remove(key as usize);
         }
     }
