@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::family::Family;
-use crate::flow::key::DomainId;
+use crate::flow::DomainId;
 use crate::policy::Policy;
+use crate::wire::ip::Family;
 
 /// A setter for each field, to chain.
 macro_rules! setters {

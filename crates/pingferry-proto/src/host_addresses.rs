@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use crate::family::Family;
-use crate::flow::key::is_group;
+use crate::flow::is_group;
+use crate::wire::ip::Family;
 
 /// The addresses of the host that the ping sockets belong to. The driver keeps them up to date.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

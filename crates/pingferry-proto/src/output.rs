@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::drop_reason::DropReason;
-use crate::flow::key::{PathId, SocketId, Tag};
-use crate::wire::header::IpHeader;
+use crate::flow::{PathId, SocketId, Tag};
+use crate::wire::ip::IpHeader;
 
 /// One thing for the driver to do. Outputs have to be carried out in order.
 #[derive(Clone, Debug)]

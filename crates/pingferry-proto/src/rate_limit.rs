@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::config::Rate;
-use crate::flow::key::DomainId;
+use crate::flow::DomainId;
 
 /// A megabyte of buckets, for a low probability of collisions.
 const BUCKETS: usize = 1 << 16;

@@ -4,8 +4,8 @@ use std::hash::BuildHasher;
 use std::time::Instant;
 
 use crate::endpoint::Endpoint;
-use crate::flow::key::{BASE_SLOTS, FlowId, FlowKey, Origin, SocketId};
 use crate::flow::seq_set::SeqSet;
+use crate::flow::{BASE_SLOTS, FlowId, FlowKey, Origin, SocketId};
 use crate::flow::{Flow, LastRequest};
 
 impl Endpoint {

@@ -13,13 +13,13 @@ use std::net::IpAddr;
 
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Verdict};
-use crate::family::Family;
 use crate::flow::Flow;
-use crate::flow::key::{FlowId, FlowKey, Peer, SocketId};
+use crate::flow::{FlowId, FlowKey, Peer, SocketId};
 use crate::output::DeliveryKind;
 use crate::wire::echo::{Echo, restore_ident};
-use crate::wire::header::IpHeader;
 use crate::wire::icmp::{ICMP_HEADER_LEN, IcmpError, write_checksum};
+use crate::wire::ip::Family;
+use crate::wire::ip::IpHeader;
 
 /// An ICMP error about a request that a ping socket sent.
 #[derive(Clone, Copy, Debug)]

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use crate::drop_reason::DropReason;
 use crate::endpoint::Endpoint;
-use crate::family::Family;
-use crate::flow::key::{Origin, PathId, is_group};
+use crate::flow::{Origin, PathId, is_group};
 use crate::output::DeliveryKind;
-use crate::wire::header::{IpHeader, IpPacket};
 use crate::wire::icmp::{IcmpError, is_icmp_error, write_checksum};
+use crate::wire::ip::Family;
+use crate::wire::ip::{IpHeader, IpPacket};
 
 /// Why a packet is dropped, and the ICMP error that its sender receives, if any.
 #[derive(Clone, Copy, Debug)]

@@ -6,19 +6,16 @@
 //! time. Outputs are collected until the driver [takes](Endpoint::take_outputs) them. Nothing here waits, reads a clock or
 //! makes a system call, so a test can play through every situation, for example a machine without free descriptors.
 //!
-//! - A request goes from [`request`] through [`check`], reassembly and [`admission`] (a flow and its socket) to a
+//! - A request goes through [`request`], reassembly and [`admission`] (a flow and its socket) to a
 //!   [`Transmit`](crate::Transmit).
 //! - A reply goes through [`reply`], an ICMP error of a router or host through [`icmp_error`], to a
 //!   [`Delivery`](crate::Delivery).
 //! - A packet that is dropped may cause an ICMP error of pingferry's own: [`local_error`].
-//! - Each input ends in [`outcome`]: emitted, or dropped and counted.
+//! - Each input is emitted, or dropped and counted.
 
 mod admission;
-mod check;
 pub(crate) mod icmp_error;
 mod local_error;
-mod outcome;
-mod path;
 pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod send_error;
@@ -29,10 +26,10 @@ use std::time::Instant;
 
 use crate::config::{Config, PathConfig, Rate};
 use crate::drop_reason::DropReason;
-use crate::flow::key::{PathId, SocketId};
 use crate::flow::peer_table::PeerTable;
 use crate::flow::socket_pool::SocketPool;
 use crate::flow::table::FlowTable;
+use crate::flow::{PathId, SocketId};
 use crate::host_addresses::HostAddresses;
 use crate::output::{Output, Outputs};
 use crate::policy::Policy;
@@ -126,6 +123,33 @@ impl Endpoint {
     /// Changes the policy. Flows stay; their next requests are judged by the new policy.
     pub fn set_policy(&mut self, policy: Policy) {
         self.config.policy = policy;
+    }
+
+    /// Adds a path. Its identifier is never used again.
+    pub fn add_path(&mut self, config: PathConfig) -> PathId {
+        let id = PathId(self.next_path);
+        self.next_path += 1;
+        self.paths.insert(id, Path { config, counters: PathCounters::default() });
+        id
+    }
+
+    /// Changes the configuration of a path. Its flows stay; their next packets are handled by the new configuration. The
+    /// domain stays what it was, whatever `config` says. Returns false if there is no such path.
+    pub fn set_path_config(&mut self, path: PathId, config: PathConfig) -> bool {
+        let Some(path) = self.paths.get_mut(&path) else { return false };
+        path.config = config.with_domain(path.config.domain);
+        true
+    }
+
+    /// What happened on a path so far. `None` if there is no such path.
+    pub fn path_counters(&self, path: PathId) -> Option<PathCounters> {
+        self.paths.get(&path).map(|path| path.counters)
+    }
+
+    /// Removes a path. Its flows stay open until they are idle or appear on another path of the domain. Until then their
+    /// replies are dropped.
+    pub fn remove_path(&mut self, path: PathId) {
+        self.paths.remove(&path);
     }
 
     /// Swaps `outputs`, whose content the driver no longer needs, for the outputs since the last call.

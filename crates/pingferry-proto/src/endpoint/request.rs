@@ -1,18 +1,19 @@
-//! Requests: from a packet of a path to a message for a ping socket.
+//! Requests: from a packet of a path to a message for a ping socket, or a drop.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::config::Sharing;
+use crate::config::{PathConfig, Sharing};
 use crate::drop_reason::DropReason;
 use crate::endpoint::local_error::Reject;
 use crate::endpoint::{Endpoint, Path, Verdict};
-use crate::flow::key::{Class, DomainId, FlowId, FlowKey, Origin, PathId, Tag};
-use crate::flow::{Flow, LastRequest};
-use crate::output::{Output, Transmit};
-use crate::reassembly::Reassembled;
+use crate::flow::{Class, DomainId, Flow, FlowId, FlowKey, LastRequest, Origin, PathId, Tag, is_group};
+use crate::output::{Dropped, Output, Transmit};
+use crate::policy::Policy;
+use crate::reassembly::{Discarded, Reassembled};
 use crate::wire::echo::Echo;
-use crate::wire::header::{IpHeader, IpPacket};
 use crate::wire::icmp::{IcmpError, icmp_checksum};
+use crate::wire::ip::{IpHeader, IpPacket};
 
 impl Endpoint {
     /// A packet was received from a path. Its `tag`, if it has one, comes back with the outputs it causes: in
@@ -141,6 +142,100 @@ impl Endpoint {
             message: start..self.outputs.bytes.len(),
         }));
     }
+
+    /// Drops datagrams that are incomplete for too long, or whose memory newer ones need.
+    pub(crate) fn discard_datagrams(&mut self, now: Instant) {
+        while let Some(Discarded { reason, origins, first }) = self.reassembly.discard(now) {
+            self.discard_fragments(&origins, reason);
+            if let (DropReason::ReassemblyTimeout, Some((packet, origin))) = (reason, first) {
+                self.send_local_error(now, origin, IcmpError::reassembly_time_exceeded, &packet);
+            }
+        }
+    }
+
+    /// Counts drops of fragments that were accepted before.
+    pub(crate) fn discard_fragments(&mut self, origins: &[Origin], reason: DropReason) {
+        for origin in origins {
+            self.counters.fragments_discarded += 1;
+            self.count_drop(*origin, reason);
+        }
+    }
+
+    /// Counts the drop of a packet that came from a path.
+    pub(crate) fn count_drop(&mut self, Origin { path, tag }: Origin, reason: DropReason) {
+        self.counters.request_drops[reason] += 1;
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.counters.drops += 1;
+        }
+        if let Some(tag) = tag {
+            self.outputs.queue.push(Output::Drop(Dropped { path, tag, reason }));
+        }
+    }
+}
+
+/// What every packet of a path must pass. A fragment passes the same checks as a whole packet, so that datagrams that cannot be
+/// forwarded take no memory.
+impl Endpoint {
+    /// Whether a packet of a path with this configuration may be forwarded.
+    pub(crate) fn check(&self, config: &PathConfig, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
+        check_addresses(header)?;
+        if !config.admits(header.source) {
+            return Err(DropReason::SpoofedSource.into());
+        }
+        self.check_kind(config, header, payload)?;
+        self.check_forwarding(config, header)
+    }
+
+    /// The packet is an echo request, and not one of pingferry's own. Of fragments only the first shows it.
+    fn check_kind(&self, config: &PathConfig, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
+        let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
+        let echo = match (header.is_icmp(), is_first) {
+            (false, _) => Err(DropReason::NotIcmp),
+            (true, true) => Echo::parse_request(header.family(), payload),
+            (true, false) => return Ok(()),
+        };
+        match echo {
+            Ok(echo) if self.host_addresses.own.contains(&header.source) && self.sockets.has_ident(echo.ident) => {
+                Err(DropReason::Loop.into())
+            }
+            Ok(_) => Ok(()),
+            Err(reason @ (DropReason::NotIcmp | DropReason::NotEchoRequest)) if config.prohibit_others => {
+                Err(Reject::with_error(reason, IcmpError::prohibited(header.family())))
+            }
+            Err(reason) => Err(reason.into()),
+        }
+    }
+
+    /// The packet may go on from here to its destination.
+    fn check_forwarding(&self, config: &PathConfig, header: &IpHeader) -> Result<(), Reject> {
+        if header.hop_limit <= 1 {
+            let error = IcmpError::time_exceeded(header.family());
+            return Err(Reject::with_error(DropReason::HopLimitExceeded, error));
+        }
+        let is_group = self.host_addresses.is_group(header.destination);
+        let policies = [&config.policy, &self.config.policy];
+        if !Policy::decide_in_order(policies, header.source, header.destination, is_group).allowed {
+            let error = IcmpError::prohibited(header.family());
+            return Err(Reject::with_error(DropReason::DestinationRefused, error));
+        }
+        Ok(())
+    }
+}
+
+/// The addresses are valid ones of two hosts (RFC 1812 §5.3.7, RFC 4291 §2.5, §2.7).
+fn check_addresses(header: &IpHeader) -> Result<(), DropReason> {
+    let source = header.source;
+    let is_loopback_or_mapped = match source {
+        IpAddr::V4(source) => source.is_loopback(),
+        IpAddr::V6(source) => source.is_loopback() || source.to_ipv4_mapped().is_some(),
+    };
+    if source.is_unspecified() || is_group(source) || is_loopback_or_mapped {
+        return Err(DropReason::InvalidSource);
+    }
+    if source == header.destination {
+        return Err(DropReason::SourceIsDestination);
+    }
+    Ok(())
 }
 
 fn last_request(header: &IpHeader, echo: Echo, message: &[u8]) -> LastRequest {

@@ -5,11 +5,11 @@ use std::time::Instant;
 use crate::drop_reason::DropReason;
 use crate::endpoint::local_error::Reject;
 use crate::endpoint::{Endpoint, Verdict};
-use crate::family::Family;
-use crate::flow::key::Origin;
+use crate::flow::Origin;
 use crate::output::Transmit;
-use crate::wire::header::IpPacket;
 use crate::wire::icmp::IcmpError;
+use crate::wire::ip::Family;
+use crate::wire::ip::IpPacket;
 
 /// Why the kernel did not send a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,11 @@
 //! # Theory of operation
 //!
 //! A flow is the pings of one source with one identifier to one destination. The [table](table) finds it by its
-//! [key](key::FlowKey) when a request arrives. The [peer table](peer_table) gives it a socket that no other flow to the same
+//! [key](FlowKey) when a request arrives. The [peer table](peer_table) gives it a socket that no other flow to the same
 //! destination has, and finds it by socket and destination when a reply arrives. The [socket pool](socket_pool) counts the
 //! flows of each socket, and decides when a socket is opened and closed.
 
 mod hash_index;
-pub(crate) mod key;
 mod lru;
 pub(crate) mod peer_table;
 pub(crate) mod seq_set;
@@ -16,8 +15,133 @@ pub(crate) mod socket_pool;
 mod source_table;
 pub(crate) mod table;
 
-use crate::flow::key::{FlowKey, Origin, SocketId};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
+
+use crate::flow::lru::Index;
 use crate::flow::seq_set::SeqSet;
+use crate::wire::echo::EchoKind;
+use crate::wire::ip::Family;
+
+/// The number of slots of a class that flows are spread over: enough to use several receive buffers, few enough to fill the
+/// batches that are read from each.
+pub(crate) const BASE_SLOTS: u16 = 4;
+
+/// A routing domain: the paths that share one address space, like a VRF of a router (RFC 4364 §3). A flow that appears on
+/// another path of its domain moves to that path. In another domain the same addresses and identifier are another flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DomainId(pub u32);
+
+/// One connection of a domain: where packets are received from and replies are delivered to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PathId(pub u32);
+
+/// A number that the caller attaches to a packet, and gets back with the outputs that the packet causes. It means nothing to
+/// the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag(pub NonZeroU32);
+
+/// Where a packet comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) path: PathId,
+    pub(crate) tag: Option<Tag>,
+}
+
+/// What a flow requires of its socket. Flows of one class can share sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Class {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Requests are sent with Don't Fragment. On IPv4 this is an option of the socket (`IP_MTU_DISCOVER`, `ip(7)`), not of
+    /// the packet.
+    pub dont_fragment: bool,
+    /// Each flow has a socket to itself.
+    pub dedicated: bool,
+}
+
+impl Class {
+    /// The number of classes.
+    pub(crate) const COUNT: usize = 8;
+
+    /// A number below [`COUNT`](Self::COUNT).
+    pub(crate) fn index(self) -> usize {
+        let family = match self.family {
+            Family::V4 => 0,
+            Family::V6 => 1,
+        };
+        family | usize::from(self.dont_fragment) << 1 | usize::from(self.dedicated) << 2
+    }
+}
+
+/// A ping socket that an endpoint wants to be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketId {
+    /// What kind of socket it is.
+    pub class: Class,
+    /// Its place among the sockets of its class. The place of a closed socket is used again.
+    pub slot: u16,
+}
+
+impl SocketId {
+    /// A number that no other open socket has. It is small enough to be an index into a vector.
+    pub fn index(self) -> usize {
+        usize::from(self.slot) * Class::COUNT + self.class.index()
+    }
+
+    /// Whether it is one of the few sockets that flows are spread over. Other sockets carry flows to destinations with many
+    /// flows, mostly one flow each, so mostly one reply waits there at a time.
+    pub fn is_base(self) -> bool {
+        self.slot < BASE_SLOTS && !self.class.dedicated
+    }
+}
+
+/// An open flow, by its place in the [`FlowTable`](crate::flow::table::FlowTable).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FlowId(pub(crate) Index);
+
+/// What distinguishes a flow from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FlowKey {
+    pub(crate) domain: DomainId,
+    pub(crate) class: Class,
+    pub(crate) kind: EchoKind,
+    pub(crate) ident: u16,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+}
+
+impl FlowKey {
+    pub(crate) fn peer(&self) -> Peer {
+        Peer::new(self.class, self.destination)
+    }
+}
+
+/// What no two flows on one socket have in common: a reply is matched to its flow by socket and peer. All flows of a dedicated
+/// class have the same peer, so no two of them share a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Peer {
+    class: Class,
+    address: IpAddr,
+}
+
+impl Peer {
+    pub(crate) fn new(class: Class, address: IpAddr) -> Self {
+        let unspecified = match class.family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Self { class, address: if class.dedicated { unspecified } else { address } }
+    }
+}
+
+/// Whether `address` stands for several hosts: a multicast or the limited broadcast address.
+pub(crate) fn is_group(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    }
+}
 
 /// An open flow.
 #[derive(Debug)]

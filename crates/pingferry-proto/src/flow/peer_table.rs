@@ -13,8 +13,8 @@
 use slab::Slab;
 
 use crate::flow::hash_index::HashIndex;
-use crate::flow::key::{BASE_SLOTS, FlowId, Peer};
 use crate::flow::table::FlowTable;
+use crate::flow::{BASE_SLOTS, FlowId, Peer};
 
 #[derive(Debug)]
 pub(crate) struct PeerTable {

@@ -8,7 +8,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::flow::key::{Class, SocketId};
+use crate::flow::{Class, SocketId};
 
 #[derive(Debug)]
 pub(crate) struct SocketPool {
@@ -197,7 +197,7 @@ impl SocketPool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::Family;
+    use crate::wire::ip::Family;
 
     const ID: SocketId =
         SocketId { class: Class { family: Family::V6, dont_fragment: true, dedicated: false }, slot: 3 };

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 
 use slab::Slab;
 
-use crate::flow::key::{DomainId, FlowKey};
 use crate::flow::lru::{Index, Links, Lru};
+use crate::flow::{DomainId, FlowKey};
 
 /// A source, by its place in the [`SourceTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,9 +118,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::family::Family;
-    use crate::flow::key::Class;
+    use crate::flow::Class;
     use crate::wire::echo::EchoKind;
+    use crate::wire::ip::Family;
 
     fn key(source: u8) -> FlowKey {
         FlowKey {

@@ -13,9 +13,9 @@ use slab::Slab;
 
 use crate::flow::Flow;
 use crate::flow::hash_index::HashIndex;
-use crate::flow::key::{FlowId, FlowKey};
 use crate::flow::lru::{Index, Links, Lru};
 use crate::flow::source_table::{SourceId, SourceTable};
+use crate::flow::{FlowId, FlowKey};
 
 #[derive(Debug)]
 pub(crate) struct FlowTable {
@@ -144,11 +144,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::family::Family;
     use crate::flow::LastRequest;
-    use crate::flow::key::{Class, DomainId, Origin, PathId};
     use crate::flow::seq_set::SeqSet;
+    use crate::flow::{Class, DomainId, Origin, PathId};
     use crate::wire::echo::EchoKind;
+    use crate::wire::ip::Family;
 
     fn key(ident: u16) -> FlowKey {
         FlowKey {

@@ -9,8 +9,8 @@
 
 use std::ops::Range;
 
-use crate::flow::key::Origin;
-use crate::wire::header::{Fragment, IpHeader, IpPacket};
+use crate::flow::Origin;
+use crate::wire::ip::{Fragment, IpHeader, IpPacket};
 
 #[derive(Debug, Default)]
 pub(super) struct Datagram {

@@ -14,10 +14,10 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::drop_reason::DropReason;
-use crate::family::Family;
-use crate::flow::key::{DomainId, Origin};
+use crate::flow::{DomainId, Origin};
 use crate::reassembly::datagram::{Datagram, Inserted};
-use crate::wire::header::{Fragment, IPV4_HEADER_LEN, IpHeader};
+use crate::wire::ip::Family;
+use crate::wire::ip::{Fragment, IPV4_HEADER_LEN, IpHeader};
 
 /// How long a datagram may take to become whole (RFC 8200 §4.5).
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -142,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::flow::key::PathId;
+    use crate::flow::PathId;
 
     const ORIGIN: Origin = Origin { path: PathId(0), tag: None };
 

@@ -5,7 +5,7 @@
 
 use std::net::Ipv6Addr;
 
-use crate::wire::header::IPPROTO_ICMPV6;
+use crate::wire::ip::IPPROTO_ICMPV6;
 
 /// A one's complement sum that bytes are added to. Every part but the last must have an even length.
 ///

@@ -6,9 +6,9 @@
 use std::net::IpAddr;
 
 use crate::drop_reason::DropReason;
-use crate::family::Family;
 use crate::wire::checksum::update;
 use crate::wire::icmp::{CHECKSUM, ICMP_HEADER_LEN, write_checksum};
+use crate::wire::ip::Family;
 
 const IDENT: std::ops::Range<usize> = 4..6;
 

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
-use crate::family::Family;
 use crate::wire::checksum::Sum;
+use crate::wire::ip::Family;
 
 /// The length of the header of a query or an error, in bytes.
 pub(crate) const ICMP_HEADER_LEN: usize = 8;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::drop_reason::DropReason;
 use crate::wire::checksum::Sum;
-use crate::wire::header::{Fragment, IPV4_HEADER_LEN, IpHeader, IpPacket, word};
+use crate::wire::ip::{Fragment, IPV4_HEADER_LEN, IpHeader, IpPacket, word};
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;

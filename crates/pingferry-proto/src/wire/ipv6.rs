@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::drop_reason::DropReason;
-use crate::wire::header::{FRAGMENT_HEADER_LEN, Fragment, IPV6_HEADER_LEN, IpHeader, IpPacket, word};
+use crate::wire::ip::{FRAGMENT_HEADER_LEN, Fragment, IPV6_HEADER_LEN, IpHeader, IpPacket, word};
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;

@@ -6,18 +6,16 @@
 
 pub(crate) mod checksum;
 pub(crate) mod echo;
-pub(crate) mod fragment;
-pub(crate) mod header;
 pub(crate) mod icmp;
+pub(crate) mod ip;
 mod ipv4;
 mod ipv6;
-mod packet;
 #[cfg(feature = "testing")]
 mod testing;
 
 pub use checksum::{Sum, update};
 pub use echo::{Echo, EchoKind};
-pub use header::{Fragment, IPPROTO_ICMP, IPPROTO_ICMPV6, IpHeader, IpPacket, MAX_PACKET, icmp_protocol};
 pub use icmp::{IcmpError, icmp_checksum, is_icmp_error, write_checksum};
+pub use ip::{Fragment, IPPROTO_ICMP, IPPROTO_ICMPV6, IpHeader, IpPacket, MAX_PACKET, icmp_protocol};
 #[cfg(feature = "testing")]
 pub use testing::{echo_reply, echo_request};

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::family::Family;
 use crate::wire::echo::EchoKind;
-use crate::wire::header::{IpHeader, IpPacket};
 use crate::wire::icmp::write_checksum;
+use crate::wire::ip::Family;
+use crate::wire::ip::{IpHeader, IpPacket};
 
 /// An echo request as a client sends it: a whole packet with a [default header](IpHeader::icmp). The addresses must be of one
 /// family, and the payload has at most 65,507 bytes.
