@@ -1,24 +1,35 @@
 //! A hash table that finds values by a key that is not in the table but elsewhere, for example in a slab.
 //!
+//! # Theory of operation
+//!
 //! Each value has half of its hash beside it. So a search compares the keys of values with the same hash only, and growth
 //! moves the values without looking at their keys: it reads the table from end to end instead of visiting a million places of
 //! the slab.
+//!
+//! The index is divided into shards by some bits of the hash. Each shard grows on its own, and the shards reach their limits
+//! at different times, so no insertion moves more than one shard.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::OccupiedEntry;
 
+/// The number of shards: a million values are 16,384 a shard, which move in less than a millisecond.
+const SHARDS: usize = 64;
+/// Which bits of a hash choose the shard: above those that choose the place in a shard of up to half a million values, and
+/// below the seven that hashbrown compares first.
+const SHARD_SHIFT: u32 = 19;
+
 #[derive(Debug)]
 pub(crate) struct HashIndex<T> {
-    table: HashTable<(u32, T)>,
+    shards: [HashTable<(u32, T)>; SHARDS],
     /// With a secret key, so that nobody can choose keys whose hashes collide.
     hasher: RandomState,
 }
 
 impl<T> HashIndex<T> {
     pub(crate) fn new() -> Self {
-        Self { table: HashTable::new(), hasher: RandomState::new() }
+        Self { shards: [const { HashTable::new() }; SHARDS], hasher: RandomState::new() }
     }
 
     /// The hash to find a key by.
@@ -29,26 +40,35 @@ impl<T> HashIndex<T> {
 
     /// The value with this hash that `is_right`.
     pub(crate) fn find(&self, hash: u32, is_right: impl Fn(&T) -> bool) -> Option<&T> {
-        let found = self.table.find(spread(hash), |(other, value)| *other == hash && is_right(value));
-        found.map(|(_, value)| value)
+        let shard = self.shards.get(shard(hash))?;
+        shard.find(spread(hash), |(other, value)| *other == hash && is_right(value)).map(|(_, value)| value)
     }
 
     /// The value with this hash that `is_right`, to be changed.
     pub(crate) fn find_mut(&mut self, hash: u32, is_right: impl Fn(&T) -> bool) -> Option<&mut T> {
-        let found = self.table.find_mut(spread(hash), |(other, value)| *other == hash && is_right(value));
+        let shard = self.shards.get_mut(shard(hash))?;
+        let found = shard.find_mut(spread(hash), |(other, value)| *other == hash && is_right(value));
         found.map(|(_, value)| value)
     }
 
     /// Adds a value that is not in the table.
     pub(crate) fn insert(&mut self, hash: u32, value: T) {
-        self.table.insert_unique(spread(hash), (hash, value), |(hash, _)| spread(*hash));
+        if let Some(shard) = self.shards.get_mut(shard(hash)) {
+            shard.insert_unique(spread(hash), (hash, value), |(hash, _)| spread(*hash));
+        }
     }
 
     /// Removes the value with this hash that `is_right`. Returns whether there was one.
     pub(crate) fn remove(&mut self, hash: u32, is_right: impl Fn(&T) -> bool) -> bool {
-        let found = self.table.find_entry(spread(hash), |(other, value)| *other == hash && is_right(value));
+        let Some(shard) = self.shards.get_mut(shard(hash)) else { return false };
+        let found = shard.find_entry(spread(hash), |(other, value)| *other == hash && is_right(value));
         found.map(OccupiedEntry::remove).is_ok()
     }
+}
+
+/// Which shard values with this hash are in.
+fn shard(hash: u32) -> usize {
+    (hash >> SHARD_SHIFT) as usize % SHARDS
 }
 
 /// Both halves alike: the table takes the place from the low bits and a tag from the highest ones.
@@ -69,7 +89,7 @@ mod tests {
         #[test]
         fn finds_what_a_map_finds(steps in proptest::collection::vec((any::<bool>(), 0u32..40), 1..300)) {
             let (mut index, mut model) = (HashIndex::new(), HashMap::new());
-            let hash = |value: u32| value / 3;
+            let hash = |value: u32| value / 3 * 0x0008_0001;
             for (remove, value) in steps {
                 if remove {
                     let removed = index.remove(hash(value), |other| *other == value);
