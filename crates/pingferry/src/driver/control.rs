@@ -1,21 +1,60 @@
-//! What a worker does besides moving packets: commands, new connections, and changes of the host's addresses.
+//! What a worker does besides moving packets: commands of other threads, new connections, and changes of the host's addresses.
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use pingferry_proto::PathConfig;
+use pingferry_proto::{PathConfig, Policy};
 use pingferry_sys::netlink::AddressMonitor;
 use tracing::{debug, warn};
 
-use super::command::Command;
 use super::core::{Core, lock};
-use super::helper::Tools;
+use super::helper::Shared;
 use super::poller::{Poller, Ready, Token};
 use super::uplink::Uplink;
+use crate::error::Closed;
 use crate::ingress::{Halves, UnixIngress};
-use crate::stats::IngressId;
+use crate::stats::{IngressId, Published};
+use crate::waker::Waker;
+
+/// A command. What is sent by `done` is the reply; a caller that no longer waits for it does not need it.
+pub(crate) enum Command {
+    /// Serve a path.
+    Attach { ingress: IngressId, config: PathConfig, halves: Halves, done: SyncSender<io::Result<()>> },
+    /// Serve each connection of a listener as a path.
+    Listen { ingress: IngressId, config: PathConfig, listener: UnixIngress, done: SyncSender<io::Result<()>> },
+    /// Change the configuration of an ingress: of its paths and of those to come.
+    Configure { ingress: IngressId, config: PathConfig, done: SyncSender<()> },
+    /// Follow another policy.
+    SetPolicy { policy: Policy, done: SyncSender<()> },
+    /// End.
+    Stop,
+}
+
+/// The other threads' end of a worker.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    pub(crate) commands: Sender<Command>,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) published: Arc<Published>,
+}
+
+impl Mailbox {
+    /// Sends a command and waits until it is carried out.
+    pub(crate) fn call<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, Closed> {
+        let (done, reply) = sync_channel(1);
+        self.send(command(done))?;
+        reply.recv().map_err(|_| Closed)
+    }
+
+    /// Sends a command.
+    pub(crate) fn send(&self, command: Command) -> Result<(), Closed> {
+        self.commands.send(command).map_err(|_| Closed)?;
+        self.waker.wake();
+        Ok(())
+    }
+}
 
 /// Where the work besides packets comes from.
 pub(super) struct Control {
@@ -40,12 +79,12 @@ impl Control {
     }
 
     /// Handles all of `ready` that is no packet. Breaks when the worker is to stop.
-    pub(super) fn handle(&mut self, ready: &[Ready], tools: Tools<'_>, uplink: &mut Uplink) -> ControlFlow<()> {
+    pub(super) fn handle(&mut self, ready: &[Ready], shared: &Shared, uplink: &mut Uplink) -> ControlFlow<()> {
         for ready in ready {
             match ready.token {
-                Token::Wake => self.carry_out_commands(tools, uplink)?,
-                Token::Listener(index) => self.accept(tools, uplink, index),
-                Token::Addresses => learn_addresses(&mut self.addresses, &mut lock(tools.core)),
+                Token::Wake => self.carry_out_commands(shared, uplink)?,
+                Token::Listener(index) => self.accept(shared, uplink, index),
+                Token::Addresses => learn_addresses(&mut self.addresses, &mut lock(&shared.core)),
                 Token::Socket(_) | Token::Path(_) | Token::Downlink => {}
             }
         }
@@ -53,22 +92,22 @@ impl Control {
     }
 
     /// Carries out the commands that came; breaks at the one to stop.
-    fn carry_out_commands(&mut self, tools: Tools<'_>, uplink: &mut Uplink) -> ControlFlow<()> {
-        tools.waker.rest();
+    fn carry_out_commands(&mut self, shared: &Shared, uplink: &mut Uplink) -> ControlFlow<()> {
+        shared.waker.rest();
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Attach { ingress, config, halves, done } => {
-                    _ = done.send(attach(tools.core, uplink, ingress, config, halves));
+                    _ = done.send(attach(&shared.core, uplink, ingress, config, halves));
                 }
                 Command::Listen { ingress, config, listener, done } => {
-                    _ = done.send(self.listen(tools, Listener { socket: listener, ingress, config }));
+                    _ = done.send(self.listen(shared, Listener { socket: listener, ingress, config }));
                 }
                 Command::Configure { ingress, config, done } => {
-                    self.configure(tools, ingress, &config);
+                    self.configure(shared, ingress, &config);
                     _ = done.send(());
                 }
                 Command::SetPolicy { policy, done } => {
-                    lock(tools.core).endpoint.set_policy(policy);
+                    lock(&shared.core).endpoint.set_policy(policy);
                     _ = done.send(());
                 }
                 Command::Stop => return ControlFlow::Break(()),
@@ -77,27 +116,27 @@ impl Control {
         ControlFlow::Continue(())
     }
 
-    fn listen(&mut self, tools: Tools<'_>, listener: Listener) -> io::Result<()> {
+    fn listen(&mut self, shared: &Shared, listener: Listener) -> io::Result<()> {
         let index = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
-        tools.pollers.0.add(&listener.socket, Token::Listener(index))?;
+        shared.up.add(&listener.socket, Token::Listener(index))?;
         self.listeners.push(listener);
         Ok(())
     }
 
-    fn configure(&mut self, tools: Tools<'_>, ingress: IngressId, config: &PathConfig) {
+    fn configure(&mut self, shared: &Shared, ingress: IngressId, config: &PathConfig) {
         let listeners = self.listeners.iter_mut().filter(|listener| listener.ingress == ingress);
         listeners.for_each(|listener| listener.config = config.clone());
-        let mut core = lock(tools.core);
+        let mut core = lock(&shared.core);
         for path in core.paths_of(ingress) {
             core.endpoint.set_path_config(path, config.clone());
         }
     }
 
-    fn accept(&mut self, tools: Tools<'_>, uplink: &mut Uplink, index: u32) {
+    fn accept(&mut self, shared: &Shared, uplink: &mut Uplink, index: u32) {
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
         let (ingress, config) = (listener.ingress, listener.config.clone());
         let attached = match listener.socket.accept() {
-            Ok(Some(connection)) => attach(tools.core, uplink, ingress, config, connection),
+            Ok(Some(connection)) => attach(&shared.core, uplink, ingress, config, connection),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };

@@ -1,13 +1,19 @@
-//! Error queues: ICMP errors on their way to the endpoint, and what the kernel itself says of a send that it refused.
+//! Error queues: ICMP errors on their way to the endpoint, and sends that the kernel refused.
+//!
+//! A refused send is repeated with the worker's lock. This time the downlink cannot take the error that tells the reason from
+//! the error queue, and a pending error that belongs to another flow is gone.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use pingferry_proto::wire::IcmpError;
-use pingferry_proto::{Endpoint, ErrorReport, SocketId, Verdict};
-use pingferry_sys::ping::{ErrorBatch, ErrorOrigin, PingSocket, QueuedError};
+use pingferry_proto::{Endpoint, ErrorReport, SendError, SocketId, Transmit, Verdict};
+use pingferry_sys::ping::{ErrorBatch, ErrorOrigin, Outgoing, PingSocket, QueuedError};
+use rustix::io::Errno;
 use tracing::debug;
 
-use super::sockets::OpenSocket;
+use super::core::Core;
+use super::sockets::{OpenSocket, lock_sockets};
 
 /// How many batches of a socket's errors are read before its replies: errors share the receive buffer with replies, but a
 /// flood of them must not delay the replies for long.
@@ -21,8 +27,39 @@ pub(super) fn relay_errors(id: SocketId, socket: &PingSocket, batch: &mut ErrorB
     read(socket, batch, |error| relay(id, error, endpoint));
 }
 
+impl Core {
+    /// Sends a message once more, and tells the endpoint if it is refused again.
+    pub(super) fn send_again(&mut self, now: Instant, transmit: &Transmit, message: Outgoing<'_>) {
+        let Err(error) = self.try_again(transmit, message) else { return };
+        if let Verdict::Dropped(reason) = self.endpoint.handle_send_error(now, transmit, message.message, error) {
+            debug!(header = ?transmit.header, %reason, "not sent");
+        }
+    }
+
+    fn try_again(&mut self, transmit: &Transmit, message: Outgoing<'_>) -> Result<(), SendError> {
+        let open = lock_sockets(&self.sockets).get(transmit.socket.index()).ok_or(SendError::NoSocket)?.clone();
+        let Err(error) = self.resend.send(&open.socket, [message]) else { return Ok(()) };
+        let errno = Errno::from_io_error(&error);
+        if errno == Some(Errno::MSGSIZE) {
+            let mtu = mtu_of_refusal(message.destination, &open, &mut self.errors, &mut self.endpoint);
+            return Err(SendError::TooBig(mtu));
+        }
+        Err(classify(errno))
+    }
+}
+
+fn classify(errno: Option<Errno>) -> SendError {
+    match errno {
+        Some(Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL) => SendError::NoRoute,
+        Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => SendError::HostUnreachable,
+        Some(Errno::ACCESS | Errno::PERM) => SendError::Prohibited,
+        Some(Errno::AGAIN | Errno::NOBUFS) => SendError::BufferFull,
+        _ => SendError::Other,
+    }
+}
+
 /// The same after a send to `destination` failed with `EMSGSIZE`. Returns the MTU, which the kernel queues as a local error.
-pub(super) fn mtu_of_refusal(
+fn mtu_of_refusal(
     destination: IpAddr,
     open: &OpenSocket,
     batch: &mut ErrorBatch,

@@ -12,14 +12,15 @@
 //! PARKED ────────► ACTIVE ─────────────────► PARKED        any ──► STOPPED (worker ends)     any ──► LOST (helper panics)
 //! ```
 
-use std::sync::{Arc, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder, Scope, Thread};
 use std::time::Duration;
-use std::{io, sync};
 
 use super::core::{Core, lock};
 use super::downlink::Downlink;
 use super::poller::{Poller, Token};
+use crate::stats::Published;
 use crate::sync::{AtomicU8, Ordering};
 use crate::waker::Waker;
 
@@ -79,14 +80,16 @@ pub(super) struct Helper {
     thread: Option<Thread>,
 }
 
-/// What the helper uses.
-#[derive(Clone, Copy)]
-pub(super) struct Tools<'a> {
-    pub(super) core: &'a sync::Mutex<Core>,
-    pub(super) downlink: &'a sync::Mutex<Downlink>,
-    /// Those of the uplink and of the downlink.
-    pub(super) pollers: &'a (Arc<Poller>, Arc<Poller>),
-    pub(super) waker: &'a Waker,
+/// What the two threads of a worker share.
+pub(super) struct Shared {
+    // Held to let the endpoint handle a batch. See `core` for what is done with it.
+    pub(super) core: Mutex<Core>,
+    // Held for whole rounds. Only the worker's own threads want it: the helper, and the other while the helper is parked.
+    pub(super) downlink: Mutex<Downlink>,
+    pub(super) up: Arc<Poller>,
+    pub(super) down: Arc<Poller>,
+    pub(super) waker: Arc<Waker>,
+    pub(super) published: Arc<Published>,
 }
 
 impl Helper {
@@ -94,13 +97,13 @@ impl Helper {
         Self { state: Arc::new(State::new()), thread: None }
     }
 
-    pub(super) fn spawn<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, tools: Tools<'env>) -> io::Result<Self> {
+    pub(super) fn spawn<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, shared: &'env Shared) -> io::Result<Self> {
         let state = Arc::new(State::new());
         let run = {
             let state = Arc::clone(&state);
             move || {
-                let _alarm = Alarm(&state, tools.waker);
-                help(&state, tools);
+                let _alarm = Alarm(&state, &shared.waker);
+                help(&state, shared);
             }
         };
         let thread = Builder::new().name("pingferry-down".into()).spawn_scoped(scope, run)?.thread().clone();
@@ -151,10 +154,10 @@ impl Drop for Alarm<'_> {
 }
 
 /// What the helper does until it is to end.
-fn help(state: &State, tools: Tools<'_>) {
+fn help(state: &State, shared: &Shared) {
     loop {
         if state.is(ACTIVE) {
-            take_downlink(state, tools);
+            take_downlink(state, shared);
             if !state.park() {
                 return;
             }
@@ -167,7 +170,7 @@ fn help(state: &State, tools: Tools<'_>) {
 }
 
 /// Does the downlink until there is nothing to do.
-fn take_downlink(state: &State, Tools { core, downlink, pollers: (up, down), .. }: Tools<'_>) {
+fn take_downlink(state: &State, Shared { core, downlink, up, down, .. }: &Shared) {
     // The worker's thread is not to be woken by sockets meanwhile.
     up.remove(&**down);
     let mut ready = Vec::new();
