@@ -61,30 +61,23 @@ pub(crate) struct Published {
     stale: AtomicBool,
 }
 
+/// A copy of a worker's counters.
 #[derive(Debug, Default)]
-struct Snapshot {
-    stats: Stats,
+pub(crate) struct Snapshot {
+    pub(crate) stats: Stats,
     paths: HashMap<PathId, (IngressId, PathCounters)>,
     /// What the closed paths of an ingress did.
     closed: HashMap<IngressId, PathCounters>,
 }
 
-/// What is to be published of paths.
-#[derive(Debug)]
-pub(crate) enum PathUpdate {
-    Counted(PathId, IngressId, PathCounters),
-    Closed(PathId, IngressId, PathCounters),
-}
-
 impl Published {
-    /// Publishes a copy and takes the updates, unless a reader has the lock.
-    pub(crate) fn try_publish(&self, stats: impl FnOnce() -> Stats, updates: &mut Vec<PathUpdate>) {
+    /// Lets `write` bring the copy up to date, unless a reader has the lock.
+    pub(crate) fn try_publish(&self, write: impl FnOnce(&mut Snapshot)) {
         let newest = self.newest.try_lock();
         // Relaxed: it only says that there is something to publish, and is written with the worker's lock.
         self.stale.store(newest.is_err(), Ordering::Relaxed);
         if let Ok(mut newest) = newest {
-            newest.stats = stats();
-            updates.drain(..).for_each(|update| newest.apply(update));
+            write(&mut newest);
         }
     }
 
@@ -112,14 +105,15 @@ impl Published {
 }
 
 impl Snapshot {
-    fn apply(&mut self, update: PathUpdate) {
-        match update {
-            PathUpdate::Counted(path, ingress, counters) => _ = self.paths.insert(path, (ingress, counters)),
-            PathUpdate::Closed(path, ingress, counters) => {
-                self.paths.remove(&path);
-                *self.closed.entry(ingress).or_default() += counters;
-            }
-        }
+    /// Replaces the counters of a path.
+    pub(crate) fn count(&mut self, path: PathId, ingress: IngressId, counters: PathCounters) {
+        self.paths.insert(path, (ingress, counters));
+    }
+
+    /// Adds the last counters of a path to those of the closed paths of its ingress.
+    pub(crate) fn close(&mut self, path: PathId, ingress: IngressId, counters: PathCounters) {
+        self.paths.remove(&path);
+        *self.closed.entry(ingress).or_default() += counters;
     }
 }
 
@@ -127,20 +121,15 @@ impl Snapshot {
 mod tests {
     use super::*;
 
-    fn stats(flows: usize) -> Stats {
-        Stats { flows, ..Stats::default() }
-    }
-
     #[test]
     fn publishing_does_not_wait_for_a_reader() {
         let published = Published::default();
-        let mut updates = vec![PathUpdate::Counted(PathId(1), IngressId(1), PathCounters::default())];
         let reading = published.newest();
-        published.try_publish(|| stats(1), &mut updates);
-        assert!(published.is_stale() && updates.len() == 1);
+        published.try_publish(|_| panic!("a reader has the copy"));
+        assert!(published.is_stale());
         drop(reading);
-        published.try_publish(|| stats(2), &mut updates);
-        assert!(!published.is_stale() && updates.is_empty());
+        published.try_publish(|newest| newest.stats.flows = 2);
+        assert!(!published.is_stale());
         assert_eq!(published.stats().flows, 2);
     }
 
@@ -153,14 +142,13 @@ mod tests {
             counters
         };
         let (one, other) = (IngressId(1), IngressId(2));
-        let mut updates = vec![
-            PathUpdate::Counted(PathId(1), one, counters(1)),
-            PathUpdate::Counted(PathId(1), one, counters(2)),
-            PathUpdate::Counted(PathId(2), other, counters(10)),
-            PathUpdate::Closed(PathId(1), one, counters(3)),
-            PathUpdate::Counted(PathId(3), one, counters(4)),
-        ];
-        published.try_publish(Stats::default, &mut updates);
+        published.try_publish(|newest| {
+            newest.count(PathId(1), one, counters(1));
+            newest.count(PathId(1), one, counters(2));
+            newest.count(PathId(2), other, counters(10));
+            newest.close(PathId(1), one, counters(3));
+            newest.count(PathId(3), one, counters(4));
+        });
         assert_eq!((published.ingress(one).packets, published.ingress(other).packets), (7, 10));
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use super::mmsg::CAPACITY;
-use super::receive_buffer::{ReceiveBuffer, ReceivedMessage};
+use super::receive::{ReceiveBuffer, ReceivedMessage};
 use super::socket::PingSocket;
 
 /// The size of the buffer of one error in bytes. An ICMP error has up to 576 bytes (RFC 1812 section 4.3.2.3), an ICMPv6

@@ -45,7 +45,6 @@ mod mmsg;
 #[cfg(feature = "testing")]
 mod raw;
 mod receive;
-mod receive_buffer;
 mod send;
 mod socket;
 

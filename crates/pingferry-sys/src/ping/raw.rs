@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::mmsg::CAPACITY;
-use super::receive_buffer::ReceiveBuffer;
+use super::receive::ReceiveBuffer;
 use super::send::{Outgoing, SendBatch};
 use crate::error_context::with_context;
 use crate::sockopt::receive_drops;

@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use pingferry_proto::{Delivery, Endpoint, PathConfig, PathId, SocketId};
+use pingferry_proto::{Delivery, Endpoint, PathConfig, PathCounters, PathId, SocketId};
 use pingferry_sys::ping::{ErrorBatch, SendBatch};
 use tracing::debug;
 
 use super::sockets::{SharedSockets, lock_sockets};
 use crate::config::Config;
 use crate::ingress::PacketSink;
-use crate::stats::{IngressId, PathUpdate, Published, Stats};
+use crate::stats::{IngressId, Published, Stats};
 
 /// The sink of a path, which both directions use: replies come from the downlink, ICMP errors from both.
 // Held while packets are passed to the sink. Taken without the worker's lock.
@@ -41,8 +41,10 @@ pub(super) struct Core {
     pub(super) errors: ErrorBatch,
     pub(super) resend: SendBatch,
     published: Arc<Published>,
-    /// Changes that are not published yet.
-    updates: Vec<PathUpdate>,
+    /// Paths whose counters may have changed since they were published.
+    touched: Vec<PathId>,
+    /// Paths that were closed since, with their last counters.
+    closed: Vec<(PathId, IngressId, PathCounters)>,
 }
 
 impl Core {
@@ -55,7 +57,8 @@ impl Core {
             errors: ErrorBatch::new(),
             resend: SendBatch::new(),
             published,
-            updates: Vec::new(),
+            touched: Vec::new(),
+            closed: Vec::new(),
         }
     }
 
@@ -68,7 +71,7 @@ impl Core {
 
     pub(super) fn remove_path(&mut self, id: PathId) {
         let counters = self.endpoint.path_counters(id).unwrap_or_default();
-        self.updates.extend(self.ingresses.remove(&id).map(|ingress| PathUpdate::Closed(id, ingress, counters)));
+        self.closed.extend(self.ingresses.remove(&id).map(|ingress| (id, ingress, counters)));
         self.sinks.remove(&id);
         self.endpoint.remove_path(id);
     }
@@ -80,16 +83,26 @@ impl Core {
 
     /// The counters of a path may have changed.
     pub(super) fn touch(&mut self, path: PathId) {
-        let counters = self.endpoint.path_counters(path);
-        if let (Some(counters), Some(ingress)) = (counters, self.ingresses.get(&path)) {
-            self.updates.push(PathUpdate::Counted(path, *ingress, counters));
+        if self.touched.last() != Some(&path) {
+            self.touched.push(path);
         }
     }
 
     /// Publishes the counters, unless a reader has the copy just now.
     pub(super) fn publish(&mut self) {
-        let Self { endpoint, sockets, updates, published, .. } = self;
-        published.try_publish(|| stats(endpoint, sockets), updates);
+        let Self { endpoint, sockets, ingresses, published, touched, closed, .. } = self;
+        // Rounds that a reader kept from publishing touched the same paths, so there are never more than there are paths.
+        touched.sort_unstable();
+        touched.dedup();
+        published.try_publish(|newest| {
+            newest.stats = stats(endpoint, sockets);
+            for path in touched.drain(..) {
+                if let (Some(ingress), Some(counters)) = (ingresses.get(&path), endpoint.path_counters(path)) {
+                    newest.count(path, *ingress, counters);
+                }
+            }
+            closed.drain(..).for_each(|(path, ingress, counters)| newest.close(path, ingress, counters));
+        });
     }
 
     /// Publishes the counters if the newest copy is old. Says whether it is new then.

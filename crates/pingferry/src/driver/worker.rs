@@ -65,18 +65,19 @@ impl Worker {
     /// Serves until it is told to stop.
     pub(crate) fn run(self) -> Result<Stats, RunError> {
         let Self { shared, mut thread, has_helper } = self;
-        thread::scope(|scope| {
+        let ended = thread::scope(|scope| {
             if has_helper {
                 let helper = Helper::spawn(scope, &shared).inspect_err(|error| debug!(%error, "no helper thread"));
                 thread.helper = helper.unwrap_or(thread.helper);
             }
             thread.run(&shared)
-        })?;
-        Ok(finish(&mut shared.core.into_inner().unwrap_or_else(PoisonError::into_inner)))
+        });
+        let stats = finish(&mut shared.core.into_inner().unwrap_or_else(PoisonError::into_inner));
+        ended.map(|()| stats)
     }
 }
 
-/// Waits until it is known of every packet whether it has left, and returns the final statistics.
+/// Waits until it is known of every packet whether it has left, publishes the final statistics and returns them.
 fn finish(core: &mut Core) -> Stats {
     let (nothing, mut undelivered) = (Outputs::default(), Vec::new());
     for sink in core.sinks.values() {
@@ -104,7 +105,7 @@ struct Thread {
 }
 
 impl Thread {
-    /// Serves until the worker is to stop. It has ended the helper then.
+    /// Serves until the worker is to stop. The helper ends with it, since it is dropped.
     fn run(mut self, shared: &Shared) -> Result<(), RunError> {
         while self.round(shared)?.is_continue() {}
         Ok(())

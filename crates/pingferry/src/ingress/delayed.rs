@@ -113,11 +113,5 @@ impl<S: PacketSource> PacketSource for DelayedSource<S> {
         }
     }
 
-    fn name(&self) -> String {
-        self.inner.name()
-    }
-
-    fn is_essential(&self) -> bool {
-        self.inner.is_essential()
-    }
+    delegate_source!(self => self.inner);
 }

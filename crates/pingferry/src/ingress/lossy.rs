@@ -3,8 +3,6 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use pingferry_proto::{DropReason, Tag};
-
 use super::{Ingress, PacketBatch, PacketSink, PacketSource};
 
 /// An ingress that loses some of the packets of another one. For tests: the loss is the same in each run.
@@ -67,13 +65,7 @@ impl<S: PacketSource> PacketSource for LossySource<S> {
         received
     }
 
-    fn name(&self) -> String {
-        self.inner.name()
-    }
-
-    fn is_essential(&self) -> bool {
-        self.inner.is_essential()
-    }
+    delegate_source!(self => self.inner);
 }
 
 /// The sink of a [`Lossy`] ingress.
@@ -89,7 +81,5 @@ impl<K: PacketSink> PacketSink for LossySink<K> {
         if self.loss.keeps() { self.inner.send(packet) } else { Ok(()) }
     }
 
-    fn report_drop(&mut self, tag: Tag, reason: DropReason) {
-        self.inner.report_drop(tag, reason);
-    }
+    delegate_sink!(self => self.inner);
 }

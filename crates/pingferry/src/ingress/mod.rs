@@ -6,6 +6,32 @@
 //! [`TunIngress`], the connections of a [`UnixIngress`] and the channel behind a [`Path`](crate::Path) are ingresses.
 //! [`Pcap`], [`Lossy`] and [`Delayed`] wrap another ingress.
 
+/// The methods of a [`PacketSource`] that a wrapper leaves to the source in it.
+macro_rules! delegate_source {
+    ($self:ident => $inner:expr) => {
+        fn name(&$self) -> String {
+            $inner.name()
+        }
+
+        fn is_essential(&$self) -> bool {
+            $inner.is_essential()
+        }
+    };
+}
+
+/// The methods of a [`PacketSink`] that a wrapper leaves to the sink in it.
+macro_rules! delegate_sink {
+    ($self:ident => $inner:expr) => {
+        fn report_drop(&mut $self, tag: pingferry_proto::Tag, reason: pingferry_proto::DropReason) {
+            $inner.report_drop(tag, reason);
+        }
+
+        fn finish(&mut $self, batch: &mut $crate::ingress::Deliveries<'_>) {
+            $inner.finish(batch);
+        }
+    };
+}
+
 mod batch;
 pub(crate) mod channel;
 mod delayed;
@@ -147,13 +173,7 @@ impl<S: PacketSource + ?Sized> PacketSource for Box<S> {
         (**self).receive(batch)
     }
 
-    fn name(&self) -> String {
-        (**self).name()
-    }
-
-    fn is_essential(&self) -> bool {
-        (**self).is_essential()
-    }
+    delegate_source!(self => (**self));
 }
 
 impl<K: PacketSink + ?Sized> PacketSink for Box<K> {
@@ -165,13 +185,7 @@ impl<K: PacketSink + ?Sized> PacketSink for Box<K> {
         (**self).send_batch(batch);
     }
 
-    fn report_drop(&mut self, tag: Tag, reason: DropReason) {
-        (**self).report_drop(tag, reason);
-    }
-
-    fn finish(&mut self, batch: &mut Deliveries<'_>) {
-        (**self).finish(batch);
-    }
+    delegate_sink!(self => (**self));
 }
 
 /// The halves of an ingress of any kind.

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use pingferry_proto::{DropReason, Tag};
 use tracing::error;
 
 use super::{Deliveries, Ingress, PacketBatch, PacketSink, PacketSource};
@@ -126,13 +125,7 @@ impl<S: PacketSource> PacketSource for PcapSource<S> {
         received
     }
 
-    fn name(&self) -> String {
-        self.inner.name()
-    }
-
-    fn is_essential(&self) -> bool {
-        self.inner.is_essential()
-    }
+    delegate_source!(self => self.inner);
 }
 
 /// The sink of a [`Pcap`] ingress.
@@ -153,11 +146,5 @@ impl<K: PacketSink> PacketSink for PcapSink<K> {
         self.inner.send_batch(batch);
     }
 
-    fn report_drop(&mut self, tag: Tag, reason: DropReason) {
-        self.inner.report_drop(tag, reason);
-    }
-
-    fn finish(&mut self, batch: &mut Deliveries<'_>) {
-        self.inner.finish(batch);
-    }
+    delegate_sink!(self => self.inner);
 }
