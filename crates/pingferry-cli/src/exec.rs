@@ -67,7 +67,7 @@ pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, Cli
     let tun = Tun::from_fd(fd).map_err(|error| CliError::runtime(error.to_string()))?;
     // After the fork, so that the command keeps its limits.
     proxy::raise_descriptor_limit();
-    sandbox::confine(settings, &Sandbox { child: Some(child.pid()), ..Sandbox::default() });
+    sandbox::confine(settings, &Sandbox::default().with_child(Some(child.pid())));
 
     let proxy = proxy::open(config)?;
     let path_config = path_config(&settings.with_defaults(Ingress::default()), DomainId::default(), Some(mtu));
@@ -106,16 +106,13 @@ fn become_command(pipe: &Pipe, command: &[OsString]) -> io::Result<()> {
 /// All of IPv4 and IPv6 is routed to the device. Its addresses are not routed by any other network: they are from the
 /// IPv4 service continuity prefix (RFC 7335) and a unique local prefix (RFC 4193).
 fn tun_config() -> TunConfig {
-    TunConfig {
-        name: "ping0".into(),
-        addresses: vec![
+    TunConfig::new("ping0")
+        .with_addresses(vec![
             Ipv4Net::new_assert([192, 0, 0, 2].into(), 32).into(),
             Ipv6Net::new_assert([0xfd70, 0x696e, 0x6766, 0, 0, 0, 0, 2].into(), 128).into(),
-        ],
-        routes: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
-        mtu: None,
-        queue_length: Some(10_000),
-    }
+        ])
+        .with_routes(vec![Ipv4Net::default().into(), Ipv6Net::default().into()])
+        .with_queue_length(Some(10_000))
 }
 
 fn pass_on(pid: u32, signal: i32) {

@@ -7,20 +7,8 @@ use ipnet::IpNet;
 
 use crate::flow::DomainId;
 use crate::policy::Policy;
+use crate::setters;
 use crate::wire::ip::Family;
-
-/// A setter for each field, to chain.
-macro_rules! setters {
-    ($($setter:ident => $field:ident: $type:ty,)+) => {
-        $(
-            #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
-            #[must_use]
-            pub fn $setter(self, $field: $type) -> Self {
-                Self { $field, ..self }
-            }
-        )+
-    };
-}
 
 /// How flows are given sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -70,6 +70,7 @@ mod output;
 mod policy;
 mod rate_limit;
 mod reassembly;
+mod setters;
 mod stats;
 pub mod wire;
 

@@ -169,7 +169,7 @@ fn a_batch_stops_at_a_message_that_cannot_be_sent_and_continues_after_it() {
 fn df_follows_the_option() {
     isolated(|| {
         for dont_fragment in [false, true] {
-            let socket = PingSocket::open(&SocketOptions { dont_fragment, ..options(Family::V4) }).unwrap();
+            let socket = PingSocket::open(&options(Family::V4).with_dont_fragment(dont_fragment)).unwrap();
             let capture = Capture::open(LOOPBACK).unwrap();
             let sent = request(Family::V4, 1, 8);
             send(&socket, outgoing(loopback(Family::V4), &sent));
@@ -187,7 +187,7 @@ fn the_source_follows_the_option() {
         eventually("the address", || netlink.is_local("2001:db8::5".parse().unwrap())).unwrap();
         for (family, source) in [(Family::V4, "127.0.0.5"), (Family::V6, "2001:db8::5")] {
             let source = source.parse().unwrap();
-            let socket = PingSocket::open(&SocketOptions { source: Some(source), ..options(family) }).unwrap();
+            let socket = PingSocket::open(&options(family).with_source(Some(source))).unwrap();
             let sent = request(family, 1, 0);
             let capture = Capture::open(LOOPBACK).unwrap();
             send(&socket, outgoing(loopback(family), &sent));
@@ -210,14 +210,14 @@ fn open_errno(options: &SocketOptions) -> Option<i32> {
 #[test]
 fn invalid_interfaces_and_sources_are_errors() {
     isolated(|| {
-        let with_interface = |name: &str| SocketOptions { interface: Some(name.into()), ..options(Family::V4) };
+        let with_interface = |name: &str| options(Family::V4).with_interface(Some(name.into()));
         let socket = PingSocket::open(&with_interface("lo")).unwrap();
         send(&socket, outgoing(loopback(Family::V4), &request(Family::V4, 1, 0)));
         assert_eq!(read(&socket, 0, 1).1, [1]);
         assert_eq!(open_errno(&with_interface("missing0")), Some(libc::ENODEV));
         assert_eq!(open_errno(&with_interface("")), Some(libc::EINVAL));
         assert_eq!(open_errno(&with_interface("sixteen_letters_")), Some(libc::EINVAL));
-        let foreign = SocketOptions { source: Some("192.0.2.1".parse().unwrap()), ..options(Family::V4) };
+        let foreign = options(Family::V4).with_source(Some("192.0.2.1".parse().unwrap()));
         assert_eq!(open_errno(&foreign), Some(libc::EADDRNOTAVAIL));
     });
 }
@@ -237,7 +237,7 @@ fn a_process_outside_the_group_range_cannot_open_a_socket() {
 #[test]
 fn a_full_receive_buffer_counts_its_drops() {
     isolated(|| {
-        let socket = PingSocket::open(&SocketOptions { receive_buffer: 1, ..options(Family::V4) }).unwrap();
+        let socket = PingSocket::open(&options(Family::V4).with_receive_buffer(1)).unwrap();
         assert!(socket.receive_buffer().unwrap() < 65_536);
         assert_eq!(socket.dropped().unwrap(), 0);
         let sent = request(Family::V4, 1, 1_000);

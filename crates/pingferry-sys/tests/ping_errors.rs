@@ -8,9 +8,7 @@ use std::net::IpAddr;
 use pingferry_proto::Family;
 use pingferry_sys::errno;
 use pingferry_sys::netlink::{LOOPBACK, Netlink, RejectRoute};
-use pingferry_sys::ping::{
-    ErrorBatch, ErrorOrigin, Outgoing, PingSocket, QueuedError, ReceiveBatch, SendBatch, SocketOptions,
-};
+use pingferry_sys::ping::{ErrorBatch, ErrorOrigin, Outgoing, PingSocket, QueuedError, ReceiveBatch, SendBatch};
 use pingferry_testnet::{Host, eventually, isolated, link};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -24,7 +22,7 @@ fn ip(address: &str) -> IpAddr {
 }
 
 fn open_df(family: Family) -> PingSocket {
-    PingSocket::open(&SocketOptions { dont_fragment: true, ..options(family) }).unwrap()
+    PingSocket::open(&options(family).with_dont_fragment(true)).unwrap()
 }
 
 /// Waits for exactly one error and passes it to `check`.

@@ -108,10 +108,10 @@ fn only_the_named_files_are_accessible(folder: &Path) {
     for file in [&read, &removed, &other] {
         fs::write(file, "text").unwrap();
     }
-    let sandbox = |readable: &[&PathBuf], removable: &[&PathBuf]| Sandbox {
-        readable: readable.iter().copied().cloned().collect(),
-        removable: removable.iter().copied().cloned().collect(),
-        child: None,
+    let sandbox = |readable: &[&PathBuf], removable: &[&PathBuf]| {
+        Sandbox::default()
+            .with_readable(readable.iter().copied().cloned().collect())
+            .with_removable(removable.iter().copied().cloned().collect())
     };
     let no_files = Sandbox::default();
     let read_sysctl = || fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").map(drop);
@@ -136,7 +136,7 @@ fn only_the_named_files_are_accessible(folder: &Path) {
 fn only_the_child_can_be_signalled() {
     let confined = Child::fork(|_pipe| {
         let child = Child::fork(Pipe::receive_go)?;
-        let sandbox = Sandbox { child: Some(child.pid()), ..Sandbox::default() };
+        let sandbox = Sandbox::default().with_child(Some(child.pid()));
         sandbox.enter();
         let pid = i32::try_from(child.pid()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::Other)?;
         kill_process(pid, Signal::TERM)?;
@@ -150,7 +150,7 @@ fn only_the_child_can_be_signalled() {
 /// Reads the status in a thread that was started afterwards, as the workers are.
 fn no_privileges_remain() {
     let readable = vec![PathBuf::from("/proc/self/status")];
-    let outcome = confined(&Sandbox { readable, ..Sandbox::default() }, || {
+    let outcome = confined(&Sandbox::default().with_readable(readable), || {
         let status = thread::spawn(|| fs::read_to_string("/proc/thread-self/status")).join().unwrap()?;
         for line in
             ["CapInh:\t0000", "CapPrm:\t0000", "CapEff:\t0000", "CapAmb:\t0000", "NoNewPrivs:\t1", "Seccomp:\t2"]

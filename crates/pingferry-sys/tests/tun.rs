@@ -15,13 +15,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 fn config(name: &str) -> TunConfig {
-    TunConfig {
-        name: name.into(),
-        addresses: vec!["192.0.2.1/24".parse().unwrap(), "2001:db8::1/64".parse().unwrap()],
-        routes: vec!["198.51.100.0/24".parse().unwrap()],
-        mtu: Some(1400),
-        queue_length: Some(4096),
-    }
+    TunConfig::new(name)
+        .with_addresses(vec!["192.0.2.1/24".parse().unwrap(), "2001:db8::1/64".parse().unwrap()])
+        .with_routes(vec!["198.51.100.0/24".parse().unwrap()])
+        .with_mtu(Some(1400))
+        .with_queue_length(Some(4096))
 }
 
 /// The next UDP packet of an IP version. Ignores the ICMPv6 packets that the kernel sends.
@@ -135,7 +133,7 @@ fn a_persistent_device_with_one_or_several_queues_is_attached() {
         for (name, queues) in [("one0", None), ("many0", Some("multi_queue"))] {
             let added = Command::new("ip").args(["tuntap", "add", name, "mode", "tun"]).args(queues).status().unwrap();
             assert!(added.success());
-            let bare = TunConfig { name: name.into(), ..TunConfig::default() };
+            let bare = TunConfig::new(name);
             let (tun, _mtu, origin) = bare.open().unwrap();
             assert_eq!((tun.name(), origin), (name, Origin::Attached));
             drop(tun);
@@ -165,8 +163,7 @@ fn a_persistent_device_that_is_up_needs_no_capability() {
                 opened.join().unwrap()
             })
         };
-        let (tun, mtu, origin) =
-            without_capabilities(TunConfig { name: "ping0".into(), ..TunConfig::default() }).unwrap();
+        let (tun, mtu, origin) = without_capabilities(TunConfig::new("ping0")).unwrap();
         assert_eq!((mtu, origin), (1500, Origin::Attached));
         drop(tun);
         let error = without_capabilities(config("ping0")).unwrap_err();

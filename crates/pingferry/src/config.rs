@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use pingferry_proto::{Class, Family, Rate};
+use pingferry_proto::{Class, Family, Rate, setters};
 use pingferry_sys::ping::SocketOptions;
 use pingferry_sys::preflight::descriptor_limit;
 
@@ -26,6 +26,7 @@ const OTHER_DESCRIPTORS: usize = 20;
 /// assert_eq!(config.core.max_flows, 1000);
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Flows, limits and policy.
     pub core: pingferry_proto::Config,
@@ -71,66 +72,18 @@ impl Default for Config {
     }
 }
 
-/// Setters, one for each field.
 impl Config {
-    /// Sets [`core`](Self::core).
-    #[must_use]
-    pub fn with_core(self, core: pingferry_proto::Config) -> Self {
-        Self { core, ..self }
-    }
-
-    /// Sets [`source_v4`](Self::source_v4).
-    #[must_use]
-    pub fn with_source_v4(self, source: impl Into<Option<Ipv4Addr>>) -> Self {
-        Self { source_v4: source.into(), ..self }
-    }
-
-    /// Sets [`source_v6`](Self::source_v6).
-    #[must_use]
-    pub fn with_source_v6(self, source: impl Into<Option<Ipv6Addr>>) -> Self {
-        Self { source_v6: source.into(), ..self }
-    }
-
-    /// Sets [`scope_id`](Self::scope_id).
-    #[must_use]
-    pub fn with_scope_id(self, scope_id: u32) -> Self {
-        Self { scope_id, ..self }
-    }
-
-    /// Sets [`interface`](Self::interface).
-    #[must_use]
-    pub fn with_interface(self, interface: impl Into<Option<String>>) -> Self {
-        Self { interface: interface.into(), ..self }
-    }
-
-    /// Sets [`receive_buffer`](Self::receive_buffer).
-    #[must_use]
-    pub fn with_receive_buffer(self, receive_buffer: usize) -> Self {
-        Self { receive_buffer, ..self }
-    }
-
-    /// Sets [`workers`](Self::workers).
-    #[must_use]
-    pub fn with_workers(self, workers: usize) -> Self {
-        Self { workers, ..self }
-    }
-
-    /// Sets [`processors`](Self::processors).
-    #[must_use]
-    pub fn with_processors(self, processors: usize) -> Self {
-        Self { processors, ..self }
-    }
-
-    /// Sets [`busy_poll`](Self::busy_poll).
-    #[must_use]
-    pub fn with_busy_poll(self, busy_poll: impl Into<Option<Duration>>) -> Self {
-        Self { busy_poll: busy_poll.into(), ..self }
-    }
-
-    /// Sets [`pcap`](Self::pcap).
-    #[must_use]
-    pub fn with_pcap(self, pcap: impl Into<Option<PcapFile>>) -> Self {
-        Self { pcap: pcap.into(), ..self }
+    setters! {
+        with_core => core: pingferry_proto::Config,
+        with_source_v4 => source_v4: Option<Ipv4Addr>,
+        with_source_v6 => source_v6: Option<Ipv6Addr>,
+        with_scope_id => scope_id: u32,
+        with_interface => interface: Option<String>,
+        with_receive_buffer => receive_buffer: usize,
+        with_workers => workers: usize,
+        with_processors => processors: usize,
+        with_busy_poll => busy_poll: Option<Duration>,
+        with_pcap => pcap: Option<PcapFile>,
     }
 }
 
@@ -176,15 +129,13 @@ impl Config {
     }
 
     pub(crate) fn socket_options(&self, class: Class) -> SocketOptions {
-        SocketOptions {
-            family: class.family,
-            dont_fragment: class.dont_fragment,
-            source: self.source(class.family),
-            scope_id: self.scope_id,
-            interface: self.interface.clone(),
-            broadcast: class.dedicated,
-            receive_buffer: self.receive_buffer,
-        }
+        SocketOptions::new(class.family)
+            .with_dont_fragment(class.dont_fragment)
+            .with_source(self.source(class.family))
+            .with_scope_id(self.scope_id)
+            .with_interface(self.interface.clone())
+            .with_broadcast(class.dedicated)
+            .with_receive_buffer(self.receive_buffer)
     }
 }
 

@@ -164,7 +164,7 @@ fn a_capture_has_what_clients_send_and_receive() {
             let file = PcapFile::create(&path).unwrap();
             let (client, ingress) = pair();
             let proxy = if whole_proxy {
-                let proxy = open(Config::default().with_pcap(file));
+                let proxy = open(Config::default().with_pcap(Some(file)));
                 proxy.attach_ingress(PathConfig::default(), ingress).unwrap();
                 proxy
             } else {

@@ -101,7 +101,7 @@ fn packets_of_a_flow_keep_their_order_through_a_tun_device() {
         let core = CoreConfig::default().with_policy(policy);
         let proxy = ferry.run(|| Proxy::open(Config::default().with_core(core).with_processors(2))).unwrap().unwrap();
         let addresses = vec!["10.0.0.2/24".parse().unwrap()];
-        let device = TunConfig { name: "tun0".into(), addresses, ..TunConfig::default() };
+        let device = TunConfig::new("tun0").with_addresses(addresses);
         let (tun, ..) = client.run(|| device.open()).unwrap().unwrap();
         client.add_route(host.into(), None, "tun0").unwrap();
         proxy.attach_tun(PathConfig::default(), [tun]).unwrap();

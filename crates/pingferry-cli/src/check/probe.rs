@@ -24,7 +24,7 @@ pub(super) fn report() -> Report {
 }
 
 fn reach(family: Family) -> Reach {
-    let options = SocketOptions { receive_buffer: 1 << 16, ..SocketOptions::new(family) };
+    let options = SocketOptions::new(family).with_receive_buffer(1 << 16);
     Reach {
         socket: PingSocket::open(&options).map(drop).map_err(Into::into),
         source: preflight::default_source_address(family).map_err(Into::into),

@@ -38,7 +38,7 @@ pub(super) enum Response {
 impl Pinger {
     /// With `dont_fragment`, no router fragments the requests.
     pub(super) fn new(host: IpAddr, dont_fragment: bool) -> io::Result<Self> {
-        let socket = PingSocket::open(&SocketOptions { dont_fragment, ..SocketOptions::new(Family::of(host)) })?;
+        let socket = PingSocket::open(&SocketOptions::new(Family::of(host)).with_dont_fragment(dont_fragment))?;
         let (sender, receiver, errors) = (SendBatch::new(), ReceiveBatch::new(), ErrorBatch::new());
         Ok(Self { socket, host, seq: 0, sender, receiver, errors })
     }

@@ -36,13 +36,9 @@ impl Network {
 
     /// The TUN device of the client's namespace. All packets of the client are routed to it.
     pub(super) fn open_tun(&self) -> io::Result<(Tun, PathConfig)> {
-        let config = TunConfig {
-            name: "ping0".into(),
-            addresses: vec![v4([203, 0, 113, 2], 32), v6([0x2001, 0xdb8, 3, 0, 0, 0, 0, 2], 128)],
-            routes: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
-            mtu: None,
-            queue_length: None,
-        };
+        let config = TunConfig::new("ping0")
+            .with_addresses(vec![v4([203, 0, 113, 2], 32), v6([0x2001, 0xdb8, 3, 0, 0, 0, 0, 2], 128)])
+            .with_routes(vec![Ipv4Net::default().into(), Ipv6Net::default().into()]);
         let (tun, mtu, _) = self.client.run(|| config.open())??;
         Ok((tun, PathConfig::default().with_mtu(mtu as usize)))
     }

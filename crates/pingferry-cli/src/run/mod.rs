@@ -97,9 +97,7 @@ fn open_all(settings: &Settings, workers: usize) -> Result<Vec<Opened>, CliError
 
 /// The files that are needed while serving: the configuration to read again, and sockets to remove at the end.
 fn sandbox_of(args: &RunArgs, settings: &Settings) -> Sandbox {
-    Sandbox {
-        readable: args.file.path.as_deref().map_or_else(Vec::new, readable_paths),
-        removable: settings.ingresses().into_iter().filter_map(|ingress| ingress.unix).collect(),
-        ..Sandbox::default()
-    }
+    Sandbox::default()
+        .with_readable(args.file.path.as_deref().map_or_else(Vec::new, readable_paths))
+        .with_removable(settings.ingresses().into_iter().filter_map(|ingress| ingress.unix).collect())
 }

@@ -64,13 +64,11 @@ impl Opened {
 }
 
 fn open_tun(name: &str, ingress: &Ingress, domain: DomainId, workers: usize) -> Result<Opened, CliError> {
-    let device = TunConfig {
-        name: name.to_owned(),
-        addresses: ingress.address.iter().map(|address| address.0.0).collect(),
-        routes: ingress.route.iter().flat_map(|route| networks(route.0)).collect(),
-        mtu: ingress.mtu.map(Mtu::get),
-        queue_length: Some(QUEUE_LENGTH),
-    };
+    let device = TunConfig::new(name)
+        .with_addresses(ingress.address.iter().map(|address| address.0.0).collect())
+        .with_routes(ingress.route.iter().flat_map(|route| networks(route.0)).collect())
+        .with_mtu(ingress.mtu.map(Mtu::get))
+        .with_queue_length(Some(QUEUE_LENGTH));
     let process = ingress.pid.map(Watched::open).transpose()?;
     let namespace = namespace(ingress).map_err(|error| CliError::runtime(error.to_string()))?;
     // Checked only now: before its namespace is open, another process can get its number.

@@ -19,13 +19,10 @@ pub enum Client {
 
 impl Client {
     pub fn direct(x: &Host) -> Self {
-        let config = TunConfig {
-            name: "client".into(),
-            addresses: vec![net(&format!("{}/24", GATEWAY[0])), net(&format!("{}/64", GATEWAY[1]))],
-            mtu: Some(u32::try_from(CLIENT_MTU).unwrap()),
-            queue_length: Some(1000),
-            ..TunConfig::default()
-        };
+        let config = TunConfig::new("client")
+            .with_addresses(vec![net(&format!("{}/24", GATEWAY[0])), net(&format!("{}/64", GATEWAY[1]))])
+            .with_mtu(Some(u32::try_from(CLIENT_MTU).unwrap()))
+            .with_queue_length(Some(1000));
         Self::Direct(x.run(|| config.open()).unwrap().unwrap().0)
     }
 

@@ -167,11 +167,8 @@ fn own_many_addresses(target: &Host) {
 }
 
 fn far_tun(router: &Host) -> Tun {
-    let config = TunConfig {
-        name: "far".into(),
-        routes: vec![net("198.19.0.0/16"), net("2001:db8:19::/48")],
-        queue_length: Some(1000),
-        ..TunConfig::default()
-    };
+    let config = TunConfig::new("far")
+        .with_routes(vec![net("198.19.0.0/16"), net("2001:db8:19::/48")])
+        .with_queue_length(Some(1000));
     router.run(|| config.open()).unwrap().unwrap().0
 }

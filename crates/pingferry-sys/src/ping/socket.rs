@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use pingferry_proto::Family;
+use pingferry_proto::{Family, setters};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
@@ -30,10 +30,11 @@ const IDENT_ATTEMPTS: usize = 64;
 /// use pingferry_proto::Family;
 /// use pingferry_sys::ping::SocketOptions;
 ///
-/// let options = SocketOptions { dont_fragment: true, ..SocketOptions::new(Family::V6) };
+/// let options = SocketOptions::new(Family::V6).with_dont_fragment(true);
 /// assert_eq!((options.source, options.receive_buffer), (None, 1 << 20));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SocketOptions {
     /// ICMP for IPv4 or ICMPv6.
     pub family: Family,
@@ -66,6 +67,15 @@ impl SocketOptions {
             broadcast: false,
             receive_buffer: 1 << 20,
         }
+    }
+
+    setters! {
+        with_dont_fragment => dont_fragment: bool,
+        with_source => source: Option<IpAddr>,
+        with_scope_id => scope_id: u32,
+        with_interface => interface: Option<String>,
+        with_broadcast => broadcast: bool,
+        with_receive_buffer => receive_buffer: usize,
     }
 }
 

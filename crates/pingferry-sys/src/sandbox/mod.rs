@@ -28,6 +28,7 @@ mod seccomp;
 use std::io;
 use std::path::PathBuf;
 
+use pingferry_proto::setters;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{
@@ -55,6 +56,7 @@ use crate::error_context::with_context;
 /// }
 /// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Sandbox {
     /// Files that the process reads later. They may be replaced until then, so their whole folders become readable.
     pub readable: Vec<PathBuf>,
@@ -66,6 +68,12 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
+    setters! {
+        with_readable => readable: Vec<PathBuf>,
+        with_removable => removable: Vec<PathBuf>,
+        with_child => child: Option<u32>,
+    }
+
     /// Confines the calling thread and every thread that it starts, for ever. Call it while the process has one thread.
     ///
     /// Returns an error for each layer that could not be applied. The other layers are in force.

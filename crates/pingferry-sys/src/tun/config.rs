@@ -3,6 +3,7 @@
 use std::io;
 
 use ipnet::IpNet;
+use pingferry_proto::setters;
 
 use super::{Tun, open_queue};
 use crate::error_context::with_context;
@@ -16,15 +17,13 @@ use crate::netlink::Netlink;
 /// ```
 /// use pingferry_sys::tun::TunConfig;
 ///
-/// let config = TunConfig {
-///     name: "ping%d".into(),
-///     addresses: vec!["192.0.2.1/24".parse().unwrap()],
-///     queue_length: Some(4096),
-///     ..TunConfig::default()
-/// };
+/// let config = TunConfig::new("ping%d")
+///     .with_addresses(vec!["192.0.2.1/24".parse().unwrap()])
+///     .with_queue_length(Some(4096));
 /// assert_eq!((config.mtu, config.routes.len()), (None, 0));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TunConfig {
     /// The name of the device, as for [`Tun::open`].
     pub name: String,
@@ -48,6 +47,18 @@ pub enum Origin {
 }
 
 impl TunConfig {
+    /// The defaults for a device with this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    setters! {
+        with_addresses => addresses: Vec<IpNet>,
+        with_routes => routes: Vec<IpNet>,
+        with_mtu => mtu: Option<u32>,
+        with_queue_length => queue_length: Option<u32>,
+    }
+
     /// Opens the device in the calling thread's network namespace, configures it and brings it up. Returns the device,
     /// its MTU in bytes, and whether it existed before.
     ///
@@ -64,7 +75,7 @@ impl TunConfig {
     /// ```no_run
     /// use pingferry_sys::tun::TunConfig;
     ///
-    /// let (tun, mtu, origin) = TunConfig { name: "ping%d".into(), ..TunConfig::default() }.open()?;
+    /// let (tun, mtu, origin) = TunConfig::new("ping%d").open()?;
     /// println!("{}: MTU {mtu}, {origin:?}", tun.name());
     /// # Ok::<(), std::io::Error>(())
     /// ```

@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
 const TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 pub(crate) fn options(family: Family) -> SocketOptions {
-    SocketOptions { receive_buffer: 4 << 20, ..SocketOptions::new(family) }
+    SocketOptions::new(family).with_receive_buffer(4 << 20)
 }
 
 pub(crate) fn open(family: Family) -> PingSocket {

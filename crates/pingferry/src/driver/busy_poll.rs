@@ -68,7 +68,7 @@ mod tests {
     }
 
     fn fixed(length: Duration, start: Instant) -> BusyPoll {
-        BusyPoll::new(&Config::default().with_busy_poll(length).with_processors(1), start)
+        BusyPoll::new(&Config::default().with_busy_poll(Some(length)).with_processors(1), start)
     }
 
     fn adaptive(start: Instant) -> BusyPoll {

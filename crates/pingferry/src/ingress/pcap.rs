@@ -29,7 +29,7 @@ const LINKTYPE_RAW: u32 = 101;
 ///
 /// let folder = tempfile::tempdir()?;
 /// let file = PcapFile::create(folder.path().join("clients.pcap"))?;
-/// let config = Config::default().with_pcap(file);
+/// let config = Config::default().with_pcap(Some(file));
 /// assert!(config.pcap.is_some());
 /// # Ok::<(), std::io::Error>(())
 /// ```

@@ -196,7 +196,7 @@ mod tests {
 
     pub(super) fn open() -> Tun {
         let addresses = vec!["10.0.0.1/24".parse().unwrap()];
-        TunConfig { name: "tun0".into(), addresses, ..TunConfig::default() }.open().unwrap().0
+        TunConfig::new("tun0").with_addresses(addresses).open().unwrap().0
     }
 
     pub(super) fn set_down() {
