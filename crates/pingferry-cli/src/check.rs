@@ -9,7 +9,7 @@ mod probe;
 mod report;
 mod text;
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::config::flags::FileFlag;
 use crate::config::model::Settings;
 use crate::error::{CliError, PERMISSION};
+use crate::output;
 use fix::Fix;
 use report::Report;
 
@@ -44,14 +45,13 @@ impl CheckArgs {
 pub(crate) fn check(args: &CheckArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     if let Some(destination) = args.question.destination {
         let (allowed, why) = args.question.decide(destination, settings)?;
-        println!("{why}");
+        output::print(&format!("{why}\n"))?;
         return Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let report = probe::report();
     let fixes = fix::fixes(&report);
     let written = if args.json { json(&report, &fixes) } else { text::render(&report, &fixes) };
-    // If the output is closed, nobody reads an error message either. The exit code still has the result.
-    let _ = io::stdout().write_all(written.as_bytes());
+    output::print(&written)?;
     Ok(if report.works() { ExitCode::SUCCESS } else { ExitCode::from(PERMISSION) })
 }
 

@@ -3,9 +3,11 @@
 use clap::{Parser, Subcommand};
 
 use crate::check::CheckArgs;
+use crate::config::access::AccessKeys;
 use crate::config::file;
 use crate::config::flags::{FileFlag, LogFlags};
 use crate::config::model::Settings;
+use crate::config::reload::Loaded;
 use crate::error::CliError;
 use crate::exec::ExecArgs;
 use crate::run::RunArgs;
@@ -40,10 +42,10 @@ impl Cli {
     ///
     /// # Errors
     /// The file cannot be read, or something in it or in the options is wrong.
-    pub(crate) fn settings(&self) -> Result<Settings, CliError> {
-        let mut settings = match self.file().and_then(|file| file.path.as_ref()) {
+    pub(crate) fn load(&self) -> Result<Loaded, CliError> {
+        let (mut settings, access_keys) = match self.file().and_then(|file| file.path.as_ref()) {
             Some(path) => file::read(path)?,
-            None => Settings::default(),
+            None => (Settings::default(), AccessKeys::default()),
         };
         self.log.apply(&mut settings);
         match &self.command {
@@ -52,7 +54,7 @@ impl Cli {
             Command::Exec(args) => args.apply(&mut settings)?,
             Command::Demo => {}
         }
-        Ok(settings)
+        Ok(Loaded { settings, access_keys })
     }
 
     fn file(&self) -> Option<&FileFlag> {

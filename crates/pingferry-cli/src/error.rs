@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use pingferry::RunError;
 
+use crate::log;
+
 /// The command line or configuration is wrong (`EX_USAGE` of `sysexits.h`).
 pub(crate) const USAGE: u8 = 64;
 /// A permission is missing (`EX_NOPERM`).
@@ -56,7 +58,7 @@ impl CliError {
 
     /// Prints the line and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        eprintln!("pingferry: {}", self.message);
+        log::write(&format!("pingferry: {}\n", self.message));
         ExitCode::from(self.code)
     }
 }

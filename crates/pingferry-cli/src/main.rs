@@ -1,5 +1,7 @@
 //! The `pingferry` command: ping, traceroute and mtr across anything that ends in userspace, without root.
 #![forbid(unsafe_code)]
+// They panic if they cannot write. Results go through `output`, the rest through `log`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod check;
 mod cli;
@@ -8,6 +10,7 @@ mod demo;
 mod error;
 mod exec;
 mod log;
+mod output;
 mod proxy;
 mod run;
 mod sandbox;
@@ -22,38 +25,40 @@ use crate::cli::{Cli, Command};
 use crate::error::CliError;
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => start(cli).unwrap_or_else(CliError::report),
+    let code = match Cli::try_parse() {
+        Ok(cli) => start(cli),
         Err(error) => explain(&error),
-    }
+    };
+    let code = code.unwrap_or_else(CliError::report);
+    log::finish();
+    code
 }
 
 fn start(cli: Cli) -> Result<ExitCode, CliError> {
-    let settings = cli.settings()?;
-    log::start(&settings);
+    let loaded = cli.load()?;
+    log::start(&loaded.settings);
     match &cli.command {
-        Command::Check(args) => check::check(args, &settings),
+        Command::Check(args) => check::check(args, &loaded.settings),
         Command::Run(args) => {
             let again = cli.clone();
-            run::run(args, settings, Box::new(move || again.settings()))
+            run::run(args, loaded, Box::new(move || again.load()))
         }
-        Command::Exec(args) => exec::exec(args, &settings),
+        Command::Exec(args) => exec::exec(args, &loaded.settings),
         Command::Demo => demo::demo(),
     }
 }
 
 /// Prints what is wrong with the command line, or the help that was wanted. With `--check`, what is wrong is one line.
-fn explain(error: &clap::Error) -> ExitCode {
+fn explain(error: &clap::Error) -> Result<ExitCode, CliError> {
     if !error.use_stderr() {
-        // Nothing can be done if standard output is closed.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        return output::written(error.print()).map(|()| ExitCode::SUCCESS);
     }
     if std::env::args_os().any(|arg| arg == "--check") {
         let text = error.to_string();
         let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-        return CliError::usage(lines.join(" ").trim_start_matches("error: ")).report();
+        return Err(CliError::usage(lines.join(" ").trim_start_matches("error: ")));
     }
+    // Nothing can be done if standard error cannot be written. The exit code still says that the usage is wrong.
     let _ = error.print();
-    ExitCode::from(error::USAGE)
+    Ok(ExitCode::from(error::USAGE))
 }

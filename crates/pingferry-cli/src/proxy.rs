@@ -6,6 +6,7 @@ use tracing::debug;
 
 use crate::check;
 use crate::error::CliError;
+use crate::log;
 
 /// Raises the limit of descriptors, which limits the number of ping sockets, as far as possible. A confined process cannot.
 pub(crate) fn raise_descriptor_limit() {
@@ -14,8 +15,9 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-/// Opens a proxy in the network namespace of the calling thread.
+/// Opens a proxy in the network namespace of the calling thread. Its threads must not wait for the log.
 pub(crate) fn open(config: Config) -> Result<Proxy, CliError> {
+    log::detach().map_err(|error| CliError::runtime(format!("cannot start the thread of the log: {error}")))?;
     Proxy::open(config).map_err(|error| match error {
         OpenError::NoPing { v4, v6 } => CliError::permission(check::explain_no_ping(&v4, &v6)),
         _ => CliError::runtime(error.to_string()),

@@ -1,4 +1,4 @@
-//! Signals that stop, reload or are passed on.
+//! Signals that stop, reload, ask for statistics or are passed on.
 
 use std::io;
 use std::thread;
@@ -8,21 +8,34 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SI
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::{Signals, SignalsInfo};
 use signal_hook::low_level::siginfo::Cause;
+use tracing::info;
 
 use crate::config::reload::Reload;
+use crate::config::values::LogFormat;
+use crate::{log, stats};
 
-/// Stops the proxy at SIGINT and SIGTERM, and reloads at SIGHUP. Without anything to reload, SIGHUP keeps its default
-/// action and ends the process, for example when its terminal is closed.
-pub(crate) fn watch_signals(control: Control, reload: Option<Reload>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    if reload.is_some() {
-        signals.add_signal(SIGHUP)?;
-    }
+/// Keeps the signals of a daemon for [`watch`], instead of ending at them.
+pub(crate) fn keep() -> io::Result<Signals> {
+    Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2])
+}
+
+/// Stops the proxy at SIGINT and SIGTERM, reloads at SIGHUP, and logs the statistics at SIGUSR1. The thread that does so
+/// waits for nothing but signals.
+pub(crate) fn watch(
+    mut signals: Signals,
+    control: Control,
+    reload: Option<Reload>,
+    format: LogFormat,
+) -> io::Result<()> {
+    let reloader = reload.map(|reload| reload.start(control.clone())).transpose()?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            match &reload {
-                Some(reload) if signal == SIGHUP => reload.reload(&control),
-                _ => return control.stop(),
+            match (signal, &reloader) {
+                (SIGHUP, Some(reloader)) => reloader.reload(),
+                (SIGHUP, None) => info!("SIGHUP: there is no configuration file to read again"),
+                (SIGUSR1, _) => log::write(&stats::render(&control.stats(), format)),
+                (SIGUSR2, _) => info!("SIGUSR2 has no meaning; SIGUSR1 logs the statistics"),
+                _ => control.stop(),
             }
         }
     })?;

@@ -1,9 +1,19 @@
-//! The statistics that `run` and `demo` print at the end.
+//! The statistics that `run` and `demo` print at the end, and `run` at SIGUSR1.
 
 use std::fmt::Write;
 
 use pingferry::{Drops, Stats};
 use serde_json::{Map, Value, json};
+
+use crate::config::values::LogFormat;
+
+/// For the reader of a log in this format.
+pub(crate) fn render(stats: &Stats, format: LogFormat) -> String {
+    match format {
+        LogFormat::Text => text(stats),
+        LogFormat::Json => format!("{}\n", json(stats)),
+    }
+}
 
 /// For people: what happened, and drops with their reasons.
 pub(crate) fn text(stats: &Stats) -> String {

@@ -4,10 +4,12 @@
 mod support;
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use pingferry_testnet::{eventually, isolated};
+use support::client::echo;
 use support::*;
 use tempfile::TempDir;
 
@@ -102,6 +104,70 @@ fn sighup_changes_the_policy_and_keeps_flows() {
         let stats = running.stop();
         assert_eq!((&stats["flows_opened"], &stats["flows_alive"]), (&1.into(), &1.into()), "{stats}");
         assert_eq!(stats["request_drops"]["destination_refused"], 2);
+    });
+}
+
+/// A file that was emptied or cut off has no rules, and would allow everything.
+#[test]
+fn a_file_that_lost_what_it_had_changes_nothing() {
+    isolated(|| {
+        let (socket, file) = ("[[ingress]]\nunix = \"", "policy = [\"deny 192.0.2.0/24\"]\n");
+        let table = |path: &Path| format!("{socket}{}\"\nsource = [\"198.51.100.0/24\"]\n", path.display());
+        let folder = Folder::with("");
+        let (reader, writer) = std::io::pipe().unwrap();
+        let served = Served::start_as(|path| {
+            folder.write(&format!("{file}{}", table(path)));
+            let mut command = pingferry();
+            command.args(["run", "--config"]).arg(folder.file()).stderr(writer);
+            command
+        });
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let client = served.client();
+        let mut reload = |text: &str, expected: &str| {
+            folder.write(text);
+            served.running.reload();
+            let line = lines.find(|line| line.contains("was not changed") || line.contains("reloaded")).unwrap();
+            assert!(line.contains(expected), "{text}: {line}");
+            client.send(&echo(CLIENT, TARGET, 1, b"x"));
+            client.receive()[20..22] == [3, 13]
+        };
+        let table = table(&served.socket);
+        for (text, lost) in [
+            (String::new(), "the file is empty"),
+            ("# policy = []\n".into(), "the file is empty"),
+            (table.clone(), "`policy` is missing, which the file had before; to empty it, write `policy = []`"),
+            (file.into(), "`source` of Unix socket "),
+            (format!("{file}source = []"), "`source` of Unix socket "),
+            (format!("{file}{}", table.replace("source", "#")), "`source` of Unix socket "),
+            (format!("{file}{}", table.replace("sock\"", "sock2\"")), "`source` of Unix socket "),
+        ] {
+            assert!(reload(&text, lost), "the old policy stays: {text}");
+        }
+        assert!(!reload(&format!("policy = []\n{table}"), "reloaded"), "an empty policy that is written is one");
+        assert!(!reload(&table, "`policy` is missing"), "the last file that was applied counts");
+        served.running.stop();
+    });
+}
+
+#[test]
+fn a_lost_ingress_is_not_half_reloaded() {
+    isolated(|| {
+        let folder = Folder::with("");
+        let (reader, writer) = std::io::pipe().unwrap();
+        let served = Served::start_as(|path| {
+            folder.write(&format!("policy = []\n[[ingress]]\nunix = '{}'", path.display()));
+            let mut command = pingferry();
+            command.args(["run", "--config"]).arg(folder.file()).stderr(writer);
+            command
+        });
+        folder.write("policy = ['deny 192.0.2.2']\n[[ingress]]\nunix = '/other'");
+        served.running.reload();
+        let line = BufReader::new(reader).lines().map(Result::unwrap).next().unwrap();
+        assert!(line.contains("is missing, which is served now; to remove it, restart pingferry"), "{line}");
+        let client = served.client();
+        client.send(&echo(CLIENT, TARGET, 1, b"x"));
+        assert!(client.receive().ends_with(b"x"), "the old policy stays");
+        served.running.stop();
     });
 }
 
@@ -216,6 +282,9 @@ fn a_check_states_in_one_line_what_is_wrong() {
         assert_eq!((output.status.code(), error.lines().count()), expected, "{text}: {}", all_output(&output));
         assert!(error.contains(message), "{text}: {error}");
     }
+    let empty = Folder::with("# nothing\n");
+    let output = run(&["--check", "--tun", "a"], &[], &empty.file());
+    assert_eq!(stderr(&output), format!("pingferry: {}: the file is empty: it has no key\n", empty.file().display()));
     let output = run(&["--check"], &[], Path::new("/nowhere.toml"));
     assert_eq!(stderr(&output), "pingferry: /nowhere.toml: No such file or directory (os error 2)\n");
 }

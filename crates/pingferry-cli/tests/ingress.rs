@@ -168,15 +168,17 @@ fn a_reload_applies_policy_gateway_and_sources_of_each_ingress() {
         // The order of the tables does not matter. `mtu` takes a restart.
         let changed =
             "gateway = ['203.0.113.1']\npolicy = ['deny 198.18.0.0/16']\nsource = ['198.51.100.0/24']\nmtu = 576";
-        configured.reload(&(table("b", "") + &table("a", changed)));
+        configured.reload(&(table("b", "policy = []") + &table("a", changed)));
         assert_eq!(response(&a, CLIENT, "198.18.0.1"), (PROHIBITED, "203.0.113.1".into()));
         assert_eq!(response(&b, CLIENT, "198.18.0.1").0, REPLY);
         a.send(&echo("203.0.113.5", TARGET, 1, b"spoofed"));
         a.send(&echo(CLIENT, TARGET, 1, &[0; 1000]));
         assert_eq!(a.receive().len(), 1028, "not fragmented");
 
-        // What is removed has its default again.
-        configured.reload(&(table("b", "") + &table("a", "")));
+        // A gateway that is removed has its default again. What restricts clients must stay, even if it is empty.
+        configured.reload(&(table("b", "policy = []") + &table("a", "policy = []\nsource = []")));
+        let error = response(&a, CLIENT, "127.0.0.1");
+        assert_eq!(error, (PROHIBITED, PROXY.into()));
         assert_eq!(response(&a, "203.0.113.5", "198.18.0.1"), (REPLY, "198.18.0.1".into()));
         assert_eq!(configured.running.stop()["request_drops"]["spoofed_source"], 1);
     });

@@ -7,13 +7,21 @@ use std::fs;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-use pingferry_testnet::isolated;
+use pingferry_testnet::{eventually, isolated};
 use support::*;
 
-/// `/proc/PID/task/TID/status` of each thread.
+/// `/proc/PID/task/TID/status` of each thread, except for the one that has announced that the proxy is ready.
 fn threads(pid: u32) -> Vec<String> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()
+    let mut threads = Vec::new();
+    let mut all = || -> std::io::Result<bool> {
+        threads.clear();
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            threads.push(fs::read_to_string(task?.path().join("status"))?);
+        }
+        Ok(!threads.iter().any(|status| field(status, "Name") == "output"))
+    };
+    eventually("the thread to end", || Ok(all().unwrap_or(false))).unwrap();
+    threads
 }
 
 fn field<'a>(status: &'a str, name: &str) -> &'a str {
@@ -27,7 +35,11 @@ fn assert_confined(pid: u32, workers: usize, queues: usize) {
     // near.
     let to_spare = available_parallelism().unwrap().get() >= 2 * workers;
     let beside = if to_spare { workers + queues } else { 0 };
-    assert_eq!(threads.len(), workers + beside + 2, "and those that wait for the workers and for signals");
+    assert_eq!(
+        threads.len(),
+        workers + beside + 3,
+        "and those that wait for the workers, for signals and for lines of the log"
+    );
     for status in &threads {
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
             assert_eq!(field(status, set), "0000000000000000", "{set}: {status}");

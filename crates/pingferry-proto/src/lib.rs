@@ -55,6 +55,8 @@
 //!
 //! - `testing`: packets for tests and examples, in [`wire`].
 #![forbid(unsafe_code)]
+// They panic if they cannot write.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 /// The examples of the README.
 #[cfg(doctest)]

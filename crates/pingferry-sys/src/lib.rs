@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+// They panic if they cannot write.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 #[cfg(feature = "testing")]
 pub mod capture;
 mod error_context;

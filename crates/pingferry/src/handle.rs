@@ -8,9 +8,9 @@ use pingferry_proto::{PathConfig, PathCounters, Policy};
 use crate::driver::{Command, Mailbox};
 use crate::error::{Closed, SendError};
 use crate::ingress::channel::Sender;
-use crate::stats::IngressId;
+use crate::stats::{IngressId, Stats};
 
-/// Stops a proxy or changes its policy, from any thread, for example one that handles signals.
+/// Stops a proxy, changes its policy or tells its statistics, from any thread, for example one that handles signals.
 #[derive(Clone, Debug)]
 pub struct Control(pub(crate) Arc<[Mailbox]>);
 
@@ -45,6 +45,11 @@ impl Control {
     /// The proxy has ended.
     pub fn set_policy(&self, policy: &Policy) -> Result<(), Closed> {
         self.0.iter().try_for_each(|mailbox| mailbox.call(|done| Command::SetPolicy { policy: policy.clone(), done }))
+    }
+
+    /// What the proxy did so far, as [`Proxy::stats`](crate::Proxy::stats), also after it has ended.
+    pub fn stats(&self) -> Stats {
+        self.0.iter().map(|mailbox| mailbox.published.stats()).sum()
     }
 
     /// Stops the proxy, whose [`wait`](crate::Proxy::wait) then returns. Does nothing if it has ended.

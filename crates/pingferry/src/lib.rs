@@ -20,6 +20,8 @@
 //! [ingresses](ingress) of the program's own can be attached to the same proxy. To drive the core with an event loop of one's
 //! own, use `pingferry-proto`.
 #![forbid(unsafe_code)]
+// They panic if they cannot write.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod config;
 mod driver;

@@ -131,7 +131,7 @@ impl Proxy {
     ///
     /// What a client has received a reply to is in it.
     pub fn stats(&self) -> Stats {
-        self.control.0.iter().map(|mailbox| mailbox.published.stats()).sum()
+        self.control.stats()
     }
 
     /// A handle that stops this proxy and changes its policy while a thread [waits](Self::wait) for it.

@@ -1,10 +1,15 @@
 //! Reading a configuration file. Errors name the file, the line and the key.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde_path_to_error::Segment;
+use toml::Table;
 
+use super::access::AccessKeys;
 use super::model::Settings;
 use super::validate;
 use crate::error::CliError;
@@ -13,10 +18,28 @@ use crate::error::CliError;
 const SIMILAR: f64 = 0.8;
 
 /// Reads and checks a file.
-pub(crate) fn read(path: &Path) -> Result<Settings, CliError> {
+pub(crate) fn read(path: &Path) -> Result<(Settings, AccessKeys), CliError> {
     let wrong = |why: String| CliError::usage(format!("{}: {why}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    parse(&text).map_err(wrong)
+    let text = read_text(path).map_err(|error| wrong(error.to_string()))?;
+    let settings = parse(&text).map_err(wrong)?;
+    // It has parsed above.
+    let table: Table = text.parse().unwrap_or_default();
+    if table.is_empty() {
+        return Err(wrong("the file is empty: it has no key".into()));
+    }
+    let keys = AccessKeys::of(&table, &settings);
+    Ok((settings, keys))
+}
+
+/// Reads a regular file. Opening or reading any other may wait for ever, for example for the writer of a FIFO.
+fn read_text(path: &Path) -> io::Result<String> {
+    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).custom_flags(without_waiting).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("a configuration must be a regular file, and this is none"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map(|_| text)
 }
 
 /// The paths that must stay readable to read the file again: its own, and its target if it is a link.

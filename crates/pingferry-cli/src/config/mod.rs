@@ -12,6 +12,7 @@
 //! what must hold between settings. Commands never see options or files, only the settings, from which [`build`] makes
 //! what the library takes.
 
+pub(crate) mod access;
 pub(crate) mod build;
 pub(crate) mod file;
 pub(crate) mod flags;

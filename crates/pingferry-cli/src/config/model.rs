@@ -140,6 +140,27 @@ impl Settings {
 }
 
 impl Ingress {
+    /// Which TUN device or Unix socket it is.
+    pub(crate) fn device(&self) -> Device {
+        Device { tun: self.tun.clone(), netns: self.netns.clone(), pid: self.pid, unix: self.unix.clone() }
+    }
+
+    /// For messages.
+    pub(crate) fn name(&self) -> String {
+        self.device().name()
+    }
+}
+
+/// A TUN device, by its name and namespace, or a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Device {
+    tun: Option<String>,
+    netns: Option<PathBuf>,
+    pid: Option<u32>,
+    unix: Option<PathBuf>,
+}
+
+impl Device {
     /// For messages.
     pub(crate) fn name(&self) -> String {
         match (&self.tun, &self.unix) {
@@ -147,11 +168,5 @@ impl Ingress {
             (None, Some(path)) => format!("Unix socket {}", path.display()),
             (None, None) => "an ingress without `tun` and `unix`".into(),
         }
-    }
-
-    /// Whether `other` is the same TUN device or Unix socket.
-    pub(super) fn is_same_device(&self, other: &Self) -> bool {
-        let device = |ingress: &Self| (ingress.tun.clone(), ingress.netns.clone(), ingress.pid, ingress.unix.clone());
-        device(self) == device(other)
     }
 }

@@ -1,11 +1,18 @@
 //! SIGHUP: the configuration is read again, and what can change while the proxy runs is changed.
+//!
+//! A thread of its own does that: reading a file can take long, and the thread that waits for signals must not wait for
+//! anything else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 
 use pingferry::{Attachment, Closed, Control, PathConfig};
 use toml::{Table, Value};
 use tracing::{error, info, warn};
 
+use super::access::AccessKeys;
 use super::build::{policy, with_live_settings};
 use super::model::{Ingress, Settings};
 use crate::error::CliError;
@@ -14,15 +21,27 @@ use crate::error::CliError;
 const LIVE: [&str; 3] = ["policy", "gateway", "source"];
 
 /// Reads the configuration in the same way as at the start.
-pub(crate) type Load = Box<dyn Fn() -> Result<Settings, CliError> + Send>;
+pub(crate) type Load = Box<dyn Fn() -> Result<Loaded, CliError> + Send>;
+
+/// A configuration, as it was read.
+pub(crate) struct Loaded {
+    pub(crate) settings: Settings,
+    /// Those of the file, if there is one.
+    pub(crate) access_keys: AccessKeys,
+}
 
 /// Applies a changed configuration file to a running proxy.
 pub(crate) struct Reload {
     pub(crate) load: Load,
     /// The settings at the start. They are still in force, except for those that are [`LIVE`].
     pub(crate) initial: Settings,
+    /// Those of the file that was applied last.
+    pub(crate) access_keys: AccessKeys,
     pub(crate) served: Vec<Served>,
 }
+
+/// Asks for reloads.
+pub(crate) struct Reloader(SyncSender<()>);
 
 /// An ingress that the proxy serves.
 pub(crate) struct Served {
@@ -31,17 +50,33 @@ pub(crate) struct Served {
     pub(crate) attachment: Attachment,
 }
 
+impl Reloader {
+    /// Asks for a reload. Never waits: a reload that is still to begin reads the newest file anyway.
+    pub(crate) fn reload(&self) {
+        let _ = self.0.try_send(());
+    }
+}
+
 impl Reload {
+    /// Starts the thread that reloads.
+    pub(crate) fn start(mut self, control: Control) -> io::Result<Reloader> {
+        // Room for the one request that is still to begin.
+        let (sender, requests) = sync_channel(1);
+        let reload = move || requests.into_iter().for_each(|()| self.reload(&control));
+        thread::Builder::new().name("reload".into()).spawn(reload)?;
+        Ok(Reloader(sender))
+    }
+
     /// Reads the configuration again and applies it. If it has an error, nothing changes.
-    pub(crate) fn reload(&self, control: &Control) {
-        let read = (self.load)().and_then(|settings| Ok((changed_keys(&self.initial, &settings)?, settings)));
-        let (changed, settings) = match read {
+    fn reload(&mut self, control: &Control) {
+        let (changed, Loaded { settings, access_keys }) = match self.read() {
             Ok(read) => read,
             Err(error) => return error!("{error}; the configuration was not changed"),
         };
         // A proxy that has ended needs no configuration.
         if self.apply(&settings, control).is_ok() {
             info!("reloaded {}; policy: {} rules", LIVE.join(", "), settings.policy.len());
+            self.access_keys = access_keys;
         }
         let waiting: Vec<String> = changed.into_iter().filter(|key| !is_live(key)).collect();
         if !waiting.is_empty() {
@@ -49,12 +84,24 @@ impl Reload {
         }
     }
 
+    /// The configuration, and the keys whose values have changed.
+    fn read(&self) -> Result<(Vec<String>, Loaded), CliError> {
+        let loaded = (self.load)()?;
+        self.access_keys.all_in(&loaded.access_keys).map_err(CliError::usage)?;
+        let ingresses = loaded.settings.ingresses();
+        let is_lost = |served: &&Served| ingresses.iter().all(|other| other.device() != served.ingress.device());
+        if let Some(lost) = self.served.iter().find(is_lost) {
+            let why = "is missing, which is served now; to remove it, restart pingferry";
+            return Err(CliError::usage(format!("{} {why}", lost.ingress.name())));
+        }
+        Ok((changed_keys(&self.initial, &loaded.settings)?, loaded))
+    }
+
     fn apply(&self, settings: &Settings, control: &Control) -> Result<(), Closed> {
         control.set_policy(&policy(&settings.policy))?;
         let ingresses = settings.ingresses();
         for served in &self.served {
-            // An ingress that is no longer in the configuration is served as before until the restart.
-            if let Some(ingress) = ingresses.iter().find(|ingress| ingress.is_same_device(&served.ingress)) {
+            if let Some(ingress) = ingresses.iter().find(|ingress| ingress.device() == served.ingress.device()) {
                 served.attachment.configure(&with_live_settings(served.config.clone(), ingress))?;
             }
         }

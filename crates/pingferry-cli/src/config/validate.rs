@@ -43,7 +43,7 @@ fn check_tun_keys(ingress: &Ingress) -> Result<(), String> {
 /// A device or socket can be served once.
 fn check_devices(ingresses: &[Ingress]) -> Result<(), String> {
     let is_repeated = |(number, ingress): &(usize, &Ingress)| {
-        ingresses.iter().take(*number).any(|earlier| earlier.is_same_device(ingress))
+        ingresses.iter().take(*number).any(|earlier| earlier.device() == ingress.device())
     };
     match ingresses.iter().enumerate().find(is_repeated) {
         Some((_, ingress)) => Err(format!("{} is given twice", ingress.name())),

@@ -20,21 +20,20 @@ use pingferry_sys::namespace::unshare_as_root;
 use self::client::{Pinger, Response};
 use self::network::{LAST_MTU, Network};
 use crate::error::{CliError, RUNTIME};
-use crate::{proxy, stats};
+use crate::{output, proxy, stats};
 
 /// How many echo requests each host gets.
 const COUNT: usize = 3;
 const HOP_LIMIT: u8 = 64;
 const PAYLOAD: usize = 56;
 
+const CHECK: &str = "to see what is missing, run: pingferry check";
+
 pub(crate) fn demo() -> Result<ExitCode, CliError> {
-    let failed = |what: &'static str| {
-        let fix = "to see what is missing, run: pingferry check";
-        move |error: io::Error| CliError::from_io(what, &error, fix)
-    };
+    let failed = |what: &'static str| move |error: io::Error| CliError::from_io(what, &error, CHECK);
     unshare_as_root().map_err(failed("cannot create a network"))?;
     let network = Network::build().map_err(failed("cannot build the network"))?;
-    println!("client -- TUN -- pingferry -- router -- MTU {LAST_MTU} -- far host");
+    output::print(&format!("client -- TUN -- pingferry -- router -- MTU {LAST_MTU} -- far host\n"))?;
 
     let proxy = network
         .proxy
@@ -42,10 +41,11 @@ pub(crate) fn demo() -> Result<ExitCode, CliError> {
         .map_err(failed("cannot enter the namespace of the proxy"))??;
     let (tun, path_config) = network.open_tun().map_err(failed("cannot open the TUN device"))?;
     proxy.attach_tun(path_config, [tun]).map_err(failed("cannot serve the TUN device"))?;
-    let tally = network.client.run(probe).and_then(|probed| probed).map_err(failed("cannot ping"))?;
+    let tally = network.client.run(probe).map_err(failed("cannot enter the namespace of the client"))??;
 
     let stats = proxy.close()?;
-    println!("\n{} probes sent, {} with the expected response\n{}", tally.sent, tally.expected, stats::text(&stats));
+    let Tally { sent, expected } = tally;
+    output::print(&format!("\n{sent} probes sent, {expected} with the expected response\n{}\n", stats::text(&stats)))?;
     Ok(if tally.sent == tally.expected { ExitCode::SUCCESS } else { ExitCode::from(RUNTIME) })
 }
 
@@ -58,25 +58,33 @@ struct Tally {
 
 impl Tally {
     /// Counts and prints a response.
-    fn add(&mut self, response: Option<Response>, is_expected: impl FnOnce(&Response) -> bool) {
+    fn add(
+        &mut self,
+        response: io::Result<Option<Response>>,
+        is_expected: impl FnOnce(&Response) -> bool,
+    ) -> Result<(), CliError> {
         self.sent += 1;
-        match response {
+        match response.map_err(cannot_ping)? {
             Some(response) => {
                 self.expected += usize::from(is_expected(&response));
-                println!("  {response}");
+                output::print(&format!("  {response}\n"))
             }
-            None => println!("  no response"),
+            None => output::print("  no response\n"),
         }
     }
 }
 
-fn probe() -> io::Result<Tally> {
+fn cannot_ping(error: io::Error) -> CliError {
+    CliError::from_io("cannot ping", &error, CHECK)
+}
+
+fn probe() -> Result<Tally, CliError> {
     let mut tally = Tally::default();
     for host in network::hosts() {
-        println!("\nping {host}");
-        let mut pinger = Pinger::new(host, false)?;
+        output::print(&format!("\nping {host}\n"))?;
+        let mut pinger = Pinger::new(host, false).map_err(cannot_ping)?;
         for _ in 0..COUNT {
-            tally.add(pinger.ping(HOP_LIMIT, PAYLOAD)?, |response| matches!(response, Response::Reply { .. }));
+            tally.add(pinger.ping(HOP_LIMIT, PAYLOAD), |response| matches!(response, Response::Reply { .. }))?;
         }
     }
     for host in network::far() {
@@ -88,30 +96,27 @@ fn probe() -> io::Result<Tally> {
 }
 
 /// The first two hops, pingferry and the router, report that the hop limit is used up. The third is the host.
-fn trace(host: IpAddr, tally: &mut Tally) -> io::Result<()> {
-    println!("\ntrace the route to {host}");
-    let mut pinger = Pinger::new(host, false)?;
+fn trace(host: IpAddr, tally: &mut Tally) -> Result<(), CliError> {
+    output::print(&format!("\ntrace the route to {host}\n"))?;
+    let mut pinger = Pinger::new(host, false).map_err(cannot_ping)?;
     for hop_limit in 1..=2 {
-        tally.add(pinger.ping(hop_limit, PAYLOAD)?, |response| matches!(response, Response::TimeExceeded { .. }));
+        tally.add(pinger.ping(hop_limit, PAYLOAD), |response| matches!(response, Response::TimeExceeded { .. }))?;
     }
-    tally.add(pinger.ping(3, PAYLOAD)?, |response| matches!(response, Response::Reply { .. }));
-    Ok(())
+    tally.add(pinger.ping(3, PAYLOAD), |response| matches!(response, Response::Reply { .. }))
 }
 
 /// The largest packet that fits the TUN device is too large for the last link.
-fn probe_mtu(host: IpAddr, tally: &mut Tally) -> io::Result<()> {
-    println!("\nprobe the path MTU to {host} with 1500 bytes");
+fn probe_mtu(host: IpAddr, tally: &mut Tally) -> Result<(), CliError> {
+    output::print(&format!("\nprobe the path MTU to {host} with 1500 bytes\n"))?;
     let headers = if host.is_ipv4() { 28 } else { 48 };
-    let response = Pinger::new(host, true)?.ping(HOP_LIMIT, 1500 - headers)?;
-    tally.add(response, |response| matches!(response, Response::TooBig { mtu: LAST_MTU, .. }));
-    Ok(())
+    let response = Pinger::new(host, true).and_then(|mut pinger| pinger.ping(HOP_LIMIT, 1500 - headers));
+    tally.add(response, |response| matches!(response, Response::TooBig { mtu: LAST_MTU, .. }))
 }
 
 /// The largest possible ping, in about fifty fragments in each direction.
-fn ping_big(host: IpAddr, tally: &mut Tally) -> io::Result<()> {
+fn ping_big(host: IpAddr, tally: &mut Tally) -> Result<(), CliError> {
     let payload = if host.is_ipv4() { 65_507 } else { 65_527 };
-    println!("\nping {host} with {payload} bytes");
-    let response = Pinger::new(host, false)?.ping(HOP_LIMIT, payload)?;
-    tally.add(response, |response| matches!(response, Response::Reply { bytes, .. } if *bytes == payload + 8));
-    Ok(())
+    output::print(&format!("\nping {host} with {payload} bytes\n"))?;
+    let response = Pinger::new(host, false).and_then(|mut pinger| pinger.ping(HOP_LIMIT, payload));
+    tally.add(response, |response| matches!(response, Response::Reply { bytes, .. } if *bytes == payload + 8))
 }

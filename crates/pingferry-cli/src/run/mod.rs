@@ -3,9 +3,11 @@
 mod open;
 mod watch;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
+use pingferry::Stats;
 use pingferry_sys::sandbox::Sandbox;
 
 use self::open::Opened;
@@ -15,11 +17,10 @@ use crate::config::flags::ingress::IngressFlags;
 use crate::config::flags::proxy::ProxyFlags;
 use crate::config::flags::{FileFlag, SandboxFlag, WorkersFlag};
 use crate::config::model::Settings;
-use crate::config::reload::{Load, Reload};
+use crate::config::reload::{Load, Loaded, Reload};
 use crate::config::validate;
-use crate::config::values::LogFormat;
 use crate::error::CliError;
-use crate::{proxy, sandbox, signals, stats};
+use crate::{output, proxy, sandbox, signals, stats};
 
 #[derive(Args, Clone)]
 pub(crate) struct RunArgs {
@@ -52,20 +53,21 @@ impl RunArgs {
 }
 
 /// Serves until a signal comes or a device is gone. `load` reads the settings again.
-pub(crate) fn run(args: &RunArgs, settings: Settings, load: Load) -> Result<ExitCode, CliError> {
+pub(crate) fn run(args: &RunArgs, loaded: Loaded, load: Load) -> Result<ExitCode, CliError> {
+    let settings = &loaded.settings;
     if args.print_config {
-        print!("{}", settings.to_toml().map_err(|error| CliError::usage(error.to_string()))?);
+        output::print(&settings.to_toml().map_err(|error| CliError::usage(error.to_string()))?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    validate::check(&settings).map_err(CliError::usage)?;
+    validate::check(settings).map_err(CliError::usage)?;
     if args.check {
-        println!("pingferry: the configuration is valid");
+        output::print("pingferry: the configuration is valid\n")?;
         return Ok(ExitCode::SUCCESS);
     }
-    serve(args, settings, load)
+    serve(args, loaded, load)
 }
 
-fn serve(args: &RunArgs, settings: Settings, load: Load) -> Result<ExitCode, CliError> {
+fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -> Result<ExitCode, CliError> {
     let config = proxy_config(&settings)?;
     proxy::raise_descriptor_limit();
     // Before the proxy starts its threads: only a process with one thread can enter another user namespace.
@@ -73,20 +75,26 @@ fn serve(args: &RunArgs, settings: Settings, load: Load) -> Result<ExitCode, Cli
     sandbox::confine(&settings, &sandbox_of(args, &settings));
 
     let proxy = proxy::open(config)?;
+    // Before it serves: from the first packet on it ends with statistics.
+    let signals = signals::keep().map_err(no_signals)?;
     let names: Vec<String> = opened.iter().map(|opened| opened.name.clone()).collect();
     let served = opened.into_iter().map(|opened| opened.attach(&proxy)).collect::<Result<_, _>>()?;
     let format = settings.log_format;
-    let reload = args.file.path.is_some().then_some(Reload { load, initial: settings, served });
-    signals::watch_signals(proxy.control(), reload)
-        .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
+    let reload = args.file.path.is_some().then_some(Reload { load, initial: settings, access_keys, served });
+    let control = proxy.control();
+    signals::watch(signals, control.clone(), reload, format).map_err(no_signals)?;
 
-    println!("pingferry: ready: {}", names.join(", "));
-    let stats = proxy.wait()?;
-    match format {
-        LogFormat::Text => print!("{}", stats::text(&stats)),
-        LogFormat::Json => println!("{}", stats::json(&stats)),
-    }
+    output::announce(format!("pingferry: ready: {}\n", names.join(", ")));
+    let ended = proxy.wait();
+    // However it ended, the statistics of until then are printed.
+    let stats = ended.as_ref().map_or_else(|_| control.stats(), Stats::clone);
+    output::announce(stats::render(&stats, format));
+    ended?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn no_signals(error: io::Error) -> CliError {
+    CliError::runtime(format!("cannot watch for signals: {error}"))
 }
 
 fn open_all(settings: &Settings, workers: usize) -> Result<Vec<Opened>, CliError> {

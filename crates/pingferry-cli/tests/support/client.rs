@@ -12,10 +12,15 @@ pub struct Client(OwnedFd);
 
 impl Client {
     pub fn connect(path: &Path) -> Self {
+        Self::try_connect(path).expect("a process listens")
+    }
+
+    /// `None` if nobody listens at the path.
+    pub fn try_connect(path: &Path) -> Option<Self> {
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
-        Self(socket)
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).ok()?;
+        Some(Self(socket))
     }
 
     pub fn send(&self, packet: &[u8]) {

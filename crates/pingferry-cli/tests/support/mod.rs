@@ -7,7 +7,7 @@ pub mod forgery;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use ipnet::IpNet;
 use pingferry_testnet::{Host, link, require_program, require_tun};
@@ -113,7 +113,8 @@ impl Served {
         })
     }
 
-    fn start_as(command: impl FnOnce(&Path) -> Command) -> Self {
+    /// Starts it by a command, which is given the path of the socket.
+    pub fn start_as(command: impl FnOnce(&Path) -> Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ping.sock");
         let network = Network::new();
@@ -129,7 +130,7 @@ impl Served {
 /// A `pingferry run` that is ready.
 pub struct Running {
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    stdout: Box<dyn BufRead>,
     pub ready: String,
 }
 
@@ -137,7 +138,7 @@ impl Running {
     pub fn start(host: &Host, command: &mut Command) -> Self {
         command.args(["--log-format", "json"]).stdout(Stdio::piped());
         let mut child = host.spawn(command).unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut stdout = Box::new(BufReader::new(child.stdout.take().unwrap()));
         let mut ready = String::new();
         stdout.read_line(&mut ready).unwrap();
         assert!(ready.starts_with("pingferry: ready"), "not ready: {ready:?}");
@@ -165,6 +166,11 @@ impl Running {
         kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Stops it with a signal and returns its stats.
     pub fn stop_with(mut self, signal: Signal) -> Value {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
@@ -177,6 +183,18 @@ impl Running {
 
     pub fn stop(self) -> Value {
         self.stop_with(Signal::TERM)
+    }
+
+    /// Waits for it to end by itself, and returns its exit code and what it printed after the first line.
+    pub fn end_with_output(mut self) -> (Option<i32>, String) {
+        let mut printed = String::new();
+        self.stdout.read_to_string(&mut printed).unwrap();
+        (self.child.wait().unwrap().code(), printed)
+    }
+
+    /// Stops reading its standard output.
+    pub fn close_stdout(&mut self) {
+        self.stdout = Box::new(std::io::empty());
     }
 
     /// Waits for it to end by itself.

@@ -1,0 +1,100 @@
+//! The log, on standard error.
+//!
+//! # Theory of operation
+//!
+//! Threads that forward packets or wait for signals log too. Whoever reads the log may stop reading, or be gone. So once
+//! such threads run ([`detach`]), a line is only put into a bounded [`queue`], and a thread of its own writes it. A line
+//! that finds the queue full, or that cannot be written, is lost; how many were lost is logged as soon as a line can be
+//! written again. At the end ([`finish`]) the last lines get a limited time.
+//!
+//! Before that there is one thread, which must stay alone to fork and to be confined, and it writes its lines itself.
+
+mod queue;
+
+use std::backtrace::Backtrace;
+use std::io::{self, Write};
+use std::panic;
+use std::thread;
+use std::time::Duration;
+
+use tracing::{Level, error, warn};
+
+use self::queue::Queue;
+use crate::config::model::Settings;
+use crate::config::values::{LogFormat, LogLevel};
+
+/// How long the last lines may take at the end of the process.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+static QUEUE: Queue = Queue::new();
+
+/// Starts logging to standard error.
+pub(crate) fn start(settings: &Settings) {
+    let level = match settings.log_level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(|| Line).with_target(false);
+    let log = log.log_internal_errors(false);
+    match settings.log_format {
+        LogFormat::Text => log.with_ansi(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// From now on a thread writes the log, so that no other waits for its reader. Call it before threads are started that
+/// must not wait, and after this process was confined.
+pub(crate) fn detach() -> io::Result<()> {
+    QUEUE.open();
+    // The standard hook writes to standard error itself.
+    panic::set_hook(Box::new(|panic| error!("{panic}\n{}", Backtrace::capture())));
+    thread::Builder::new().name("log".into()).spawn(write_lines).map(drop)
+}
+
+/// Puts whole lines into the log that are not an event, whatever the level is.
+pub(crate) fn write(lines: &str) {
+    // `Line` takes everything.
+    let _ = Line.write_all(lines.as_bytes());
+}
+
+/// Waits until all lines are written, for a limited time.
+pub(crate) fn finish() {
+    QUEUE.wait_until_empty(LAST_LINES);
+}
+
+/// Writes what is in the queue, for ever.
+fn write_lines() {
+    loop {
+        let line = QUEUE.next();
+        match io::stderr().write_all(&line) {
+            Ok(()) => {
+                // After `next` has room for it.
+                let lost = QUEUE.take_lost();
+                if lost > 0 {
+                    warn!("{lost} lines of the log were lost: they came faster than they could be written");
+                }
+            }
+            Err(_) => QUEUE.count_lost(),
+        }
+        QUEUE.written();
+    }
+}
+
+/// Takes the text of one event at each write, which never fails: nobody could be told.
+struct Line;
+
+impl Write for Line {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        if !QUEUE.push(text) {
+            let _ = io::stderr().write_all(text);
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! Whoever reads the output can stop reading, be gone, or have no room: nothing stops, waits or panics for that.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod support;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
+use std::process::{Command, Stdio};
+
+use pingferry_testnet::{eventually, isolated};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
+use support::client::{Client, echo};
+use support::*;
+
+fn full() -> File {
+    OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
+/// A pipe that has no room left.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+/// `run` with a Unix socket, at `level`, whose log goes to `stderr`.
+fn serve(level: &str, stderr: impl Into<Stdio>) -> Served {
+    Served::start_as(|socket| {
+        let mut command = pingferry();
+        command.args(["run", "--log-level", level, "--unix"]).arg(socket).stderr(stderr);
+        command
+    })
+}
+
+fn ping(client: &Client, payload: &[u8]) {
+    client.send(&echo(CLIENT, TARGET, 1, payload));
+    assert!(client.receive().ends_with(payload));
+}
+
+/// Packets that are dropped, each with a line in the log at the level `debug`.
+fn send_bad_packets(client: &Client) {
+    (0..10_000).for_each(|_| client.send(&[0x15; 100]));
+}
+
+/// The first packet that has the proxy's address and the identifier of its socket is logged, as a loop.
+#[test]
+fn a_log_without_a_reader_does_not_stop_the_proxy() {
+    isolated(|| {
+        let (reader, writer) = pipe().unwrap();
+        let served = serve("info", writer);
+        drop(reader);
+        let client = served.client();
+        ping(&client, b"before");
+        let ident = forgery::ping_ident(&served.network);
+        (0..3).for_each(|_| client.send(&echo(PROXY, TARGET, ident, b"")));
+        ping(&client, b"after");
+        assert_eq!(served.running.stop()["request_drops"]["loop"], 3);
+    });
+}
+
+#[test]
+fn a_log_without_room_does_not_stop_the_proxy() {
+    isolated(|| {
+        let served = serve("debug", full());
+        let client = served.client();
+        send_bad_packets(&client);
+        ping(&client, b"still");
+        assert_eq!(served.running.stop()["request_drops"]["bad_version"], 10_000);
+    });
+}
+
+/// Neither the threads that forward packets wait for the reader, nor the one that waits for signals.
+#[test]
+fn a_log_that_nobody_reads_holds_nothing_up() {
+    isolated(|| {
+        let (_reader, writer) = full_pipe();
+        let served = serve("debug", writer);
+        let client = served.client();
+        send_bad_packets(&client);
+        ping(&client, b"still");
+        served.running.signal(Signal::HUP);
+        served.running.signal(Signal::USR1);
+        served.running.signal(Signal::USR2);
+        assert_eq!(served.running.stop()["request_drops"]["bad_version"], 10_000);
+    });
+}
+
+#[test]
+fn lines_that_are_lost_are_counted_in_the_log() {
+    isolated(|| {
+        let (reader, writer) = full_pipe();
+        let served = serve("debug", writer);
+        let client = served.client();
+        send_bad_packets(&client);
+        ping(&client, b"after them");
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let lost = lines.find(|line| line.contains("lines of the log were lost")).unwrap();
+        assert!(!lost.contains(" 0 lines"), "{lost}");
+        served.running.stop();
+    });
+}
+
+/// Also the last line is written, which says why the command ends.
+#[test]
+fn the_last_line_is_written_before_the_end() {
+    isolated(|| {
+        if !can_run(&[]) {
+            return;
+        }
+        let network = Network::new();
+        let (mut reader, writer) = pipe().unwrap();
+        let mut command = pingferry();
+        command.args(["run", "--tun", "ping0", "--log-level", "error"]).stderr(writer);
+        let running = Running::start(&network.proxy, &mut command);
+        drop(command);
+        delete_ping0(&network);
+        let (code, stats) = running.end_with_output();
+        let mut log = String::new();
+        reader.read_to_string(&mut log).unwrap();
+        assert!(log.starts_with("pingferry: TUN device ping0 is gone: ") && log.ends_with('\n'), "{log}");
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert_eq!(code, Some(1));
+        assert!(stats.contains("\"packets\":"), "the statistics are printed: {stats}");
+    });
+}
+
+fn delete_ping0(network: &Network) {
+    let delete = |netlink: &mut pingferry_sys::netlink::Netlink| {
+        let index = netlink.index("ping0")?;
+        netlink.delete_link(index)
+    };
+    network.proxy.with_netlink(delete).unwrap();
+}
+
+#[test]
+fn signals_are_heard_when_the_log_has_no_reader() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pingferry.toml");
+        std::fs::write(&file, "policy = []").unwrap();
+        let (reader, writer) = pipe().unwrap();
+        let served = Served::start_as(|socket| {
+            let mut command = pingferry();
+            command.args(["run", "--config"]).arg(&file).arg("--unix").arg(socket).stderr(writer);
+            command
+        });
+        drop(reader);
+        std::fs::write(&file, "policy = [\"deny 0.0.0.0/0\"]").unwrap();
+        served.running.reload();
+        let client = served.client();
+        eventually("the new policy", || {
+            client.send(&echo(CLIENT, TARGET, 1, b"x"));
+            Ok(client.receive()[20..22] == [3, 13])
+        })
+        .unwrap();
+        served.running.signal(Signal::USR1);
+        served.running.reload();
+        served.running.stop();
+    });
+}
+
+#[test]
+fn it_serves_and_stops_when_nobody_reads_its_standard_output() {
+    isolated(|| {
+        let mut served = serve("info", Stdio::null());
+        served.running.close_stdout();
+        ping(&served.client(), b"still");
+        served.running.signal(Signal::TERM);
+        assert_eq!(served.running.end().code(), Some(0));
+
+        // A pipe without room, and a device without.
+        let (_reader, writer) = full_pipe();
+        for stdout in [Stdio::from(writer), Stdio::from(full())] {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("ping.sock");
+            let mut command = pingferry();
+            let mut child =
+                served.network.proxy.spawn(command.args(["run", "--unix"]).arg(&socket).stdout(stdout)).unwrap();
+            let connect = || Client::try_connect(&socket);
+            let client = std::cell::OnceCell::new();
+            eventually("a connection", || Ok(connect().is_some_and(|connected| client.set(connected).is_ok())))
+                .unwrap();
+            ping(client.get().unwrap(), b"works");
+            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(0));
+        }
+    });
+}
+
+#[test]
+fn statistics_come_at_a_signal_and_other_signals_do_not_end_it() {
+    isolated(|| {
+        let (reader, writer) = pipe().unwrap();
+        let served = serve("info", writer);
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let mut next = |with: &str| lines.find(|line| line.contains(with)).unwrap();
+        ping(&served.client(), b"one");
+        served.running.signal(Signal::USR1);
+        let stats: serde_json::Value = serde_json::from_str(&next("\"packets\"")).unwrap();
+        assert_eq!((&stats["packets"], &stats["replies_returned"]), (&1.into(), &1.into()));
+        served.running.signal(Signal::USR2);
+        next("SIGUSR2 has no meaning");
+        served.running.signal(Signal::HUP);
+        next("there is no configuration file");
+        assert_eq!(served.running.stop()["packets"], 1);
+    });
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_an_error() {
+    isolated(|| {
+        for args in [
+            &["check"][..],
+            &["check", "--json"],
+            &["check", "--policy", "192.0.2.1"],
+            &["run", "--print-config"],
+            &["run", "--unix", "/u", "--check"],
+            &["demo"],
+            &["--help"],
+            &["run", "--help"],
+            &["--version"],
+        ] {
+            if args == ["demo"] && !can_run(&[]) {
+                continue;
+            }
+            let mut command = pingferry();
+            let output = command.args(args).stdout(full()).stderr(Stdio::piped()).spawn().unwrap().wait_with_output();
+            let output = output.unwrap();
+            let expected = "pingferry: cannot write to standard output: No space left on device (os error 28)\n";
+            assert_eq!((output.status.code(), &*stderr(&output)), (Some(1), expected), "{args:?}");
+
+            // Nor can the error be written.
+            let status = pingferry().args(args).stdout(full()).stderr(full()).status().unwrap();
+            assert_eq!(status.code(), Some(1), "{args:?}");
+        }
+        assert_eq!(pingferry().arg("fly").stderr(full()).status().unwrap().code(), Some(64));
+        assert_eq!(pingferry().args(["run", "--check"]).stderr(full()).status().unwrap().code(), Some(64));
+    });
+}
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_error() {
+    isolated(|| {
+        for args in [&["check"][..], &["run", "--print-config"], &["demo"], &["--help"]] {
+            if args == ["demo"] && !can_run(&[]) {
+                continue;
+            }
+            let (reader, writer) = pipe().unwrap();
+            let mut command: Command = pingferry();
+            let child = command.args(args).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+            drop(command);
+            let mut first = String::new();
+            let mut reader = BufReader::with_capacity(1, reader);
+            reader.read_line(&mut first).unwrap();
+            assert!(!first.is_empty());
+            drop(reader);
+            let output = child.wait_with_output().unwrap();
+            assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""), "{args:?}");
+        }
+    });
+}
+
+/// Opening a FIFO waits for its writer, and reading it for the end.
+#[test]
+fn a_configuration_is_a_regular_file() -> io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0)?;
+    for path in [&*fifo, folder.path(), "/dev/zero".as_ref()] {
+        let output = pingferry().args(["run", "--check", "--config"]).arg(path).output()?;
+        let expected =
+            format!("pingferry: {}: a configuration must be a regular file, and this is none\n", path.display());
+        assert_eq!((output.status.code(), stderr(&output)), (Some(64), expected));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_configuration_that_became_a_fifo_does_not_deafen_it() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pingferry.toml");
+        std::fs::write(&file, "policy = []").unwrap();
+        let (reader, writer) = pipe().unwrap();
+        let served = Served::start_as(|socket| {
+            let mut command = pingferry();
+            command.args(["run", "--config"]).arg(&file).arg("--unix").arg(socket).stderr(writer);
+            command
+        });
+        std::fs::remove_file(&file).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+        served.running.reload();
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains("must be a regular file") && line.contains("was not changed")));
+        served.running.stop();
+    });
+}
