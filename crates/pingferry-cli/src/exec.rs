@@ -65,8 +65,8 @@ pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, Cli
     let child = Child::fork(|pipe| become_command(pipe, &args.command)).map_err(|error| no_namespace(&error))?;
     let (fd, mtu) = child.pipe().receive_fd().map_err(|error| no_namespace(&error))?;
     let tun = Tun::from_fd(fd).map_err(|error| CliError::runtime(error.to_string()))?;
-    // After the fork, so that the command keeps its limits.
-    proxy::raise_descriptor_limit();
+    // After the fork, so that the command keeps its limits. The device is open already.
+    proxy::raise_descriptor_limit(config.workers, 0)?;
     sandbox::confine(settings, &Sandbox::default().with_child(Some(child.pid())));
 
     let proxy = proxy::open(config)?;

@@ -272,6 +272,12 @@ fn a_check_states_in_one_line_what_is_wrong() {
         ("workers = 2", &[], "nothing to serve: give --tun NAME, --unix PATH, or a file with an [[ingress]] table"),
         ("tun = \"a\"", &["--max-flows", "0"], "invalid value '0' for '--max-flows <N>'"),
         ("tun = \"a\"", &["--mtu", "67"], "expected a whole number from 68 to 65535"),
+        ("tun = \"a\"", &["--idle-timeout", "500000000000years"], "expected a duration from 1ms to 1year"),
+        ("tun = \"a\"", &["--idle-timeout", "18446744073709551615s"], "expected a duration from 1ms to 1year"),
+        ("tun = \"a\"", &["--idle-timeout", "0"], "expected a duration from 1ms to 1year"),
+        ("tun = \"a\"", &["--busy-poll", "18446744073709551615s"], "expected a duration from 0s to 1s"),
+        ("tun = \"a\"\nidle_timeout = \"0s\"", &[], "expected a duration from 1ms to 1year"),
+        ("tun = \"a\"\nbusy_poll = \"1year\"", &[], "expected a duration from 0s to 1s"),
         ("tun = \"a\"", &["--deny", "10/8"], "`10/8` is not a prefix"),
         ("policy = [\"allow 10.0.0.0/8 from fd00::/8\"]", &[], "of different families: it never matches"),
     ] {
@@ -281,6 +287,11 @@ fn a_check_states_in_one_line_what_is_wrong() {
         let error = stderr(&output);
         assert_eq!((output.status.code(), error.lines().count()), expected, "{text}: {}", all_output(&output));
         assert!(error.contains(message), "{text}: {error}");
+    }
+    for (name, duration) in [("PINGFERRY_IDLE_TIMEOUT", "0"), ("PINGFERRY_BUSY_POLL", "500000000000years")] {
+        let output = run(&["--check"], &[(name, duration)], &Folder::with("tun = \"a\"").file());
+        assert_eq!(output.status.code(), Some(64), "{name}");
+        assert!(stderr(&output).contains("expected a duration from "), "{}", stderr(&output));
     }
     let empty = Folder::with("# nothing\n");
     let output = run(&["--check", "--tun", "a"], &[], &empty.file());

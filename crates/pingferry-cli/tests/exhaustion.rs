@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
 
 use pingferry_testnet::{eventually, isolated};
 use support::client::{Client, echo};
@@ -36,6 +37,42 @@ fn a_sweep_of_60000_hosts_with_few_descriptors_does_not_disturb_others() {
         assert_eq!(stats["flows_opened"], 60_003);
         assert!(stats["sockets_open"].as_u64().unwrap() < 10, "{stats}");
         assert!(stats["reply_drops"]["delivery_failed"].as_u64().unwrap() > 10_000, "{stats}");
+    });
+}
+
+/// It says how many it needs, and serves with as many.
+#[test]
+fn with_too_few_descriptors_it_does_not_start() {
+    isolated(|| {
+        let network = Network::new();
+        let folder = tempfile::tempdir().unwrap();
+        for (command, limit) in
+            [("run --unix ping.sock", 14), ("run --unix ping.sock --workers 3", 35), ("exec true", 14)]
+        {
+            if command.starts_with("exec") && !can_run(&[]) {
+                continue;
+            }
+            let mut shell = Command::new("sh");
+            let script = format!("ulimit -n {limit}; exec {} {command}", env!("CARGO_BIN_EXE_pingferry"));
+            let output = network.proxy.output(shell.args(["-c", &script]).current_dir(folder.path())).unwrap();
+            let error = stderr(&output);
+            assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+            let wanted = format!("pingferry: the limit of descriptors is {limit}, and ");
+            let needed = error.strip_prefix(&wanted).unwrap_or_else(|| panic!("{error}"));
+            let needed: u32 = needed.split(' ').next().unwrap().parse().unwrap();
+            assert!(error.contains(&format!("sudo prlimit --pid $$ --nofile={needed}")), "{error}");
+            if command == "run --unix ping.sock" {
+                let served = Served::start_with_descriptors(needed);
+                let clients: Vec<Client> = (0..3).map(|_| served.client()).collect();
+                for client in &clients {
+                    client.send(&echo(CLIENT, TARGET, 1, b"works"));
+                    assert!(client.receive().ends_with(b"works"));
+                    client.send(&echo(CLIENT_6, TARGET_6, 1, b"works"));
+                    assert!(client.receive().ends_with(b"works"));
+                }
+                served.running.stop();
+            }
+        }
     });
 }
 

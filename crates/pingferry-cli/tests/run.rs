@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::Read;
 use std::process::Command;
 use std::time::Duration;
 
@@ -287,13 +288,42 @@ fn one_family_is_enough() {
             return;
         }
         let network = Network::new();
-        // IPv6 does not work with a source that is not an address of this host.
-        let running = network.run(&["--icmpv6-src", "2001:db8:bad::1"]);
+        network.proxy.set_sysctl("net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        let running = network.run(&[]);
         let v4 = network.client.ping(&["-n", "-c", "1", TARGET]).unwrap();
         assert!(all_output(&v4).contains("1 received"), "{}", all_output(&v4));
         let v6 = network.client.ping(&["-n", "-c", "1", "-W", "1", TARGET_6]).unwrap();
         assert!(all_output(&v6).contains("0 received"), "{}", all_output(&v6));
-        assert_eq!(running.stop()["request_drops"]["no_socket"], 1);
+        assert_eq!(running.stop()["request_drops"]["no_route"], 1);
+    });
+}
+
+/// `--route default` is all of IPv4 and IPv6, and there is an IPv6 address too.
+#[test]
+fn a_client_without_ipv6_is_served_by_ipv4() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        for (sysctl, mtu, why) in [
+            ("1", "1500", "the host has turned it off"),
+            ("0", "1000", "IPv6 needs an MTU of 1280"),
+            ("0", "68", "IPv6 needs an MTU of 1280"),
+        ] {
+            let network = Network::new();
+            network.client.set_sysctl("net/ipv6/conf/all/disable_ipv6", sysctl).unwrap();
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            let running = network.run_with(&["--mtu", mtu], writer.into());
+            let ping = network.client.ping(&["-n", "-c", "1", "-s", "16", TARGET]).unwrap();
+            assert!(all_output(&ping).contains("1 received"), "{}", all_output(&ping));
+            running.stop();
+            let mut log = String::new();
+            reader.read_to_string(&mut log).unwrap();
+            assert!(
+                log.contains(&format!("TUN device ping0: IPv4 only, without the IPv6 addresses and routes: {why}"))
+            );
+            assert_eq!(log.lines().count(), 1, "{log}");
+        }
     });
 }
 
@@ -390,6 +420,23 @@ fn without_permission_it_prints_the_fix() {
         assert_eq!(shown.lines().count(), 1, "{shown}");
         assert!(shown.contains("ping_group_range") && shown.contains("sysctl -w"), "{shown}");
         drop(host);
+    });
+}
+
+#[test]
+fn a_source_address_that_the_host_lacks_is_an_error() {
+    isolated(|| {
+        let network = Network::new();
+        for (option, address) in [("--icmpv4-src", "192.0.2.99"), ("--icmpv6-src", "2001:db8::99")] {
+            let mut command = pingferry();
+            let output =
+                network.proxy.output(command.args(["run", "--unix", "/tmp/pingferry-never.sock", option, address]));
+            let output = output.unwrap();
+            let error = stderr(&output);
+            assert_eq!((output.status.code(), error.lines().count()), (Some(64), 1), "{error}");
+            assert!(error.starts_with(&format!("pingferry: cannot ping from {address}: ")), "{error}");
+            assert!(error.ends_with("; to list addresses, run: ip address\n"), "{error}");
+        }
     });
 }
 

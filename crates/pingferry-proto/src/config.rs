@@ -1,6 +1,8 @@
 //! How an endpoint and its paths behave.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -36,9 +38,10 @@ pub enum Sharing {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// How long a flow stays open without a request or a reply. RFC 5508 REQ-1 requires 60 s or more.
+    /// How long a flow stays open without a request or a reply, within [`IDLE_TIMEOUT`](Self::IDLE_TIMEOUT). RFC 5508 REQ-1
+    /// requires 60 s or more.
     pub idle_timeout: Duration,
-    /// How long a socket stays open without a flow.
+    /// How long a socket stays open without a flow, within [`SOCKET_LINGER`](Self::SOCKET_LINGER).
     pub socket_linger: Duration,
     /// How flows are given sockets.
     pub sharing: Sharing,
@@ -74,7 +77,34 @@ impl Default for Config {
     }
 }
 
+/// The longest time that a flow or a socket can stay unused: a year of 365.25 days. A sum of times must not overflow.
+const YEAR: Duration = Duration::from_secs(31_557_600);
+
 impl Config {
+    /// What [`idle_timeout`](Self::idle_timeout) can be.
+    pub const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=YEAR;
+    /// What [`socket_linger`](Self::socket_linger) can be.
+    pub const SOCKET_LINGER: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
+
+    /// Checks the ranges of all durations.
+    ///
+    /// # Errors
+    /// The first one that is out of its range.
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        OutOfRange::check("idle_timeout", self.idle_timeout, Self::IDLE_TIMEOUT)?;
+        OutOfRange::check("socket_linger", self.socket_linger, Self::SOCKET_LINGER)
+    }
+
+    /// The same, with each duration that is out of its range moved to the nearest end.
+    pub(crate) fn clamped(self) -> Self {
+        let clamp = |duration: Duration, range: RangeInclusive<Duration>| duration.clamp(*range.start(), *range.end());
+        Self {
+            idle_timeout: clamp(self.idle_timeout, Self::IDLE_TIMEOUT),
+            socket_linger: clamp(self.socket_linger, Self::SOCKET_LINGER),
+            ..self
+        }
+    }
+
     setters! {
         with_idle_timeout => idle_timeout: Duration,
         with_socket_linger => socket_linger: Duration,
@@ -87,6 +117,33 @@ impl Config {
         with_policy => policy: Policy,
     }
 }
+
+/// A duration of a configuration is out of its range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutOfRange {
+    /// The name of the field.
+    pub field: &'static str,
+    /// What it can be.
+    pub range: RangeInclusive<Duration>,
+}
+
+impl OutOfRange {
+    /// Checks the `duration` of a field.
+    ///
+    /// # Errors
+    /// It is not in `range`.
+    pub fn check(field: &'static str, duration: Duration, range: RangeInclusive<Duration>) -> Result<(), Self> {
+        if range.contains(&duration) { Ok(()) } else { Err(Self { field, range }) }
+    }
+}
+
+impl fmt::Display for OutOfRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` must be from {:?} to {:?}", self.field, self.range.start(), self.range.end())
+    }
+}
+
+impl std::error::Error for OutOfRange {}
 
 /// How a path behaves.
 ///
@@ -169,4 +226,33 @@ pub struct Rate {
     pub per_second: u32,
     /// Events at once after a pause, at least 1.
     pub burst: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::endpoint::Endpoint;
+
+    #[test]
+    fn a_duration_out_of_its_range_is_an_error_and_cannot_overflow_the_time() {
+        for duration in [Duration::ZERO, Duration::MAX] {
+            let config = Config::default().with_idle_timeout(duration);
+            let error = config.check().unwrap_err();
+            assert_eq!(error.to_string(), "`idle_timeout` must be from 1ms to 31557600s");
+            let config = config.with_socket_linger(Duration::MAX);
+            assert!(Config::IDLE_TIMEOUT.contains(&config.clone().clamped().idle_timeout));
+            let mut endpoint = Endpoint::new(config);
+            let path = endpoint.add_path(PathConfig::default());
+            let (now, addresses) = (Instant::now(), ["10.0.0.1", "192.0.2.1"].map(|address| address.parse().unwrap()));
+            let request = crate::wire::echo_request(addresses[0], addresses[1], 7, 1, b"");
+            let _ = endpoint.handle_packet(now, path, None, &request);
+            endpoint.handle_timeout(now);
+            assert!(endpoint.next_deadline().is_some());
+        }
+        let linger = Config::default().with_socket_linger(Duration::MAX).check().unwrap_err();
+        assert_eq!(linger.to_string(), "`socket_linger` must be from 0ns to 31557600s");
+        assert_eq!(Config::default().check(), Ok(()));
+    }
 }

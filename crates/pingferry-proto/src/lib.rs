@@ -76,7 +76,7 @@ mod setters;
 mod stats;
 pub mod wire;
 
-pub use config::{Config, PathConfig, Rate, Sharing};
+pub use config::{Config, OutOfRange, PathConfig, Rate, Sharing};
 pub use drop_reason::{DropReason, Drops};
 pub use endpoint::icmp_error::ErrorReport;
 pub use endpoint::reply::Received;

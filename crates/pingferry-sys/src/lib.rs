@@ -1,5 +1,4 @@
 #![doc = include_str!("../README.md")]
-
 // They panic if they cannot write.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

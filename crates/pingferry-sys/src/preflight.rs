@@ -182,6 +182,17 @@ pub fn descriptor_limit() -> DescriptorLimit {
     DescriptorLimit { soft: limit.current.unwrap_or(u64::MAX), hard: limit.maximum.unwrap_or(u64::MAX) }
 }
 
+/// How many descriptors this process has open.
+///
+/// # Errors
+///
+/// `ENOENT` where `/proc` is not mounted.
+pub fn open_descriptors() -> io::Result<u64> {
+    let list = std::fs::read_dir("/proc/self/fd").map_err(|error| with_context(error, "count the open descriptors"))?;
+    // The list has the descriptor that reads it.
+    Ok(list.count().saturating_sub(1) as u64)
+}
+
 /// Raises the soft limit of descriptors to the hard limit. Returns the limits then in force.
 ///
 /// # Errors
@@ -225,6 +236,15 @@ mod tests {
         assert!(range("10 20").admits(&groups(15, &[])));
         assert!(range("10 20").admits(&groups(0, &[5, 20])));
         assert!(!range("10 20").admits(&groups(0, &[5, 21])));
+    }
+
+    #[test]
+    fn an_open_descriptor_is_counted() {
+        let before = open_descriptors().unwrap();
+        let files: Vec<_> = (0..100).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        // Other tests open and close some meanwhile.
+        assert!(open_descriptors().unwrap() > before + 50);
+        drop(files);
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use pingferry_proto::{Class, Family, Rate, setters};
+use pingferry_proto::{Class, Family, OutOfRange, Rate, setters};
 use pingferry_sys::ping::SocketOptions;
 use pingferry_sys::preflight::descriptor_limit;
 
@@ -49,7 +50,8 @@ pub struct Config {
     /// without a fixed `busy_poll` busy-poll adaptively.
     pub processors: usize,
     /// How long a worker polls for the next packet before it sleeps. This saves the time of a wake-up and costs a processor
-    /// while there is traffic. Zero sleeps at once. `None`, the default, polls for 50 µs while packets come that fast.
+    /// while there is traffic. Zero sleeps at once. `None`, the default, polls for 50 µs while packets come that fast. Within
+    /// [`BUSY_POLL`](Self::BUSY_POLL).
     pub busy_poll: Option<Duration>,
     /// Writes the packets of all clients to this file. Default: none.
     pub pcap: Option<PcapFile>,
@@ -88,6 +90,18 @@ impl Config {
 }
 
 impl Config {
+    /// What [`busy_poll`](Self::busy_poll) can be. A longer one would keep the processor for ever.
+    pub const BUSY_POLL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1);
+
+    /// Checks the ranges of all durations.
+    ///
+    /// # Errors
+    /// The first one that is out of its range.
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        self.core.check()?;
+        self.busy_poll.map_or(Ok(()), |length| OutOfRange::check("busy_poll", length, Self::BUSY_POLL))
+    }
+
     /// The configuration of each worker: its share of what all have together.
     ///
     /// Pingers of one host need a socket each, so there are at most as many as the process may have descriptors.

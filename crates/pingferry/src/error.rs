@@ -1,7 +1,9 @@
 //! What can go wrong with a proxy.
 
 use std::io;
+use std::net::IpAddr;
 
+use pingferry_proto::OutOfRange;
 use thiserror::Error;
 
 /// Why a proxy could not be opened.
@@ -17,6 +19,17 @@ pub enum OpenError {
         /// What the kernel said for IPv6.
         v6: io::Error,
     },
+    /// The source address of the configuration cannot be used: no interface has it, or the host lacks its family.
+    #[error("cannot ping from {address}: {source}")]
+    Source {
+        /// The address.
+        address: IpAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A duration of the configuration is out of its range.
+    #[error("{0}")]
+    Duration(#[from] OutOfRange),
     /// The worker could not be started.
     #[error("cannot start the worker: {0}")]
     Worker(#[from] io::Error),

@@ -54,8 +54,10 @@ impl Proxy {
     /// are answered with Destination Unreachable.
     ///
     /// # Errors
-    /// Neither family works, or a worker could not be started.
+    /// A duration is out of its range, a source address cannot be used, neither family works, or a worker could not be
+    /// started.
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        config.check()?;
         check_families(&config)?;
         let gateway = |family| config.source(family).or_else(|| default_source_address(family).ok());
         let gateways = Gateways { v4: gateway(Family::V4), v6: gateway(Family::V6) };
@@ -202,9 +204,14 @@ impl Drop for StopAll {
 fn check_families(config: &Config) -> Result<(), OpenError> {
     let check = |family| {
         let class = Class { family, dont_fragment: false, dedicated: false };
-        PingSocket::open(&config.socket_options(class))
+        match (PingSocket::open(&config.socket_options(class)), config.source(family)) {
+            (Err(source), Some(address)) if source.kind() != io::ErrorKind::PermissionDenied => {
+                Err(OpenError::Source { address, source })
+            }
+            (opened, _) => Ok(opened),
+        }
     };
-    match (check(Family::V4), check(Family::V6)) {
+    match (check(Family::V4)?, check(Family::V6)?) {
         (Ok(_), Ok(_)) => {}
         (Ok(_), Err(error)) => warn!("only IPv4 is served: {error}"),
         (Err(error), Ok(_)) => warn!("only IPv6 is served: {error}"),

@@ -37,6 +37,26 @@ fn attach(proxy: &Proxy) -> (Path, Receiver<Vec<u8>>) {
 }
 
 #[test]
+fn a_duration_out_of_its_range_is_an_error() {
+    let core = CoreConfig::default();
+    for (config, message) in [
+        (
+            Config::default().with_core(core.clone().with_idle_timeout(Duration::MAX)),
+            "`idle_timeout` must be from 1ms to ",
+        ),
+        (
+            Config::default().with_core(core.clone().with_idle_timeout(Duration::ZERO)),
+            "`idle_timeout` must be from 1ms to ",
+        ),
+        (Config::default().with_core(core.with_socket_linger(Duration::MAX)), "`socket_linger` must be from 0ns to "),
+        (Config::default().with_busy_poll(Some(Duration::MAX)), "`busy_poll` must be from 0ns to 1s"),
+    ] {
+        let error = Proxy::open(config).unwrap_err();
+        assert!(matches!(error, OpenError::Duration(_)) && error.to_string().starts_with(message), "{error}");
+    }
+}
+
+#[test]
 fn echoes_cross_in_both_families() {
     isolated(|| {
         let proxy = open();

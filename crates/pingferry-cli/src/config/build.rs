@@ -18,7 +18,7 @@ const MTU: usize = 1500;
 pub(crate) fn proxy_config(settings: &Settings) -> Result<Config, CliError> {
     let unlimited = |count: Option<Count>| count.map_or(usize::MAX, to_usize);
     let core = CoreConfig::default()
-        .with_idle_timeout(settings.idle_timeout.0.into())
+        .with_idle_timeout(settings.idle_timeout.0.get())
         .with_sharing(match settings.sockets {
             Sockets::Shared => Sharing::Shared,
             Sockets::PerFlow => Sharing::PerFlow,
@@ -35,7 +35,7 @@ pub(crate) fn proxy_config(settings: &Settings) -> Result<Config, CliError> {
         .with_source_v6(settings.icmpv6_src.as_ref().map(|source| source.0.address))
         .with_scope_id(scope_id(settings)?)
         .with_interface(settings.interface.clone())
-        .with_busy_poll(settings.busy_poll.map(|length| length.0.into()))
+        .with_busy_poll(settings.busy_poll.map(|length| length.0.get()))
         .with_workers(settings.workers.get() as usize)
         .with_pcap(settings.pcap.as_deref().map(create_pcap).transpose()?))
 }

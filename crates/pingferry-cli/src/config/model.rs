@@ -2,13 +2,12 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use pingferry::Rule;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::number::{Bounded, Count, Mtu, Workers};
+use super::number::{Bounded, BoundedDuration, BusyPoll, Count, IdleTimeout, Mtu, Workers};
 use super::values::{Domain, Gateways, LogFormat, LogLevel, Prefix, Route, ScopedAddress, Sockets, Text};
 
 /// Everything that a configuration file can say. `packaging/pingferry.toml` explains each key.
@@ -30,14 +29,14 @@ pub(crate) struct Settings {
     pub(crate) icmpv4_src: Option<Ipv4Addr>,
     pub(crate) icmpv6_src: Option<Text<ScopedAddress>>,
     pub(crate) interface: Option<String>,
-    pub(crate) idle_timeout: Text<humantime::Duration>,
+    pub(crate) idle_timeout: Text<IdleTimeout>,
     pub(crate) sockets: Sockets,
     pub(crate) max_flows: Count,
     pub(crate) max_flows_per_source: Option<Count>,
     pub(crate) max_sockets: Option<Count>,
     pub(crate) rate: Option<Count>,
     pub(crate) rate_per_source: Option<Count>,
-    pub(crate) busy_poll: Option<Text<humantime::Duration>>,
+    pub(crate) busy_poll: Option<Text<BusyPoll>>,
     pub(crate) workers: Workers,
     pub(crate) no_sandbox: bool,
     pub(crate) pcap: Option<PathBuf>,
@@ -83,7 +82,7 @@ impl Default for Settings {
             icmpv4_src: None,
             icmpv6_src: None,
             interface: None,
-            idle_timeout: Text(Duration::from_secs(60).into()),
+            idle_timeout: Text(BoundedDuration::new::<60_000_000>()),
             sockets: Sockets::Shared,
             max_flows: Bounded::new::<262_144>(),
             max_flows_per_source: None,

@@ -42,7 +42,14 @@ fn an_error_names_line_and_key() {
         ("[proxy]\nworkers = 2", "unknown key `proxy` at line 1"),
         ("config = \"x\"", "unknown key `config` at line 1"),
         ("allow = [\"::1\"]", "unknown key `allow` at line 1; write rules as `policy = [\"allow DEST\"]`"),
-        ("\nidle_timeout = \"soon\"", "`idle_timeout` at line 2: `soon` is not valid: expected number at 0"),
+        (
+            "\nidle_timeout = \"soon\"",
+            "`idle_timeout` at line 2: `soon` is not valid: expected a duration from 1ms to 1year, such as 500ms or 1s",
+        ),
+        (
+            "busy_poll = \"2s\"",
+            "`busy_poll` at line 1: `2s` is not valid: expected a duration from 0s to 1s, such as 500ms or 1s",
+        ),
         ("idle_timeout = 60", "`idle_timeout` at line 1: invalid type: integer `60`, expected a string"),
         ("workers = \"2\"", "`workers` at line 1: invalid type: string \"2\", expected a whole number from 1 to 256"),
         ("workers = 0", "`workers` at line 1: invalid value: integer `0`, expected a whole number from 1 to 256"),

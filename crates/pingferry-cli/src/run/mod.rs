@@ -69,7 +69,7 @@ pub(crate) fn run(args: &RunArgs, loaded: Loaded, load: Load) -> Result<ExitCode
 
 fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -> Result<ExitCode, CliError> {
     let config = proxy_config(&settings)?;
-    proxy::raise_descriptor_limit();
+    proxy::raise_descriptor_limit(config.workers, descriptors(&settings))?;
     // Before the proxy starts its threads: only a process with one thread can enter another user namespace.
     let opened = open_all(&settings, config.workers)?;
     sandbox::confine(&settings, &sandbox_of(args, &settings));
@@ -91,6 +91,12 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
     output::announce(stats::render(&stats, format));
     ended?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many descriptors the ingresses have: a TUN device a queue for each worker, a Unix socket a spare one.
+fn descriptors(settings: &Settings) -> usize {
+    let workers = settings.workers.get() as usize;
+    settings.ingresses().iter().map(|ingress| if ingress.tun.is_some() { workers } else { 2 }).sum()
 }
 
 fn no_signals(error: io::Error) -> CliError {

@@ -7,8 +7,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pingferry::ingress::UnixIngress;
 use pingferry::{DomainId, PathConfig, Proxy, Tun};
 use pingferry_sys::namespace::Netns;
+use pingferry_sys::netlink::Netlink;
 use pingferry_sys::process::in_child;
 use pingferry_sys::tun::TunConfig;
+use tracing::warn;
 
 use super::watch::Watched;
 use crate::config::build::path_config;
@@ -20,6 +22,9 @@ use crate::error::CliError;
 
 /// The queue of a new device, in packets: room for a burst of a few thousand that comes faster than it is read.
 const QUEUE_LENGTH: u32 = 10_000;
+
+/// The smallest MTU of a link with IPv6, in bytes (RFC 8200 §5).
+const IPV6_MIN_MTU: u32 = 1280;
 
 /// An ingress that is open and not served yet.
 pub(super) struct Opened {
@@ -74,7 +79,7 @@ fn open_tun(name: &str, ingress: &Ingress, domain: DomainId, workers: usize) -> 
     // Checked only now: before its namespace is open, another process can get its number.
     process.as_ref().map_or(Ok(()), Watched::check)?;
     let opened = match namespace {
-        None => device.open_queues(workers).map(|(queues, mtu, _)| (queues, mtu)),
+        None => open_here(&device, workers),
         Some(netns) => open_in(&netns, &device, workers),
     };
     let (queues, mtu) = opened.map_err(|error| no_tun(name, &error))?;
@@ -97,12 +102,27 @@ fn networks(route: Route) -> Vec<IpNet> {
     }
 }
 
+/// Opens the device in the network namespace of this thread.
+fn open_here(config: &TunConfig, queues: usize) -> io::Result<(Vec<Tun>, u32)> {
+    let (queues, mtu, _) = config.open_queues(queues)?;
+    // The kernel chooses the number in a name such as `ping%d`.
+    let name = queues.first().map_or(&*config.name, Tun::name);
+    let mut netlink = Netlink::open()?;
+    let index = netlink.index(name)?;
+    let wants_ipv6 = config.addresses.iter().chain(&config.routes).any(|network| network.addr().is_ipv6());
+    if wants_ipv6 && !netlink.has_ipv6(index)? {
+        let why = if mtu < IPV6_MIN_MTU { "IPv6 needs an MTU of 1280" } else { "the host has turned it off" };
+        warn!("TUN device {name}: IPv4 only, without the IPv6 addresses and routes: {why}");
+    }
+    Ok((queues, mtu))
+}
+
 /// Opens the device in another network namespace, which can belong to another user namespace. A child process enters
 /// them.
 fn open_in(netns: &Netns, config: &TunConfig, queues: usize) -> io::Result<(Vec<Tun>, u32)> {
     let (fds, mtu) = in_child(|| {
         netns.enter_through_owner()?;
-        let (queues, mtu, _) = config.open_queues(queues)?;
+        let (queues, mtu) = open_here(config, queues)?;
         Ok((queues.into_iter().map(Tun::into).collect(), mtu))
     })?;
     let queues: io::Result<Vec<Tun>> = fds.into_iter().map(Tun::from_fd).collect();

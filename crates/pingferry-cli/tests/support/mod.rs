@@ -64,7 +64,13 @@ impl Network {
 
     /// Starts `pingferry run` in `proxy`, with a TUN device in `client` to which everything is routed.
     pub fn run(&self, more: &[&str]) -> Running {
+        self.run_with(more, Stdio::inherit())
+    }
+
+    /// The same, with its log going to `stderr`.
+    pub fn run_with(&self, more: &[&str], stderr: Stdio) -> Running {
         let mut command = pingferry();
+        command.stderr(stderr);
         command.args(["run", "--tun", "ping0", "--netns"]).arg(self.netns_path());
         command.args(["--address", "198.51.100.2/32", "--address", "2001:db8:1::2/128", "--route", "default"]);
         Running::start(&self.proxy, command.args(more))

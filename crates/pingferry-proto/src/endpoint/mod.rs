@@ -94,8 +94,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint without paths or flows.
+    /// An endpoint without paths or flows. Durations that are out of their [range](Config::check) become the nearest end of it.
     pub fn new(config: Config) -> Self {
+        let config = config.clamped();
         Self {
             sockets: SocketPool::new(config.socket_linger, config.max_sockets),
             paths: BTreeMap::new(),

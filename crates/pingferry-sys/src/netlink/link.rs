@@ -3,7 +3,7 @@
 use std::io;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage};
 
 use super::Netlink;
 
@@ -46,6 +46,21 @@ impl Netlink {
         attributes
             .find_map(|attribute| if let LinkAttribute::Mtu(mtu) = attribute { Some(mtu) } else { None })
             .ok_or_else(|| io::Error::other(operation))
+    }
+
+    /// Whether a device has IPv6: the kernel does, it is not disabled on the device (`disable_ipv6`), and the MTU of the device
+    /// is at least 1280 (RFC 8200 section 5).
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`.
+    pub fn has_ipv6(&mut self, index: u32) -> io::Result<bool> {
+        let is_enabled = |a: &AfSpecInet6| matches!(a, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 == 0);
+        let has_ipv6 = |family: &AfSpecUnspec| matches!(family, AfSpecUnspec::Inet6(a) if a.iter().any(is_enabled));
+        let attributes = self.link(index)?.attributes;
+        Ok(attributes
+            .iter()
+            .any(|a| matches!(a, LinkAttribute::AfSpecUnspec(families) if families.iter().any(has_ipv6))))
     }
 
     /// Sets the MTU of a device, in bytes. Below 1280 the kernel disables IPv6 on it (RFC 8200 section 5).

@@ -62,6 +62,8 @@ impl TunConfig {
     /// Opens the device in the calling thread's network namespace, configures it and brings it up. Returns the device,
     /// its MTU in bytes, and whether it existed before.
     ///
+    /// Where the device has no IPv6 ([`Netlink::has_ipv6`]), its IPv6 addresses and routes are left out.
+    ///
     /// Addresses and routes that an attached device already has stay as they are. An attached device that is up needs no
     /// capability when the configuration sets nothing.
     ///
@@ -119,13 +121,17 @@ impl TunConfig {
         if !netlink.is_up(index)? {
             netlink.set_up(index)?;
         }
-        for address in &self.addresses {
+        // Only now: the kernel takes IPv6 from a device whose MTU becomes too small.
+        let has_ipv6 = netlink.has_ipv6(index)?;
+        let is_possible = |network: &&IpNet| has_ipv6 || network.addr().is_ipv4();
+        let addresses = || self.addresses.iter().filter(is_possible);
+        for address in addresses() {
             or_exists(netlink.add_address(index, *address))?;
         }
-        for route in &self.routes {
+        for route in self.routes.iter().filter(is_possible) {
             or_exists(netlink.add_route(*route, None, index))?;
         }
-        self.addresses.iter().try_for_each(|address| netlink.wait_local(address.addr()))
+        addresses().try_for_each(|address| netlink.wait_local(address.addr()))
     }
 }
 

@@ -14,6 +14,8 @@ use super::{Ingress, PacketBatch, PacketSource};
 
 /// How many packets are held back; the inner source keeps those that come after.
 const HELD: usize = 1024;
+/// The sum with a time must not overflow.
+const MAX_DELAY: Duration = Duration::from_secs(3600);
 
 /// An ingress that holds packets of clients back for a fixed time. Packets for clients are not delayed. For tests.
 #[derive(Debug)]
@@ -23,9 +25,9 @@ pub struct Delayed<I> {
 }
 
 impl<I> Delayed<I> {
-    /// Holds each packet back for `delay`.
+    /// Holds each packet back for `delay`, an hour at most.
     pub fn new(inner: I, delay: Duration) -> Self {
-        Self { inner, delay }
+        Self { inner, delay: delay.min(MAX_DELAY) }
     }
 }
 

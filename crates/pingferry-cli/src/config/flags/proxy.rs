@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::super::model::Settings;
-use super::super::number::Count;
+use super::super::number::{BusyPoll, Count, IdleTimeout};
 use super::super::values::{Gateways, Prefix, ScopedAddress, Sockets, Text};
 use super::policy::PolicyFlags;
 use super::{set, set_list, set_option};
@@ -28,7 +28,7 @@ pub(crate) struct ProxyFlags {
     gateway: Vec<IpAddr>,
     /// Close a flow that was idle for this long [default: 60s]
     #[arg(long, value_name = "DURATION", env = "PINGFERRY_IDLE_TIMEOUT")]
-    idle_timeout: Option<Text<humantime::Duration>>,
+    idle_timeout: Option<Text<IdleTimeout>>,
     /// Whether flows to different destinations share a socket [default: shared]
     #[arg(long, value_name = "HOW", env = "PINGFERRY_SOCKETS")]
     sockets: Option<Sockets>,
@@ -54,7 +54,7 @@ pub(crate) struct ProxyFlags {
     /// After a packet, poll for the next one for this long before sleeping: replies come faster, for more processor
     /// time [default: 50us when packets come that fast]
     #[arg(long, value_name = "DURATION", env = "PINGFERRY_BUSY_POLL")]
-    busy_poll: Option<Text<humantime::Duration>>,
+    busy_poll: Option<Text<BusyPoll>>,
     /// Write the packets that clients send and receive to this pcap file, for Wireshark or tcpdump
     #[arg(long, value_name = "FILE", env = "PINGFERRY_PCAP")]
     pcap: Option<PathBuf>,
