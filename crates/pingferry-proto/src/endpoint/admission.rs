@@ -1,15 +1,20 @@
-//! New flows: whether there is room, which flow is evicted otherwise, and which socket a flow gets.
+//! New flows: which socket a flow gets, and which flow is evicted where there is no room.
+//!
+//! # Theory of operation
+//!
+//! A new flow is in the table before room is made for it, so that it counts in the [shares](crate::flow::shares). It is never
+//! refused because others have taken everything: either a flow of whoever holds most is evicted, or an older one of its own
+//! source. It is refused only if its class has no socket at all.
 
 use std::hash::BuildHasher;
 use std::time::Instant;
 
 use crate::endpoint::Endpoint;
 use crate::flow::seq_set::SeqSet;
-use crate::flow::{BASE_SLOTS, FlowId, FlowKey, Origin, SocketId};
-use crate::flow::{Flow, LastRequest};
+use crate::flow::{BASE_SLOTS, Flow, FlowId, FlowKey, LastRequest, Origin};
 
 impl Endpoint {
-    /// Opens a flow. `None` if no socket is left for this destination: each that is or may be open has a flow to it.
+    /// Opens a flow. `None` if there is no socket for it.
     pub(crate) fn open_flow(
         &mut self,
         key: FlowKey,
@@ -17,63 +22,40 @@ impl Endpoint {
         last_request: LastRequest,
         now: Instant,
     ) -> Option<FlowId> {
-        if let Some(candidate) = self.eviction_candidate(&key) {
-            self.close_flow(candidate, now);
-            self.counters.flows_evicted += 1;
-        }
-        let preferred = self.preferred_slot(&key);
         let seqs = SeqSet::new(last_request.seq);
-        let id = self.flows.insert(Flow { key, origin, slot: preferred, seqs, last_request }, now)?;
-        let Some(slot) = self.peers.insert(id, preferred, &self.flows) else {
+        let id = self.flows.insert(Flow { key, origin, slot: 0, seqs, last_request }, now)?;
+        let Some(slot) = self.find_slot(id, now) else {
             self.flows.remove(id);
             return None;
         };
-        let flow = self.flows.get_mut(id)?;
-        flow.slot = slot;
-        let socket = flow.socket();
-        self.sockets.join(socket, now);
-        if !self.ensure_socket(id, now) && self.sockets.is_full() {
-            self.close_flow(id, now);
-            return None;
-        }
+        self.use_slot(id, slot, now);
         self.counters.flows_opened += 1;
+        if let Some(candidate) = self.eviction_candidate(id) {
+            self.evict(candidate, now);
+        }
         Some(id)
     }
 
-    /// If the socket of a flow is closed and cannot be opened, moves the flow to an open socket without a flow to the same
-    /// peer. Returns whether the flow has a socket that is open or can be opened.
-    pub(crate) fn ensure_socket(&mut self, id: FlowId, now: Instant) -> bool {
-        let Some((socket, peer)) = self.flows.get(id).map(|flow| (flow.socket(), flow.key.peer())) else {
-            return false;
-        };
-        if !self.sockets.is_unavailable(socket) {
-            return true;
+    /// If the socket of a flow is closed and cannot be opened, moves the flow to another socket.
+    pub(crate) fn ensure_socket(&mut self, id: FlowId, now: Instant) {
+        let Some(socket) = self.flows.get(id).map(Flow::socket) else { return };
+        if self.sockets.is_open(socket) || self.sockets.may_open(socket.class) {
+            return;
         }
-        let is_free = |slot: &u16| self.peers.find(peer, *slot, &self.flows).is_none();
-        let Some(slot) = self.sockets.open_slots(socket.class).find(is_free) else { return false };
         self.peers.remove(id, &self.flows);
         self.sockets.leave(socket, now);
-        let slot = self.peers.insert(id, slot, &self.flows).unwrap_or(slot);
-        if let Some(flow) = self.flows.get_mut(id) {
-            flow.slot = slot;
+        let found = self.find_slot(id, now);
+        if let Some(flow) = self.flows.get_mut(id).filter(|_| found.is_some()) {
             // Earlier requests were never sent, because the socket was not open.
             flow.seqs = SeqSet::new(flow.last_request.seq);
         }
-        self.sockets.join(SocketId { slot, ..socket }, now);
-        true
+        self.use_slot(id, found.unwrap_or(socket.slot), now);
     }
 
-    /// The flow to evict for a new one, if there is no room: the oldest of the same source if that source has reached its
-    /// limit; otherwise, if the limit of all flows is reached, the oldest of the source with the most flows. So a source that
-    /// sweeps a network evicts its own flows.
-    fn eviction_candidate(&self, key: &FlowKey) -> Option<FlowId> {
-        if self.flows.count_of(key) >= self.config.max_flows_per_source {
-            self.flows.oldest_of(key)
-        } else if self.flows.len() >= self.config.max_flows {
-            self.flows.oldest_of_largest()
-        } else {
-            None
-        }
+    /// Counts a request or a reply as activity of a flow.
+    pub(crate) fn touch_flow(&mut self, id: FlowId, now: Instant) {
+        self.flows.touch(id, now);
+        self.peers.touch(id);
     }
 
     pub(crate) fn close_flow(&mut self, id: FlowId, now: Instant) {
@@ -83,10 +65,66 @@ impl Endpoint {
         }
     }
 
+    fn evict(&mut self, id: FlowId, now: Instant) {
+        self.close_flow(id, now);
+        self.counters.flows_evicted += 1;
+    }
+
+    /// The flow to evict after a new one was added, if there are too many: of those of its source, or of all.
+    fn eviction_candidate(&self, new: FlowId) -> Option<FlowId> {
+        if self.flows.count_of_source(new) > self.config.max_flows_per_source {
+            self.flows.oldest_of_source(new)
+        } else if self.flows.len() > self.config.max_flows {
+            self.flows.eviction_candidate()
+        } else {
+            None
+        }
+    }
+
+    /// A slot for a flow that has none. If no flow can have another socket for its peer, one is evicted for it.
+    fn find_slot(&mut self, id: FlowId, now: Instant) -> Option<u16> {
+        let key = self.flows.get(id)?.key;
+        let (class, peer) = (key.class, key.peer());
+        let (open, may_open) = (self.sockets.open_slots(class)?, self.sockets.may_open(class));
+        let low = self.peers.low_slot(peer, self.preferred_slot(&key), open, may_open);
+        if low.is_some() && !self.peers.is_crowded(peer) {
+            return low;
+        }
+        self.peers.join_crowd(id, &self.flows)?;
+        let free = || self.peers.free_slot(peer, self.sockets.open_slots(class)?, may_open);
+        let slot = low.or_else(free).or_else(|| self.slot_of_evicted(id, now));
+        if slot.is_none() {
+            self.peers.leave_crowd(id);
+        }
+        slot
+    }
+
+    /// The slot of a flow to the same peer that is evicted for a flow of the peer's crowd.
+    fn slot_of_evicted(&mut self, id: FlowId, now: Instant) -> Option<u16> {
+        let peer = self.flows.get(id)?.key.peer();
+        loop {
+            let candidate = self.peers.eviction_candidate(peer).filter(|candidate| *candidate != id)?;
+            let socket = self.flows.get(candidate)?.socket();
+            self.evict(candidate, now);
+            // A flow whose socket could not be opened leaves nothing. Each is met once, because it is evicted.
+            if self.sockets.is_open(socket) {
+                return Some(socket.slot);
+            }
+        }
+    }
+
     /// The same slot for all flows of one source and identifier, so that a program keeps one identifier for all destinations
     /// (RFC 5508 REQ-1a). Programs are spread over the base slots.
     fn preferred_slot(&self, key: &FlowKey) -> u16 {
         let hash = self.hasher.hash_one((key.domain, key.source, key.ident));
         u16::try_from(hash % u64::from(BASE_SLOTS)).unwrap_or(0)
+    }
+
+    fn use_slot(&mut self, id: FlowId, slot: u16, now: Instant) {
+        let Some(flow) = self.flows.get_mut(id) else { return };
+        flow.slot = slot;
+        let socket = flow.socket();
+        self.peers.insert(id, &self.flows);
+        self.sockets.join(socket, now);
     }
 }

@@ -49,7 +49,7 @@ impl Endpoint {
         let delivered = self.deliver(DeliveryKind::Reply, origin, Some(id), header, &message);
         self.message = message;
         delivered?;
-        self.flows.touch(id, now);
+        self.touch_flow(id, now);
         Ok(())
     }
 

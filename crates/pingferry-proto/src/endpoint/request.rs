@@ -116,7 +116,7 @@ impl Endpoint {
             flow.seqs.insert(last_request.seq);
             flow.last_request = last_request;
         }
-        self.flows.touch(id, now);
+        self.touch_flow(id, now);
         // If there is no socket, the driver reports so.
         self.ensure_socket(id, now);
         Ok(id)

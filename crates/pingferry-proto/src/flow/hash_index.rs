@@ -6,6 +6,9 @@
 //! moves the values without looking at their keys: it reads the table from end to end instead of visiting a million places of
 //! the slab.
 //!
+//! The lowest four bits of a hash do not choose the place. So values whose hashes differ in these bits only are neighbours, and
+//! one look tells [which of them there are](HashIndex::neighbours).
+//!
 //! The index is divided into shards by some bits of the hash. Each shard grows on its own, and the shards reach their limits
 //! at different times, so no insertion moves more than one shard.
 
@@ -16,8 +19,7 @@ use hashbrown::hash_table::OccupiedEntry;
 
 /// The number of shards: a million values are 16,384 a shard, which move in less than a millisecond.
 const SHARDS: usize = 64;
-/// Which bits of a hash choose the shard: above those that choose the place in a shard of up to half a million values, and
-/// below the seven that hashbrown compares first.
+/// Which bits of a hash choose the shard: those below the seven that hashbrown compares first.
 const SHARD_SHIFT: u32 = 19;
 
 #[derive(Debug)]
@@ -44,11 +46,12 @@ impl<T> HashIndex<T> {
         shard.find(spread(hash), |(other, value)| *other == hash && is_right(value)).map(|(_, value)| value)
     }
 
-    /// The value with this hash that `is_right`, to be changed.
-    pub(crate) fn find_mut(&mut self, hash: u32, is_right: impl Fn(&T) -> bool) -> Option<&mut T> {
-        let shard = self.shards.get_mut(shard(hash))?;
-        let found = shard.find_mut(spread(hash), |(other, value)| *other == hash && is_right(value));
-        found.map(|(_, value)| value)
+    /// The lowest four bits of the hashes that have a value and equal `hash` otherwise, as a set of bits. By chance, a hash of
+    /// another key is among them.
+    pub(crate) fn neighbours(&self, hash: u32) -> u16 {
+        let Some(shard) = self.shards.get(shard(hash)) else { return 0 };
+        let same = shard.iter_hash(spread(hash)).filter(|(other, _)| other >> 4 == hash >> 4);
+        same.fold(0, |set, (other, _)| set | 1 << (other & 0xf))
     }
 
     /// Adds a value that is not in the table.
@@ -71,9 +74,10 @@ fn shard(hash: u32) -> usize {
     (hash >> SHARD_SHIFT) as usize % SHARDS
 }
 
-/// Both halves alike: the table takes the place from the low bits and a tag from the highest ones.
+/// The hash for the table of a shard, which takes the place from the low bits and a tag from the highest ones.
 fn spread(hash: u32) -> u64 {
-    u64::from(hash) << 32 | u64::from(hash)
+    // In a shard six bits are the same, so the other bits are mixed into the place: by the golden ratio (Knuth, volume 3, §6.4).
+    u64::from(hash >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 | u64::from(hash) << 32
 }
 
 #[cfg(test)]
@@ -89,7 +93,7 @@ mod tests {
         #[test]
         fn finds_what_a_map_finds(steps in proptest::collection::vec((any::<bool>(), 0u32..40), 1..300)) {
             let (mut index, mut model) = (HashIndex::new(), HashMap::new());
-            let hash = |value: u32| value / 3 * 0x0008_0001;
+            let hash = |value: u32| value / 3 * 0x0004_0003;
             for (remove, value) in steps {
                 if remove {
                     let removed = index.remove(hash(value), |other| *other == value);
@@ -100,7 +104,9 @@ mod tests {
                 for value in 0..40 {
                     let found = index.find(hash(value), |other| *other == value).copied();
                     prop_assert_eq!(found, model.get(&value).map(|()| value));
-                    prop_assert_eq!(index.find_mut(hash(value), |other| *other == value).copied(), found);
+                    let neighbours = model.keys().map(|key| hash(*key)).filter(|other| other >> 4 == hash(value) >> 4);
+                    let expected = neighbours.fold(0, |set, other| set | 1 << (other & 0xf));
+                    prop_assert_eq!(index.neighbours(hash(value)), expected);
                 }
             }
         }

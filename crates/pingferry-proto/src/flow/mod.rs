@@ -3,23 +3,26 @@
 //! # Theory of operation
 //!
 //! A flow is the pings of one source with one identifier to one destination. The [table](table) finds it by its
-//! [key](FlowKey) when a request arrives. The [peer table](peer_table) gives it a socket that no other flow to the same
-//! destination has, and finds it by socket and destination when a reply arrives. The [socket pool](socket_pool) counts the
-//! flows of each socket, and decides when a socket is opened and closed.
+//! [key](FlowKey) when a request arrives. The [peer table](peer_table) finds a socket that no other flow to the same
+//! destination has, and finds the flow by socket and destination when a reply arrives. The [socket pool](socket_pool) counts the
+//! flows of each socket, and decides when a socket is opened and closed. What is finite is divided into [shares].
 
-mod hash_index;
-mod lru;
+mod crowd;
+pub(crate) mod hash_index;
+pub(crate) mod list;
 pub(crate) mod peer_table;
 pub(crate) mod seq_set;
+pub(crate) mod shares;
+pub(crate) mod slot_set;
 pub(crate) mod socket_pool;
-mod source_table;
 pub(crate) mod table;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
-use crate::flow::lru::Index;
+use crate::flow::list::Index;
 use crate::flow::seq_set::SeqSet;
+use crate::flow::shares::Owner;
 use crate::wire::echo::EchoKind;
 use crate::wire::ip::Family;
 
@@ -97,7 +100,7 @@ impl SocketId {
 }
 
 /// An open flow, by its place in the [`FlowTable`](crate::flow::table::FlowTable).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FlowId(pub(crate) Index);
 
 /// What distinguishes a flow from all others.
@@ -112,6 +115,10 @@ pub(crate) struct FlowKey {
 }
 
 impl FlowKey {
+    pub(crate) fn owner(&self) -> Owner {
+        Owner::new(self.domain, self.source)
+    }
+
     pub(crate) fn peer(&self) -> Peer {
         Peer::new(self.class, self.destination)
     }

@@ -3,149 +3,111 @@
 //! # Theory of operation
 //!
 //! A ping socket receives the replies to its identifier from any address. So a reply is matched to its flow by its socket and
-//! its [`Peer`], and two flows can share a socket exactly if their peers differ. Most peers have one flow. A peer with several
-//! flows is *shared*: it has a vector from slot to flow.
+//! its [`Peer`], and two flows can share a socket exactly if their peers differ. One index finds a flow by peer and slot. The
+//! flows to a peer in 16 successive slots are neighbours there.
 //!
-//! A new flow takes its preferred slot if its peer has no flow there, otherwise one of the base slots that flows are spread
-//! over, otherwise a slot that a closed flow of the peer used, otherwise a fresh one. Each step takes constant time, and a
-//! shared peer has no more slots than it had flows at one time.
+//! Most peers have few flows. A new flow takes its preferred slot if its peer has no flow there, otherwise another of the base
+//! slots that flows are spread over, otherwise one of the other low slots. If none is left, the peer gets a [crowd](Crowds).
+//! Its flows take any slots. Each time a slot whose socket is open comes first, and the lowest of several.
 
-use slab::Slab;
-
+use crate::flow::crowd::Crowds;
 use crate::flow::hash_index::HashIndex;
+use crate::flow::slot_set::SlotSet;
 use crate::flow::table::FlowTable;
 use crate::flow::{BASE_SLOTS, FlowId, Peer};
 
+/// The slots of a peer without a crowd.
+const LOW_SLOTS: u16 = 16;
+
 #[derive(Debug)]
 pub(crate) struct PeerTable {
-    peers: HashIndex<PeerFlows>,
-    shared: Slab<SharedPeer>,
-}
-
-/// The flows of a peer.
-#[derive(Clone, Copy, Debug)]
-enum PeerFlows {
-    One(FlowId),
-    /// A key in [`PeerTable::shared`].
-    Several(u32),
-}
-
-/// A peer that has, or had, several flows.
-#[derive(Debug)]
-struct SharedPeer {
-    peer: Peer,
-    /// How many flows it has.
-    count: usize,
-    /// At least [`BASE_SLOTS`] long.
-    by_slot: Vec<Option<FlowId>>,
-    /// The vacant slots from [`BASE_SLOTS`] on.
-    vacant: Vec<u16>,
+    by_slot: HashIndex<FlowId>,
+    crowds: Crowds,
 }
 
 impl PeerTable {
     pub(crate) fn new() -> Self {
-        Self { peers: HashIndex::new(), shared: Slab::new() }
+        Self { by_slot: HashIndex::new(), crowds: Crowds::new() }
     }
 
     /// The flow to `peer` on the socket in `slot`.
     pub(crate) fn find(&self, peer: Peer, slot: u16, flows: &FlowTable) -> Option<FlowId> {
-        let is_right = |found: &PeerFlows| found.peer(&self.shared, flows) == Some(peer);
-        match *self.peers.find(self.peers.hash(peer), is_right)? {
-            PeerFlows::One(id) => (flows.get(id)?.slot == slot).then_some(id),
-            PeerFlows::Several(key) => *self.shared.get(key as usize)?.by_slot.get(usize::from(slot))?,
-        }
+        let is_right = |id: &FlowId| flows.get(*id).is_some_and(|flow| flow.slot == slot && flow.key.peer() == peer);
+        self.by_slot.find(self.hash(peer, slot), is_right).copied()
     }
 
-    /// Gives the flow `id`, which is in `flows` already, a slot. `None` if its peer has a flow in every slot.
-    pub(crate) fn insert(&mut self, id: FlowId, preferred: u16, flows: &FlowTable) -> Option<u16> {
-        let Self { peers, shared } = self;
-        let peer = flows.get(id)?.key.peer();
-        let hash = peers.hash(peer);
-        let Some(found) = peers.find_mut(hash, |found| found.peer(shared, flows) == Some(peer)) else {
-            peers.insert(hash, PeerFlows::One(id));
-            return Some(preferred);
-        };
-        let key = match *found {
-            PeerFlows::Several(key) => key,
-            PeerFlows::One(first) => {
-                let mut several = SharedPeer::new(peer);
-                several.insert(first, flows.get(first)?.slot);
-                let key = u32::try_from(shared.insert(several)).ok()?;
-                *found = PeerFlows::Several(key);
-                key
+    /// Whether the peer has a crowd.
+    pub(crate) fn is_crowded(&self, peer: Peer) -> bool {
+        self.crowds.is_crowded(peer)
+    }
+
+    /// Adds a flow without a slot to the crowd of its peer. A new crowd takes in the peer's other flows, which are in low
+    /// slots. `None` if there are four billion members.
+    pub(crate) fn join_crowd(&mut self, id: FlowId, flows: &FlowTable) -> Option<()> {
+        let key = flows.get(id)?.key;
+        let peer = key.peer();
+        if !self.crowds.is_crowded(peer) {
+            for slot in 0..LOW_SLOTS {
+                let Some(other) = self.find(peer, slot, flows) else { continue };
+                self.crowds.join(peer, other, flows.get(other)?.key.owner())?;
+                self.crowds.use_slot(peer, slot);
             }
-        };
-        shared.get_mut(key as usize)?.insert(id, preferred)
+        }
+        self.crowds.join(peer, id, key.owner())
+    }
+
+    /// Removes a flow without a slot from its crowd.
+    pub(crate) fn leave_crowd(&mut self, id: FlowId) {
+        self.crowds.leave(id, None);
+    }
+
+    /// A low slot that no flow to the peer uses: the preferred one, another base slot, another one whose socket is `open`, or, if
+    /// another socket `may_open`, any.
+    pub(crate) fn low_slot(&self, peer: Peer, preferred: u16, open: &SlotSet, may_open: bool) -> Option<u16> {
+        let free = !self.by_slot.neighbours(self.hash(peer, 0));
+        let open = free & open.first_16();
+        let usable = if may_open { free } else { open };
+        let base = (1 << BASE_SLOTS) - 1;
+        let sets = [usable & 1 << preferred, usable & base, open, usable];
+        let slot = sets.into_iter().find(|set| *set != 0)?.trailing_zeros();
+        u16::try_from(slot).ok()
+    }
+
+    /// The lowest slot that no flow of the peer's crowd uses: of those whose sockets are `open`, or else of all others if
+    /// another socket `may_open`.
+    pub(crate) fn free_slot(&self, peer: Peer, open: &SlotSet, may_open: bool) -> Option<u16> {
+        let used = self.crowds.used(peer)?;
+        open.first_not_in(used).or_else(|| open.first_in_neither(used).filter(|_| may_open))
+    }
+
+    /// The flow to evict for another flow to the peer.
+    pub(crate) fn eviction_candidate(&self, peer: Peer) -> Option<FlowId> {
+        self.crowds.eviction_candidate(peer)
+    }
+
+    /// Adds a flow, which has a slot that no other flow to its peer uses.
+    pub(crate) fn insert(&mut self, id: FlowId, flows: &FlowTable) {
+        let Some(flow) = flows.get(id) else { return };
+        let peer = flow.key.peer();
+        self.by_slot.insert(self.hash(peer, flow.slot), id);
+        self.crowds.use_slot(peer, flow.slot);
     }
 
     /// Removes the flow `id`, which is still in `flows`.
     pub(crate) fn remove(&mut self, id: FlowId, flows: &FlowTable) {
-        let Self { peers, shared } = self;
         let Some(flow) = flows.get(id) else { return };
-        let peer = flow.key.peer();
-        let hash = peers.hash(peer);
-        if peers.remove(hash, |found| matches!(found, PeerFlows::One(other) if *other == id)) {
-            return;
-        }
-        let is_right = |found: &PeerFlows| found.peer(shared, flows) == Some(peer);
-        let Some(PeerFlows::Several(key)) = peers.find(hash, is_right).copied() else { return };
-        let Some(several) = shared.get_mut(key as usize) else { return };
-        several.remove(flow.slot);
-        if several.count == 0 {
-            peers.remove(hash, |found| matches!(found, PeerFlows::Several(other) if *other == key));
-            shared.try_remove(key as usize);
-        }
-    }
-}
-
-impl PeerFlows {
-    fn peer(self, shared: &Slab<SharedPeer>, flows: &FlowTable) -> Option<Peer> {
-        match self {
-            Self::One(id) => flows.get(id).map(|flow| flow.key.peer()),
-            Self::Several(key) => shared.get(key as usize).map(|several| several.peer),
-        }
-    }
-}
-
-impl SharedPeer {
-    fn new(peer: Peer) -> Self {
-        Self { peer, count: 0, by_slot: vec![None; usize::from(BASE_SLOTS)], vacant: Vec::new() }
+        let hash = self.hash(flow.key.peer(), flow.slot);
+        self.by_slot.remove(hash, |other| *other == id);
+        self.crowds.leave(id, Some(flow.slot));
     }
 
-    fn insert(&mut self, id: FlowId, preferred: u16) -> Option<u16> {
-        // Only a flow that shares a socket because no more can be opened prefers a slot beyond the base.
-        if preferred >= BASE_SLOTS {
-            self.claim(preferred);
-        }
-        let is_free = |slot: &u16| self.by_slot.get(usize::from(*slot)) == Some(&None);
-        let base = std::iter::once(preferred).chain(0..BASE_SLOTS).find(is_free);
-        let slot = match base.or_else(|| self.vacant.pop()) {
-            Some(slot) => slot,
-            None => {
-                let fresh = u16::try_from(self.by_slot.len()).ok()?;
-                self.by_slot.push(None);
-                fresh
-            }
-        };
-        *self.by_slot.get_mut(usize::from(slot))? = Some(id);
-        self.count += 1;
-        Some(slot)
+    /// Makes a flow the newest one to its peer.
+    pub(crate) fn touch(&mut self, id: FlowId) {
+        self.crowds.touch(id);
     }
 
-    /// Makes room up to `slot`, and takes it off the list of vacant slots. The caller has checked that it is free.
-    fn claim(&mut self, slot: u16) {
-        for fresh in (0..=slot).skip(self.by_slot.len()) {
-            self.by_slot.push(None);
-            self.vacant.push(fresh);
-        }
-        self.vacant.retain(|vacant| *vacant != slot);
-    }
-
-    fn remove(&mut self, slot: u16) {
-        let flow = self.by_slot.get_mut(usize::from(slot)).and_then(Option::take);
-        self.count -= usize::from(flow.is_some());
-        if flow.is_some() && slot >= BASE_SLOTS {
-            self.vacant.push(slot);
-        }
+    /// The hash of a peer and a slot. Low slots differ in the lowest four bits only.
+    fn hash(&self, peer: Peer, slot: u16) -> u32 {
+        self.by_slot.hash((peer, slot / LOW_SLOTS)) & !0xf | u32::from(slot % LOW_SLOTS)
     }
 }

@@ -4,27 +4,41 @@
 //!
 //! A slot is *closed* until a flow of it sends. Then it is *opening* until the driver reports that the socket is *open*, or
 //! that it cannot be opened and is *closed* again. After the linger time without flows it is *closed*.
+//!
+//! Each class keeps a reserve of sockets that other classes cannot take. So a client that uses up the sockets of one class,
+//! with an identifier each for one host, leaves some for the other address family.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::flow::slot_set::SlotSet;
 use crate::flow::{Class, SocketId};
+
+/// The reserve of a class is this part of all sockets. With eight classes half of the sockets are reserved.
+const RESERVED_PART: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct SocketPool {
     linger: Duration,
     /// The largest number of sockets.
     max: usize,
-    /// How many slots are opening.
-    opening: usize,
     /// The last socket could not be opened, and none was closed since.
     exhausted: bool,
-    by_class: [Vec<Slot>; Class::COUNT],
+    by_class: [ClassSockets; Class::COUNT],
     /// Sockets that lost their last flow, in the order in which that happened. Each is in it at most once, so it is no longer
     /// than there are slots.
     idle: VecDeque<(Instant, SocketId)>,
     /// The identifiers of all open sockets.
     idents: HashSet<u16>,
+}
+
+#[derive(Debug, Default)]
+struct ClassSockets {
+    slots: Vec<Slot>,
+    /// The slots that are open or opening.
+    open: SlotSet,
+    /// How many these are.
+    count: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +63,6 @@ impl SocketPool {
         Self {
             linger,
             max,
-            opening: 0,
             exhausted: false,
             by_class: Default::default(),
             idle: VecDeque::new(),
@@ -77,7 +90,7 @@ impl SocketPool {
 
     /// A new flow uses a socket.
     pub(crate) fn join(&mut self, id: SocketId, now: Instant) {
-        if let Some(slots) = self.by_class.get_mut(id.class.index()) {
+        if let Some(ClassSockets { slots, .. }) = self.by_class.get_mut(id.class.index()) {
             let len = usize::from(id.slot) + 1;
             if slots.len() < len {
                 slots.resize(len, Slot { state: State::Closed, flows: 0, idle_since: now, queued: false });
@@ -90,31 +103,34 @@ impl SocketPool {
 
     /// A flow is about to send. Returns whether its socket has to be opened first.
     pub(crate) fn needs_opening(&mut self, id: SocketId) -> bool {
-        if self.is_full() {
-            return false;
+        let is_closed = self.slot(id).is_some_and(|slot| slot.state == State::Closed);
+        let needs_opening = is_closed && self.may_open(id.class);
+        if needs_opening {
+            self.set_state(id, State::Opening);
         }
-        let closed = self.slot_mut(id).filter(|slot| slot.state == State::Closed);
-        let is_opening = closed.map(|slot| slot.state = State::Opening).is_some();
-        self.opening += usize::from(is_opening);
-        is_opening
+        needs_opening
     }
 
-    /// Whether this socket is closed and probably cannot be opened: the limit is reached, or the last attempt failed.
-    pub(crate) fn is_unavailable(&self, id: SocketId) -> bool {
-        let closed = self.slot(id).is_none_or(|slot| slot.state == State::Closed);
-        closed && (self.exhausted || self.is_full())
+    /// Whether this socket is open or opening.
+    pub(crate) fn is_open(&self, id: SocketId) -> bool {
+        self.slot(id).is_some_and(|slot| slot.state != State::Closed)
     }
 
-    /// Whether the limit of sockets is reached.
-    pub(crate) fn is_full(&self) -> bool {
-        self.idents.len() + self.opening >= self.max
+    /// The slots of a class whose sockets are open or opening.
+    pub(crate) fn open_slots(&self, class: Class) -> Option<&SlotSet> {
+        self.by_class.get(class.index()).map(|sockets| &sockets.open)
     }
 
-    /// The slots of a class whose sockets are open.
-    pub(crate) fn open_slots(&self, class: Class) -> impl Iterator<Item = u16> {
-        let slots = self.by_class.get(class.index()).map_or(&[][..], Vec::as_slice);
-        let open = |slot: &Slot| matches!(slot.state, State::Open { .. });
-        (0..).zip(slots).filter(move |(_, slot)| open(slot)).map(|(number, _)| number)
+    /// Whether another socket of this class may be opened: the reserves of the other classes are left, and the last attempt
+    /// did not fail. A class without any socket always may try if there is room.
+    pub(crate) fn may_open(&self, class: Class) -> bool {
+        let reserve = self.max / RESERVED_PART;
+        let taken = |(index, sockets): (usize, &ClassSockets)| {
+            if index == class.index() { sockets.count } else { sockets.count.max(reserve) }
+        };
+        let has_none = self.by_class.get(class.index()).is_none_or(|sockets| sockets.count == 0);
+        let taken = self.by_class.iter().enumerate().map(taken).fold(0, usize::saturating_add);
+        taken < self.max && (has_none || !self.exhausted)
     }
 
     /// A flow no longer uses a socket.
@@ -128,23 +144,19 @@ impl SocketPool {
 
     /// The driver opened a socket.
     pub(crate) fn opened(&mut self, id: SocketId, ident: u16, now: Instant) {
-        let Some(slot) = self.slot_mut(id) else { return };
-        slot.state = State::Open { ident };
-        let unused = slot.flows == 0;
+        let unused = self.slot(id).is_some_and(|slot| slot.flows == 0);
+        self.set_state(id, State::Open { ident });
         self.idents.insert(ident);
-        self.opening = self.opening.saturating_sub(1);
         self.exhausted = false;
         if unused {
             self.mark_idle(id, now);
         }
     }
 
-    /// The driver could not open a socket. The next packet for it causes another attempt.
+    /// The driver could not open a socket. The next packet that needs one causes another attempt if its class has no socket,
+    /// or once a socket was closed.
     pub(crate) fn failed(&mut self, id: SocketId) {
-        if let Some(slot) = self.slot_mut(id) {
-            slot.state = State::Closed;
-        }
-        self.opening = self.opening.saturating_sub(1);
+        self.set_state(id, State::Closed);
         self.exhausted = true;
     }
 
@@ -161,7 +173,7 @@ impl SocketPool {
             }
             let since = slot.idle_since;
             if since + linger <= now {
-                slot.state = State::Closed;
+                self.set_state(id, State::Closed);
                 self.idents.remove(&ident);
                 self.exhausted = false;
                 return Some(id);
@@ -185,12 +197,29 @@ impl SocketPool {
         }
     }
 
+    fn set_state(&mut self, id: SocketId, state: State) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        let was_closed = std::mem::replace(&mut slot.state, state) == State::Closed;
+        let Some(sockets) = self.by_class.get_mut(id.class.index()) else { return };
+        match (was_closed, state == State::Closed) {
+            (true, false) => {
+                sockets.open.insert(id.slot);
+                sockets.count += 1;
+            }
+            (false, true) => {
+                sockets.open.remove(id.slot);
+                sockets.count -= 1;
+            }
+            _ => {}
+        }
+    }
+
     fn slot(&self, id: SocketId) -> Option<&Slot> {
-        self.by_class.get(id.class.index())?.get(usize::from(id.slot))
+        self.by_class.get(id.class.index())?.slots.get(usize::from(id.slot))
     }
 
     fn slot_mut(&mut self, id: SocketId) -> Option<&mut Slot> {
-        self.by_class.get_mut(id.class.index())?.get_mut(usize::from(id.slot))
+        self.by_class.get_mut(id.class.index())?.slots.get_mut(usize::from(id.slot))
     }
 }
 
@@ -211,7 +240,7 @@ mod tests {
         assert!(pool.needs_opening(ID));
         assert!(!pool.needs_opening(ID));
         pool.failed(ID);
-        assert!(pool.needs_opening(ID));
+        assert!(pool.needs_opening(ID), "its class has no socket");
         pool.opened(ID, 7, now);
         assert_eq!((pool.ident(ID), pool.open_sockets()), (Some(7), 1));
         assert!(!pool.needs_opening(ID));
@@ -239,5 +268,31 @@ mod tests {
         assert_eq!((pool.ident(ID), pool.open_sockets(), pool.next_deadline()), (None, 0, None));
         pool.join(ID, at(34));
         assert!(pool.needs_opening(ID), "a closed socket is opened again");
+    }
+
+    #[test]
+    fn each_class_keeps_a_reserve_that_other_classes_cannot_take() {
+        let class = |n: usize| Class {
+            family: if n & 1 == 0 { Family::V4 } else { Family::V6 },
+            dont_fragment: n & 2 == 2,
+            dedicated: n & 4 == 4,
+        };
+        let now = Instant::now();
+        let mut pool = SocketPool::new(LINGER, 1600);
+        let mut ident = 0;
+        let mut open_all = |class| {
+            let mut opened = 0;
+            while pool.may_open(class) {
+                let id = SocketId { class, slot: opened };
+                pool.join(id, now);
+                assert!(pool.needs_opening(id));
+                pool.opened(id, ident, now);
+                (opened, ident) = (opened + 1, ident + 1);
+            }
+            opened
+        };
+        assert_eq!(open_all(class(0)), 900);
+        assert!((1..Class::COUNT).all(|n| open_all(class(n)) == 100));
+        assert_eq!(pool.open_sockets(), 1600);
     }
 }

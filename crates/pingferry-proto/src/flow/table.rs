@@ -4,25 +4,26 @@
 //!
 //! Flows are in a slab and keep their places. A [hash index](HashIndex) finds them by key. All flows have the same idle
 //! timeout, so the order of their deadlines is the order of their last activity: a list through the slab is the deadline
-//! queue, and activity moves a flow to its end in constant time. A second list orders the flows of each source in the same
-//! way. It tells which flow of a source is evicted next.
+//! queue, and activity moves a flow to its end in constant time. The [shares](Shares) of domains and sources tell which flow
+//! is evicted next.
 
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::flow::Flow;
 use crate::flow::hash_index::HashIndex;
-use crate::flow::lru::{Index, Links, Lru};
-use crate::flow::source_table::{SourceId, SourceTable};
-use crate::flow::{FlowId, FlowKey};
+use crate::flow::list::{Index, Links, List};
+use crate::flow::shares::{Place, Pool, Shares};
+use crate::flow::{Flow, FlowId, FlowKey};
 
 #[derive(Debug)]
 pub(crate) struct FlowTable {
     entries: Slab<Entry>,
     by_key: HashIndex<FlowId>,
-    by_age: Lru,
-    sources: SourceTable,
+    by_age: List,
+    shares: Shares,
+    /// All flows.
+    pool: Pool,
     /// When the first flow was opened. Times are kept relative to it, which takes half the memory.
     epoch: Option<Instant>,
 }
@@ -32,23 +33,25 @@ struct Entry {
     flow: Flow,
     /// Of its key.
     hash: u32,
-    source: SourceId,
     /// Nanoseconds since the epoch, enough for 584 years.
     last_active: u64,
-    /// Neighbours by age, among all flows and among those of the source.
+    /// Neighbours by age among all flows.
     by_age: Links,
-    of_source: Links,
+    /// Among the flows of its source.
+    place: Place,
 }
 
 impl FlowTable {
     /// A table with room for `flows`, so that the slab need not be moved while it grows. Room that is not used does not become
     /// memory.
     pub(crate) fn with_capacity(flows: usize) -> Self {
+        let mut shares = Shares::new();
         Self {
             entries: Slab::with_capacity(flows),
             by_key: HashIndex::new(),
-            by_age: Lru::default(),
-            sources: SourceTable::default(),
+            by_age: List::default(),
+            pool: shares.add_pool(),
+            shares,
             epoch: None,
         }
     }
@@ -72,49 +75,46 @@ impl FlowTable {
 
     /// The flow whose last activity is longest ago, and when that was.
     pub(crate) fn oldest(&self) -> Option<(FlowId, Instant)> {
-        let index = self.by_age.oldest()?;
+        let index = self.by_age.first()?;
         let last_active = Duration::from_nanos(self.entries.get(index.key())?.last_active);
         Some((FlowId(index), self.epoch? + last_active))
     }
 
-    /// How many flows the source of `key` has.
-    pub(crate) fn count_of(&self, key: &FlowKey) -> usize {
-        self.sources.find(key).map_or(0, |source| self.sources.count(source))
+    /// How many flows the source of a flow has.
+    pub(crate) fn count_of_source(&self, FlowId(index): FlowId) -> usize {
+        self.entries.get(index.key()).map_or(0, |entry| self.shares.weight_of_source(entry.place))
     }
 
-    /// The oldest flow of the source of `key`.
-    pub(crate) fn oldest_of(&self, key: &FlowKey) -> Option<FlowId> {
-        self.sources.oldest_flow(self.sources.find(key)?).map(FlowId)
+    /// The oldest flow of the source of a flow.
+    pub(crate) fn oldest_of_source(&self, FlowId(index): FlowId) -> Option<FlowId> {
+        self.shares.oldest_of_source(self.entries.get(index.key())?.place).map(FlowId)
     }
 
-    /// The oldest flow of a source that has the most flows.
-    pub(crate) fn oldest_of_largest(&self) -> Option<FlowId> {
-        self.sources.oldest_flow(self.sources.largest()?).map(FlowId)
+    /// The flow to evict if there are too many.
+    pub(crate) fn eviction_candidate(&self) -> Option<FlowId> {
+        self.shares.eviction_candidate(&self.pool).map(FlowId)
     }
 
     /// Adds a flow, whose key must be new. `None` if there are four billion flows or sources.
     pub(crate) fn insert(&mut self, flow: Flow, now: Instant) -> Option<FlowId> {
         let index = Index::of_key(self.entries.vacant_key())?;
-        let (hash, last_active) = (self.by_key.hash(flow.key), self.since_epoch(now));
-        let source = self.sources.add(&flow.key)?;
-        let (by_age, of_source) = (Links::default(), Links::default());
-        self.entries.insert(Entry { flow, hash, source, last_active, by_age, of_source });
-        self.by_age.push(index, &mut self.entries, |entry| &mut entry.by_age);
-        if let Some(flows) = self.sources.flows(source) {
-            flows.push(index, &mut self.entries, |entry| &mut entry.of_source);
+        let (hash, owner, last_active) = (self.by_key.hash(flow.key), flow.key.owner(), self.since_epoch(now));
+        let (by_age, place) = (Links::default(), Place::default());
+        self.entries.insert(Entry { flow, hash, last_active, by_age, place });
+        if !self.shares.add(&self.pool, owner, 1, index, &mut self.entries, |entry| &mut entry.place) {
+            self.entries.try_remove(index.key());
+            return None;
         }
+        self.by_age.push(index, &mut self.entries, |entry| &mut entry.by_age);
         self.by_key.insert(hash, FlowId(index));
         Some(FlowId(index))
     }
 
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         let FlowId(index) = id;
-        let Entry { hash, source, .. } = *self.entries.get(index.key())?;
+        let hash = self.entries.get(index.key())?.hash;
         self.by_age.remove(index, &mut self.entries, |entry| &mut entry.by_age);
-        if let Some(flows) = self.sources.flows(source) {
-            flows.remove(index, &mut self.entries, |entry| &mut entry.of_source);
-        }
-        self.sources.remove(source);
+        self.shares.remove(1, index, &mut self.entries, |entry| &mut entry.place);
         self.by_key.remove(hash, |other| *other == id);
         self.entries.try_remove(index.key()).map(|entry| entry.flow)
     }
@@ -124,11 +124,8 @@ impl FlowTable {
         let now = self.since_epoch(now);
         let Some(entry) = self.entries.get_mut(index.key()) else { return };
         entry.last_active = now;
-        let source = entry.source;
         self.by_age.touch(index, &mut self.entries, |entry| &mut entry.by_age);
-        if let Some(flows) = self.sources.flows(source) {
-            flows.touch(index, &mut self.entries, |entry| &mut entry.of_source);
-        }
+        self.shares.touch(index, &mut self.entries, |entry| &mut entry.place);
     }
 
     fn since_epoch(&mut self, now: Instant) -> u64 {
@@ -216,8 +213,9 @@ mod tests {
                 prop_assert_eq!(oldest, model.front().copied());
                 for source in 0..3 {
                     let of_source = || model.iter().map(|&(ident, _)| ident).filter(|ident| ident % 3 == source);
-                    prop_assert_eq!(table.count_of(&key(source)), of_source().count());
-                    let oldest = table.oldest_of(&key(source)).map(|id| table.get(id).unwrap().key.ident);
+                    let id = of_source().next().and_then(|ident| table.find(&key(ident)));
+                    let oldest = id.and_then(|id| table.oldest_of_source(id)).map(|id| table.get(id).unwrap().key.ident);
+                    prop_assert_eq!(id.map_or(0, |id| table.count_of_source(id)), of_source().count());
                     prop_assert_eq!(oldest, of_source().next());
                 }
             }

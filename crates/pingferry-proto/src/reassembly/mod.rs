@@ -3,36 +3,56 @@
 //! # Theory of operation
 //!
 //! Each [datagram] collects its fragments until it is whole. Time is limited by one timeout for both families (RFC 1122
-//! §3.3.2, RFC 8200 §4.5), memory by a number of datagrams and of bytes. Above a limit the oldest datagram is evicted: under a
-//! flood of fragments that never become whole, newer datagrams have a better chance than older ones.
+//! §3.3.2, RFC 8200 §4.5). Memory is limited, and has [shares](Shares): what counts are the bytes that have arrived, and what a
+//! datagram and a fragment take besides. Above the limit the oldest datagram of whoever holds most is evicted, so a flood of
+//! fragments that never become whole evicts its own.
 
 mod datagram;
 
-use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use slab::Slab;
+
 use crate::drop_reason::DropReason;
+use crate::flow::hash_index::HashIndex;
+use crate::flow::list::{Index, Links, List};
+use crate::flow::shares::{Owner, Place, Pool, Shares};
 use crate::flow::{DomainId, Origin};
 use crate::reassembly::datagram::{Datagram, Inserted};
-use crate::wire::ip::Family;
-use crate::wire::ip::{Fragment, IPV4_HEADER_LEN, IpHeader};
+use crate::wire::ip::{Family, Fragment, IPV4_HEADER_LEN, IpHeader};
 
 /// How long a datagram may take to become whole (RFC 8200 §4.5).
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The largest number of incomplete datagrams: enough for a client that sends a thousand large pings at once.
-const MAX_DATAGRAMS: usize = 1024;
-/// The largest number of bytes in incomplete datagrams, as Linux allows a network namespace (`ipfrag_high_thresh`). A fragment
-/// has at least eight bytes, and its place in the lists of its datagram takes 24, so in all it takes about four times as much at most.
+/// The memory of incomplete datagrams in bytes, as Linux allows a network namespace (`ipfrag_high_thresh`): enough for 57 of
+/// the largest pings at once, and for three thousand small ones.
 const MAX_BYTES: usize = 4 << 20;
+/// What a datagram takes besides its fragments: its places in the tables, and those of its source.
+const DATAGRAM_BYTES: usize = 1024;
+/// What a fragment takes besides its bytes: its places in the lists of its datagram, and what the allocator adds.
+const FRAGMENT_BYTES: usize = 128;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Reassembly {
-    datagrams: HashMap<Key, Datagram>,
-    /// All datagrams with the times of their first fragments, the oldest first.
-    order: VecDeque<(Instant, Key)>,
-    bytes: usize,
+    entries: Slab<Entry>,
+    by_key: HashIndex<Index>,
+    /// By the time of the first fragment.
+    by_age: List,
+    shares: Shares,
+    /// All datagrams.
+    pool: Pool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    began: Instant,
+    datagram: Datagram,
+    /// What it counts in the shares.
+    weight: u32,
+    by_age: Links,
+    place: Place,
 }
 
 /// The fragments with the same key belong to one datagram.
@@ -66,6 +86,12 @@ pub(crate) struct Discarded {
 }
 
 impl Reassembly {
+    pub(crate) fn new() -> Self {
+        let mut shares = Shares::new();
+        let pool = shares.add_pool();
+        Self { entries: Slab::new(), by_key: HashIndex::new(), by_age: List::default(), shares, pool }
+    }
+
     /// Adds a fragment.
     pub(crate) fn insert(
         &mut self,
@@ -76,51 +102,85 @@ impl Reassembly {
         fragment: Fragment,
         payload: &[u8],
     ) -> Reassembled {
+        let dropped = |reason, waiting| Reassembled::Dropped { reason, waiting };
         let Some(range) = range_of(header.family(), fragment, payload) else {
-            return Reassembled::Dropped { reason: DropReason::BadFragment, waiting: Vec::new() };
+            return dropped(DropReason::BadFragment, Vec::new());
         };
         let IpHeader { source, destination, identification, .. } = *header;
         let key = Key { domain, source, destination, identification };
-        let datagram = self.datagrams.entry(key).or_insert_with(|| {
-            self.order.push_back((now, key));
-            Datagram::default()
-        });
-        let before = datagram.bytes();
-        let inserted = datagram.insert(origin, header, fragment, range, payload);
-        self.bytes = self.bytes - before + datagram.bytes();
+        let Some(index) = self.find_or_add(key, now) else { return dropped(DropReason::ReassemblyFull, Vec::new()) };
+        let Some(entry) = self.entries.get_mut(index.key()) else {
+            return dropped(DropReason::ReassemblyFull, Vec::new());
+        };
+        let inserted = entry.datagram.insert(origin, header, fragment, range, payload);
+        self.weigh(index);
         match inserted {
             Inserted::Incomplete => Reassembled::Incomplete,
-            Inserted::Duplicate => Reassembled::Dropped { reason: DropReason::DuplicateFragment, waiting: Vec::new() },
-            Inserted::Void(waiting) => Reassembled::Dropped { reason: DropReason::FragmentOverlap, waiting },
+            Inserted::Duplicate => dropped(DropReason::DuplicateFragment, Vec::new()),
+            Inserted::Void(waiting) => dropped(DropReason::FragmentOverlap, waiting),
             Inserted::Whole(header, payload) => {
-                self.remove(&key);
+                self.remove(index);
                 Reassembled::Whole { header, payload }
             }
         }
     }
 
-    /// Discards the oldest datagram if its time is over, or if a limit is exceeded.
+    /// Discards a datagram whose time is over, or one of whoever holds most if there are too many.
     pub(crate) fn discard(&mut self, now: Instant) -> Option<Discarded> {
-        let (began, key) = *self.order.front()?;
-        let is_full = self.datagrams.len() > MAX_DATAGRAMS || self.bytes > MAX_BYTES;
-        if !is_full && now < began + TIMEOUT {
+        let is_full = self.shares.total(&self.pool) > MAX_BYTES;
+        let (index, reason) = if is_full {
+            (self.shares.eviction_candidate(&self.pool)?, DropReason::ReassemblyFull)
+        } else if self.next_deadline()? <= now {
+            (self.by_age.first()?, DropReason::ReassemblyTimeout)
+        } else {
             return None;
-        }
-        let datagram = self.remove(&key)?;
-        let reason = if is_full { DropReason::ReassemblyFull } else { DropReason::ReassemblyTimeout };
+        };
+        let datagram = self.remove(index)?;
         let first = datagram.first_packet();
         Some(Discarded { reason, origins: datagram.into_origins(), first })
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.order.front().map(|(began, _)| *began + TIMEOUT)
+        let oldest = self.entries.get(self.by_age.first()?.key())?;
+        Some(oldest.began + TIMEOUT)
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Datagram> {
-        let datagram = self.datagrams.remove(key)?;
-        self.bytes -= datagram.bytes();
-        self.order.retain(|(_, other)| other != key);
-        Some(datagram)
+    fn find_or_add(&mut self, key: Key, now: Instant) -> Option<Index> {
+        let hash = self.by_key.hash(key);
+        let is_right = |index: &Index| self.entries.get(index.key()).is_some_and(|entry| entry.key == key);
+        if let Some(found) = self.by_key.find(hash, is_right) {
+            return Some(*found);
+        }
+        let index = Index::of_key(self.entries.vacant_key())?;
+        let (datagram, weight) = (Datagram::default(), DATAGRAM_BYTES as u32);
+        let (by_age, place) = (Links::default(), Place::default());
+        self.entries.insert(Entry { key, began: now, datagram, weight, by_age, place });
+        let owner = Owner::new(key.domain, key.source);
+        if !self.shares.add(&self.pool, owner, weight, index, &mut self.entries, |entry| &mut entry.place) {
+            self.entries.try_remove(index.key());
+            return None;
+        }
+        self.by_age.push(index, &mut self.entries, |entry| &mut entry.by_age);
+        self.by_key.insert(hash, index);
+        Some(index)
+    }
+
+    /// Updates what a datagram counts.
+    fn weigh(&mut self, index: Index) {
+        let Some(entry) = self.entries.get_mut(index.key()) else { return };
+        let (bytes, fragments) = entry.datagram.size();
+        // A datagram has at most 65,535 bytes, and so at most 8,192 fragments.
+        let weight = (DATAGRAM_BYTES + fragments * FRAGMENT_BYTES + bytes) as u32;
+        let old = std::mem::replace(&mut entry.weight, weight);
+        self.shares.change(entry.place, old, weight);
+    }
+
+    fn remove(&mut self, index: Index) -> Option<Datagram> {
+        let Entry { key, weight, .. } = *self.entries.get(index.key())?;
+        self.by_age.remove(index, &mut self.entries, |entry| &mut entry.by_age);
+        self.shares.remove(weight, index, &mut self.entries, |entry| &mut entry.place);
+        self.by_key.remove(self.by_key.hash(key), |other| *other == index);
+        self.entries.try_remove(index.key()).map(|entry| entry.datagram)
     }
 }
 
@@ -166,13 +226,17 @@ mod tests {
 
     impl Harness {
         fn new() -> Self {
-            Self { reassembly: Reassembly::default(), now: Instant::now() }
+            Self { reassembly: Reassembly::new(), now: Instant::now() }
         }
 
         fn insert(&mut self, identification: u32, offset: u16, more: bool, payload: &[u8]) -> Reassembled {
             let fragment = Fragment { offset, more };
             let header = IpHeader { fragment: Some(fragment), ..header(identification) };
             self.reassembly.insert(self.now, DomainId(0), ORIGIN, &header, fragment, payload)
+        }
+
+        fn bytes(&self) -> usize {
+            self.reassembly.shares.total(&self.reassembly.pool)
         }
 
         fn dropped(&mut self, offset: u16, more: bool, payload: &[u8]) -> (DropReason, usize) {
@@ -200,7 +264,7 @@ mod tests {
         assert!(matches!(harness.insert(1, 0, true, &[2; 8]), Reassembled::Incomplete));
         assert_eq!(harness.dropped(16, true, &[3; 8]), (DropReason::FragmentOverlap, 2));
         assert_eq!(harness.dropped(24, false, &[1; 8]), (DropReason::FragmentOverlap, 0), "later fragments too");
-        assert_eq!(harness.reassembly.bytes, 0);
+        assert_eq!(harness.bytes(), DATAGRAM_BYTES);
     }
 
     #[test]
@@ -224,7 +288,7 @@ mod tests {
         assert_eq!((first.reason, first.origins.len()), (DropReason::ReassemblyTimeout, 1));
         assert_eq!(first.first.unwrap().0.len(), 28);
         assert!(harness.reassembly.discard(harness.now + TIMEOUT).unwrap().first.is_none());
-        assert_eq!((harness.reassembly.bytes, harness.reassembly.next_deadline()), (0, None));
+        assert_eq!((harness.bytes(), harness.reassembly.next_deadline()), (0, None));
     }
 
     #[test]
@@ -236,9 +300,22 @@ mod tests {
             while harness.reassembly.discard(harness.now).is_some() {
                 discarded += 1;
             }
-            assert!(harness.reassembly.bytes <= MAX_BYTES && harness.reassembly.datagrams.len() <= MAX_DATAGRAMS);
+            assert!(harness.bytes() <= MAX_BYTES);
         }
-        assert_eq!(discarded + harness.reassembly.datagrams.len(), 5000);
+        assert_eq!(discarded + harness.reassembly.entries.len(), 5000);
+        assert_eq!(harness.reassembly.entries.len(), MAX_BYTES / (DATAGRAM_BYTES + FRAGMENT_BYTES + 1000));
+    }
+
+    /// Of a fragment far behind the beginning only its own bytes count, and those of a void datagram do not count.
+    #[test]
+    fn what_counts_is_what_has_arrived() {
+        let mut harness = Harness::new();
+        harness.insert(1, 65_488, false, &[1; 8]);
+        assert_eq!(harness.bytes(), DATAGRAM_BYTES + FRAGMENT_BYTES + 8);
+        harness.insert(1, 8, true, &[1; 16]);
+        assert_eq!(harness.bytes(), DATAGRAM_BYTES + 2 * FRAGMENT_BYTES + 24);
+        assert_eq!(harness.dropped(16, true, &[2; 8]), (DropReason::FragmentOverlap, 2));
+        assert_eq!(harness.bytes(), DATAGRAM_BYTES);
     }
 
     proptest! {
@@ -266,7 +343,7 @@ mod tests {
                     other => prop_assert!(false, "{:?}", other),
                 }
             }
-            prop_assert_eq!((harness.reassembly.bytes, harness.reassembly.order.len()), (0, 0));
+            prop_assert_eq!((harness.bytes(), harness.reassembly.entries.len()), (0, 0));
         }
     }
 }

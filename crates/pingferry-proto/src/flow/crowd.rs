@@ -1,0 +1,143 @@
+//! Crowds: the flows to a peer that has many of them.
+//!
+//! # Theory of operation
+//!
+//! No two flows to one peer share a socket. So a peer with many flows uses up the sockets of its class, and its flows have
+//! [shares](Shares) of them. A crowd exists from when the low slots are used up until its peer has no
+//! flow. It knows the slots that its flows use, so that a free
+//! one is found, and whose flow is evicted when there is none. All crowds have their members in common tables, so a crowd that
+//! has shrunk keeps no memory.
+
+use slab::Slab;
+
+use crate::flow::hash_index::HashIndex;
+use crate::flow::list::Index;
+use crate::flow::shares::{Owner, Place, Pool, Shares};
+use crate::flow::slot_set::SlotSet;
+use crate::flow::{FlowId, Peer};
+
+#[derive(Debug)]
+pub(crate) struct Crowds {
+    crowds: Slab<Crowd>,
+    by_peer: HashIndex<Index>,
+    members: Slab<Member>,
+    by_flow: HashIndex<Index>,
+    shares: Shares,
+}
+
+#[derive(Debug)]
+struct Crowd {
+    peer: Peer,
+    /// The slots that flows to the peer use.
+    used: SlotSet,
+    pool: Pool,
+}
+
+#[derive(Debug)]
+struct Member {
+    flow: FlowId,
+    crowd: Index,
+    place: Place,
+}
+
+impl Crowds {
+    pub(crate) fn new() -> Self {
+        let (by_peer, by_flow) = (HashIndex::new(), HashIndex::new());
+        Self { crowds: Slab::new(), by_peer, members: Slab::new(), by_flow, shares: Shares::new() }
+    }
+
+    /// Whether the peer has a crowd.
+    pub(crate) fn is_crowded(&self, peer: Peer) -> bool {
+        self.find(peer).is_some()
+    }
+
+    /// The slots that flows to the peer use. `None` if it has no crowd.
+    pub(crate) fn used(&self, peer: Peer) -> Option<&SlotSet> {
+        self.crowds.get(self.find(peer)?.key()).map(|crowd| &crowd.used)
+    }
+
+    /// Adds a flow to the crowd of its peer. `None` if there are four billion members.
+    pub(crate) fn join(&mut self, peer: Peer, flow: FlowId, owner: Owner) -> Option<()> {
+        let crowd = self.find_or_add(peer)?;
+        let index = Index::of_key(self.members.vacant_key())?;
+        self.members.insert(Member { flow, crowd, place: Place::default() });
+        let Self { crowds, shares, members, by_flow, .. } = self;
+        let is_added = crowds
+            .get(crowd.key())
+            .is_some_and(|crowd| shares.add(&crowd.pool, owner, 1, index, members, |member| &mut member.place));
+        if !is_added {
+            members.try_remove(index.key());
+            return None;
+        }
+        by_flow.insert(by_flow.hash(flow), index);
+        Some(())
+    }
+
+    /// A flow of the crowd uses this slot.
+    pub(crate) fn use_slot(&mut self, peer: Peer, slot: u16) {
+        let crowd = self.find(peer).and_then(|crowd| self.crowds.get_mut(crowd.key()));
+        if let Some(crowd) = crowd {
+            crowd.used.insert(slot);
+        }
+    }
+
+    /// Removes a flow, and its crowd if it was the last one. `slot` is the slot that it used, if any.
+    pub(crate) fn leave(&mut self, flow: FlowId, slot: Option<u16>) {
+        let Some(index) = self.member(flow) else { return };
+        self.shares.remove(1, index, &mut self.members, |member| &mut member.place);
+        self.by_flow.remove(self.by_flow.hash(flow), |other| *other == index);
+        let Some(Member { crowd: id, .. }) = self.members.try_remove(index.key()) else { return };
+        let Some(crowd) = self.crowds.get_mut(id.key()) else { return };
+        if let Some(slot) = slot {
+            crowd.used.remove(slot);
+        }
+        if self.shares.total(&crowd.pool) == 0 {
+            let hash = self.by_peer.hash(crowd.peer);
+            self.by_peer.remove(hash, |other| *other == id);
+            if let Some(crowd) = self.crowds.try_remove(id.key()) {
+                self.shares.remove_pool(crowd.pool);
+            }
+        }
+    }
+
+    /// Makes a flow the newest one of its crowd, if it is in one.
+    pub(crate) fn touch(&mut self, flow: FlowId) {
+        if let Some(index) = self.member(flow) {
+            self.shares.touch(index, &mut self.members, |member| &mut member.place);
+        }
+    }
+
+    /// The flow to evict if there are too many flows to the peer.
+    pub(crate) fn eviction_candidate(&self, peer: Peer) -> Option<FlowId> {
+        let crowd = self.crowds.get(self.find(peer)?.key())?;
+        let member = self.shares.eviction_candidate(&crowd.pool)?;
+        self.members.get(member.key()).map(|member| member.flow)
+    }
+
+    fn find(&self, peer: Peer) -> Option<Index> {
+        // Mostly there is none, and a hash takes time.
+        if self.crowds.is_empty() {
+            return None;
+        }
+        let is_right = |index: &Index| self.crowds.get(index.key()).is_some_and(|crowd| crowd.peer == peer);
+        self.by_peer.find(self.by_peer.hash(peer), is_right).copied()
+    }
+
+    fn find_or_add(&mut self, peer: Peer) -> Option<Index> {
+        if let Some(found) = self.find(peer) {
+            return Some(found);
+        }
+        let index = Index::of_key(self.crowds.vacant_key())?;
+        self.crowds.insert(Crowd { peer, used: SlotSet::default(), pool: self.shares.add_pool() });
+        self.by_peer.insert(self.by_peer.hash(peer), index);
+        Some(index)
+    }
+
+    fn member(&self, flow: FlowId) -> Option<Index> {
+        if self.members.is_empty() {
+            return None;
+        }
+        let is_right = |index: &Index| self.members.get(index.key()).is_some_and(|member| member.flow == flow);
+        self.by_flow.find(self.by_flow.hash(flow), is_right).copied()
+    }
+}
