@@ -5,46 +5,123 @@
 //! A bucket is the time at which it is full again (the *theoretical arrival time* of the generic cell rate algorithm), so
 //! nothing has to be refilled.
 //!
-//! The buckets of the sources are in an array of fixed size, and a keyed hash finds them. So a source takes no memory of its
+//! One bucket is common to all. Everybody takes from it, so a source that is alone has all of the rate. When it is empty, it
+//! still has one more burst for those who take no more than their share. A domain's share is the rate and the burst divided by
+//! the number of domains, and a source's share an eighth of that. The shares of all domains together are the rate and one
+//! burst, so a domain within its share is never refused because of another. The same holds for up to eight sources of a domain.
+//!
+//! The buckets of the sources are in arrays of fixed size, and a keyed hash finds them. So a source takes no memory of its
 //! own, and nothing has to be removed. Sources whose hashes collide share a bucket. Among a hundred sources there are two such
 //! with a probability of 1 in 13, and since the key is secret no source can choose to collide with another.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::config::Rate;
 use crate::flow::DomainId;
+use crate::flow::shares::Owner;
 
 /// A megabyte of buckets, for a low probability of collisions.
 const BUCKETS: usize = 1 << 16;
+/// Fewer for the shares of sources: two that collide have a smaller share, but are not refused while others leave some.
+const SHARE_BUCKETS: usize = 1 << 12;
+/// The part of its domain's share that a source has.
+const SOURCE_PART: u32 = 8;
 
-/// Limits all sources together, and each source.
+/// Limits all domains together, and each source.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
-    overall: Option<(Rate, TokenBucket)>,
+    overall: Option<Overall>,
     per_source: Option<(Rate, Box<[TokenBucket]>)>,
     hasher: RandomState,
+}
+
+/// A limit of all domains together, and how it is shared.
+#[derive(Debug)]
+struct Overall {
+    rate: Rate,
+    common: TokenBucket,
+    domains: HashMap<DomainId, TokenBucket>,
+    sources: Box<[TokenBucket]>,
 }
 
 impl RateLimiter {
     pub(crate) fn new(overall: Option<Rate>, per_source: Option<Rate>) -> Self {
         Self {
-            overall: overall.map(|rate| (rate, TokenBucket::default())),
-            per_source: per_source.map(|rate| (rate, vec![TokenBucket::default(); BUCKETS].into())),
+            overall: overall.map(Overall::new),
+            per_source: per_source.map(|rate| (rate, buckets(BUCKETS))),
             hasher: RandomState::new(),
+        }
+    }
+
+    /// A domain has paths now, and so a share.
+    pub(crate) fn add_domain(&mut self, domain: DomainId) {
+        if let Some(overall) = &mut self.overall {
+            overall.domains.entry(domain).or_default();
+        }
+    }
+
+    /// A domain has no paths any more.
+    pub(crate) fn remove_domain(&mut self, domain: DomainId) {
+        if let Some(overall) = &mut self.overall {
+            overall.domains.remove(&domain);
         }
     }
 
     /// Takes a token of the source and a common one. Returns whether both were left. If only that of the source is left, it is
     /// used up nevertheless.
-    pub(crate) fn take(&mut self, now: Instant, source: (DomainId, IpAddr)) -> bool {
+    pub(crate) fn take(&mut self, now: Instant, domain: DomainId, source: Owner) -> bool {
+        let bucket = self.hasher.hash_one(source) as usize % BUCKETS;
         let of_source = self.per_source.as_mut().is_none_or(|(rate, buckets)| {
-            let bucket = self.hasher.hash_one(source) as usize % BUCKETS;
-            buckets.get_mut(bucket).is_none_or(|bucket| bucket.take(now, *rate))
+            buckets.get_mut(bucket).is_none_or(|bucket| bucket.take(now, TokenRate::of(*rate)))
         });
-        of_source && self.overall.as_mut().is_none_or(|(rate, bucket)| bucket.take(now, *rate))
+        of_source && self.overall.as_mut().is_none_or(|overall| overall.take(now, domain, bucket))
     }
+}
+
+impl Overall {
+    fn new(rate: Rate) -> Self {
+        Self { rate, common: TokenBucket::default(), domains: HashMap::new(), sources: buckets(SHARE_BUCKETS) }
+    }
+
+    fn take(&mut self, now: Instant, domain: DomainId, source: usize) -> bool {
+        let rate = TokenRate::of(self.rate);
+        let share = rate.part(u32::try_from(self.domains.len()).unwrap_or(u32::MAX));
+        let of_domain = self.domains.entry(domain).or_default().take(now, share);
+        let of_source = self
+            .sources
+            .get_mut(source % SHARE_BUCKETS)
+            .is_some_and(|bucket| bucket.take(now, share.part(SOURCE_PART)));
+        let bursts = if of_domain && of_source { 2 } else { 1 };
+        self.common.take(now, TokenRate { burst: rate.burst * bursts, ..rate })
+    }
+}
+
+/// A [`Rate`] as the time that a token takes to come.
+#[derive(Clone, Copy)]
+struct TokenRate {
+    interval: Duration,
+    /// The time in which an empty bucket becomes full.
+    burst: Duration,
+}
+
+impl TokenRate {
+    fn of(Rate { per_second, burst }: Rate) -> Self {
+        let interval = Duration::from_secs(1) / per_second.max(1);
+        Self { interval, burst: interval * burst.max(1) }
+    }
+
+    /// This part of the rate and of the burst. The burst is one token at least.
+    fn part(self, part: u32) -> Self {
+        // A part of the tokens, each of which takes longer, take the same time.
+        let interval = self.interval.saturating_mul(part.max(1));
+        Self { interval, burst: self.burst.max(interval) }
+    }
+}
+
+fn buckets(count: usize) -> Box<[TokenBucket]> {
+    vec![TokenBucket::default(); count].into()
 }
 
 #[derive(Clone, Debug, Default)]
@@ -53,10 +130,9 @@ struct TokenBucket {
 }
 
 impl TokenBucket {
-    fn take(&mut self, now: Instant, rate: Rate) -> bool {
-        let interval = Duration::from_secs(1) / rate.per_second.max(1);
-        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now)) + interval;
-        let taken = full_at <= now + interval * rate.burst.max(1);
+    fn take(&mut self, now: Instant, rate: TokenRate) -> bool {
+        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now)) + rate.interval;
+        let taken = full_at <= now + rate.burst;
         if taken {
             self.full_at = Some(full_at);
         }
@@ -68,16 +144,20 @@ impl TokenBucket {
 mod tests {
     use super::*;
 
-    const SOURCE: (DomainId, IpAddr) = (DomainId(0), IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)));
-    const OTHER: (DomainId, IpAddr) = (DomainId(1), IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)));
     const RATE: Rate = Rate { per_second: 10, burst: 3 };
+
+    /// Takes up to `count` tokens for a source of a domain, and returns how many were left.
+    fn take(limiter: &mut RateLimiter, now: Instant, domain: u32, source: u8, count: usize) -> usize {
+        let domain = DomainId(domain);
+        let owner = Owner::new(domain, [10, 0, 0, source].into());
+        (0..count).filter(|_| limiter.take(now, domain, owner)).count()
+    }
 
     #[test]
     fn a_burst_then_the_rate() {
         let start = Instant::now();
-        let mut limiter = RateLimiter::new(Some(RATE), None);
-        let mut taken_at =
-            |millis| (0..10).filter(|_| limiter.take(start + Duration::from_millis(millis), SOURCE)).count();
+        let mut limiter = RateLimiter::new(None, Some(RATE));
+        let mut taken_at = |millis| take(&mut limiter, start + Duration::from_millis(millis), 0, 1, 10);
         assert_eq!(taken_at(0), 3);
         assert_eq!(taken_at(99), 0);
         assert_eq!(taken_at(100), 1);
@@ -86,17 +166,33 @@ mod tests {
     }
 
     #[test]
-    fn one_source_does_not_use_up_the_tokens_of_others() {
-        let now = Instant::now();
-        let mut limiter = RateLimiter::new(Some(Rate { per_second: 10, burst: 5 }), Some(RATE));
-        assert_eq!((0..1000).filter(|_| limiter.take(now, SOURCE)).count(), 3);
-        assert_eq!((0..1000).filter(|_| limiter.take(now, OTHER)).count(), 2, "the common bucket is empty");
+    fn a_source_that_is_alone_has_all_of_the_rate() {
+        let start = Instant::now();
+        let mut limiter = RateLimiter::new(Some(Rate { per_second: 100, burst: 50 }), None);
+        (0..30).for_each(|domain| limiter.add_domain(DomainId(domain)));
+        let mut taken_at = |second| take(&mut limiter, start + Duration::from_secs(second), 0, 1, 1000);
+        assert!(taken_at(0) >= 50);
+        assert_eq!((1..10).map(&mut taken_at).sum::<usize>(), 9 * 50, "a burst a second");
+    }
+
+    #[test]
+    fn a_domain_and_a_source_within_their_share_are_not_refused_because_of_others() {
+        let start = Instant::now();
+        let mut limiter = RateLimiter::new(Some(Rate { per_second: 1000, burst: 1000 }), None);
+        (0..10).for_each(|domain| limiter.add_domain(DomainId(domain)));
+        for millis in (0..10_000).step_by(10) {
+            let now = start + Duration::from_millis(millis);
+            take(&mut limiter, now, 0, 1, 1000);
+            if millis % 100 == 0 {
+                assert!((1..10).all(|domain| take(&mut limiter, now, domain, 1, 1) == 1), "after {millis} ms");
+                assert_eq!(take(&mut limiter, now, 1, 2, 1), 1, "another source");
+            }
+        }
     }
 
     #[test]
     fn without_a_rate_there_is_no_limit() {
-        let now = Instant::now();
         let mut limiter = RateLimiter::new(None, None);
-        assert!((0..100_000).all(|_| limiter.take(now, SOURCE)));
+        assert_eq!(take(&mut limiter, Instant::now(), 0, 1, 100_000), 100_000);
     }
 }

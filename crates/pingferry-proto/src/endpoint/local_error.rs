@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use crate::drop_reason::DropReason;
 use crate::endpoint::Endpoint;
-use crate::flow::{Origin, PathId, is_group};
+use crate::flow::shares::Owner;
+use crate::flow::{Origin, PathId};
 use crate::output::DeliveryKind;
 use crate::wire::icmp::{IcmpError, is_icmp_error, write_checksum};
 use crate::wire::ip::Family;
@@ -40,17 +41,26 @@ impl Endpoint {
         error: impl FnOnce(Family) -> IcmpError,
         original: &[u8],
     ) {
-        let Some(packet) = IpPacket::parse(original).ok().filter(may_cause_error) else { return };
+        let Some(packet) = IpPacket::parse(original).ok().filter(|packet| self.may_cause_error(packet)) else { return };
         let family = packet.header.family();
         let Some(source) = self.error_source(origin.path, family) else { return };
         let Some(domain) = self.paths.get(&origin.path).map(|path| path.config.domain) else { return };
-        if !self.error_limiter.take(now, (domain, packet.header.source)) {
+        if !self.error_limiter.take(now, domain, Owner::new(domain, packet.header.source)) {
             self.counters.errors_withheld += 1;
             return;
         }
         let (header, message) = error_about(&packet, original, error(family), source);
         // The path is open: its domain was found.
         let _ = self.deliver(DeliveryKind::GeneratedError, origin, None, header, &message);
+    }
+
+    /// No error is sent about an error, a later fragment, or a packet to several hosts.
+    fn may_cause_error(&self, packet: &IpPacket<'_>) -> bool {
+        let header = &packet.header;
+        let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
+        let is_error =
+            header.is_icmp() && packet.payload.first().is_none_or(|&kind| is_icmp_error(header.family(), kind));
+        is_first && !is_error && !self.host_addresses.is_group(header.destination)
     }
 
     /// The address that pingferry's own errors for a path come from.
@@ -74,11 +84,4 @@ fn error_about(packet: &IpPacket<'_>, original: &[u8], error: IcmpError, source:
     message.extend_from_slice(original.get(..quote_len).unwrap_or(original));
     write_checksum(header.source, header.destination, &mut message);
     (header, message)
-}
-
-fn may_cause_error(packet: &IpPacket<'_>) -> bool {
-    let header = &packet.header;
-    let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
-    let is_error = header.is_icmp() && packet.payload.first().is_none_or(|&kind| is_icmp_error(header.family(), kind));
-    is_first && !is_error && !is_group(header.destination)
 }

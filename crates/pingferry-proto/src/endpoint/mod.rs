@@ -48,7 +48,7 @@ const EXPIRIES_PER_CALL: usize = 1024;
 /// The limit of the ICMP errors that pingferry generates (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)): that of Linux for all
 /// errors together (`icmp_msgs_per_sec`).
 const ERROR_RATE: Rate = Rate { per_second: 1000, burst: 1000 };
-/// The limit of errors about packets of one source: a tenth, so that the flood of one source leaves errors for the others.
+/// The limit of errors about packets of one source.
 const ERROR_RATE_PER_SOURCE: Rate = Rate { per_second: 100, burst: 100 };
 
 /// What became of an input. Drops are in the [`Counters`] as well.
@@ -131,6 +131,8 @@ impl Endpoint {
     pub fn add_path(&mut self, config: PathConfig) -> PathId {
         let id = PathId(self.next_path);
         self.next_path += 1;
+        self.error_limiter.add_domain(config.domain);
+        self.request_limiter.add_domain(config.domain);
         self.paths.insert(id, Path { config, counters: PathCounters::default() });
         id
     }
@@ -151,7 +153,11 @@ impl Endpoint {
     /// Removes a path. Its flows stay open until they are idle or appear on another path of the domain. Until then their
     /// replies are dropped.
     pub fn remove_path(&mut self, path: PathId) {
-        self.paths.remove(&path);
+        let Some(Path { config: PathConfig { domain, .. }, .. }) = self.paths.remove(&path) else { return };
+        if !self.paths.values().any(|path| path.config.domain == domain) {
+            self.error_limiter.remove_domain(domain);
+            self.request_limiter.remove_domain(domain);
+        }
     }
 
     /// Swaps `outputs`, whose content the driver no longer needs, for the outputs since the last call.

@@ -7,6 +7,7 @@ use crate::config::{PathConfig, Sharing};
 use crate::drop_reason::DropReason;
 use crate::endpoint::local_error::Reject;
 use crate::endpoint::{Endpoint, Path, Verdict};
+use crate::flow::shares::Owner;
 use crate::flow::{Class, DomainId, Flow, FlowId, FlowKey, LastRequest, Origin, PathId, Tag, is_group};
 use crate::output::{Dropped, Output, Transmit};
 use crate::policy::Policy;
@@ -74,7 +75,7 @@ impl Endpoint {
         if !icmp_checksum(header.source, header.destination, message).is_valid() {
             return Err(DropReason::BadIcmpChecksum.into());
         }
-        if !self.request_limiter.take(now, (domain, header.source)) {
+        if !self.request_limiter.take(now, domain, Owner::new(domain, header.source)) {
             return Err(Reject::with_error(DropReason::RateExceeded, IcmpError::prohibited(header.family())));
         }
         let key = FlowKey {
