@@ -27,7 +27,7 @@ impl HostAddresses {
     }
 
     /// Whether `address` stands for several hosts: multicast or broadcast.
-    pub fn is_group(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_group(&self, address: IpAddr) -> bool {
         is_group(address) || self.broadcast.contains(&address)
     }
 }

@@ -37,8 +37,8 @@ pub use config::Config;
 pub use error::{Closed, OpenError, RunError, SendError};
 pub use handle::{Attachment, Control, Path};
 pub use pingferry_proto::{
-    Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, OutOfRange,
-    ParseRuleError, PathConfig, PathCounters, Policy, Rate, Rule, Sharing, Tag,
+    Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, HostAddresses,
+    OutOfRange, ParseRuleError, PathConfig, PathCounters, Policy, Rate, Rule, Sharing, Tag,
 };
 pub use pingferry_sys::tun::Tun;
 pub use proxy::Proxy;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use pingferry::{DecidedBy, Decision, Policy};
+use pingferry::{DecidedBy, Decision, HostAddresses, Policy};
 use pingferry_sys::netlink::AddressMonitor;
 
 use crate::config::build::policy;
@@ -43,7 +43,7 @@ impl Question {
         let mut rules = self.ingress(settings)?.policy;
         rules.extend_from_slice(&settings.policy);
         let policy = policy(&rules);
-        let decision = policy.decide(source, destination, is_group(destination));
+        let decision = policy.decide(source, destination, &host_addresses());
         Ok((decision.allowed, describe(&policy, decision)))
     }
 
@@ -57,11 +57,10 @@ impl Question {
     }
 }
 
-/// Whether it is a multicast or broadcast address. Broadcast addresses are those of this host's networks, if it lists
-/// them.
-fn is_group(destination: IpAddr) -> bool {
+/// The addresses of this host, if it lists them.
+fn host_addresses() -> HostAddresses {
     let addresses = AddressMonitor::open().and_then(|mut monitor| monitor.addresses());
-    addresses.unwrap_or_default().is_group(destination)
+    addresses.unwrap_or_default()
 }
 
 fn describe(policy: &Policy, Decision { allowed, by }: Decision) -> String {
@@ -93,7 +92,8 @@ mod tests {
             ("0.0.0.0", "127.0.0.2", "denied by default: loopback; only an allow rule within 127.0.0.0/8 allows it"),
             ("0.0.0.0", "192.0.2.1", "allowed by default: no rule matches"),
         ] {
-            let decision = policy.decide(source.parse().unwrap(), destination.parse().unwrap(), false);
+            let decision =
+                policy.decide(source.parse().unwrap(), destination.parse().unwrap(), &HostAddresses::default());
             assert_eq!(describe(&policy, decision), line);
         }
     }

@@ -213,9 +213,8 @@ impl Endpoint {
             let error = IcmpError::time_exceeded(header.family());
             return Err(Reject::with_error(DropReason::HopLimitExceeded, error));
         }
-        let is_group = self.host_addresses.is_group(header.destination);
         let policies = [&config.policy, &self.config.policy];
-        if !Policy::decide_in_order(policies, header.source, header.destination, is_group).allowed {
+        if !Policy::decide_in_order(policies, header.source, header.destination, &self.host_addresses).allowed {
             let error = IcmpError::prohibited(header.family());
             return Err(Reject::with_error(DropReason::DestinationRefused, error));
         }

@@ -5,8 +5,14 @@ fn policy(rules: &[&str]) -> Policy {
     Policy { rules: rules.iter().map(|rule| rule.parse().unwrap()).collect() }
 }
 
+/// Of the host 198.51.100.1 in 192.0.2.0/24.
+fn host() -> HostAddresses {
+    let own = ["198.51.100.1", "2001:db8:5::1", "127.0.0.1"].map(|address| address.parse().unwrap());
+    HostAddresses { own: own.into(), broadcast: ["192.0.2.255".parse().unwrap()].into() }
+}
+
 fn decide(policy: &Policy, source: &str, destination: &str) -> Decision {
-    policy.decide(source.parse().unwrap(), destination.parse().unwrap(), false)
+    policy.decide(source.parse().unwrap(), destination.parse().unwrap(), &host())
 }
 
 #[test]
@@ -23,6 +29,12 @@ fn the_default_refuses_all_but_single_other_hosts() {
         ("::1", "loopback"),
         ("ff02::1", "multicast"),
         ("::ffff:192.0.2.1", "IPv4-mapped"),
+        ("240.0.0.1", "reserved"),
+        ("169.254.169.254", "metadata service"),
+        ("fd00:ec2::254", "metadata service"),
+        ("192.0.2.255", "broadcast"),
+        ("198.51.100.1", "own address of the host"),
+        ("2001:db8:5::1", "own address of the host"),
     ] {
         let Decision { allowed, by } = decide(&Policy::default(), "10.0.0.1", destination);
         assert!(
@@ -30,7 +42,16 @@ fn the_default_refuses_all_but_single_other_hosts() {
             "{destination}: {by:?}"
         );
     }
-    for destination in ["192.0.2.1", "10.0.0.1", "223.255.255.255", "2001:db8::1", "fe80::1", "fd00::1"] {
+    for destination in [
+        "192.0.2.1",
+        "10.0.0.1",
+        "223.255.255.255",
+        "2001:db8::1",
+        "fe80::1",
+        "fd00::1",
+        "169.254.1.1",
+        "2001:db8:5::2",
+    ] {
         let decision = decide(&Policy::default(), "10.0.0.9", destination);
         assert_eq!(decision, Decision { allowed: true, by: DecidedBy::Host }, "{destination}");
     }
@@ -97,7 +118,58 @@ fn a_broadcast_address_is_allowed_only_by_a_rule_for_it_alone() {
         (&["allow 192.0.2.255"], true, DecidedBy::Rule(0)),
         (&["deny 192.0.2.0/24", "allow 192.0.2.255"], false, DecidedBy::Rule(0)),
     ] {
-        assert_eq!(policy(rules).decide(source, broadcast, true), Decision { allowed, by }, "{rules:?}");
+        assert_eq!(policy(rules).decide(source, broadcast, &host()), Decision { allowed, by }, "{rules:?}");
+    }
+}
+
+#[test]
+fn an_ipv6_form_of_a_refused_ipv4_address_is_refused() {
+    let denies = policy(&["deny 10.0.0.0/8"]);
+    for (v4, what) in [
+        ("127.0.0.1", Some("loopback")),
+        ("224.0.0.1", Some("multicast")),
+        ("169.254.169.254", Some("metadata service")),
+        ("240.1.2.3", Some("reserved")),
+        ("192.0.2.255", Some("broadcast")),
+        ("198.51.100.1", Some("own address of the host")),
+        ("10.1.2.3", None),
+    ] {
+        let v4: Ipv4Addr = v4.parse().unwrap();
+        let [a, b, c, d] = v4.octets().map(u16::from);
+        let (high, low) = (a << 8 | b, c << 8 | d);
+        for form in [
+            Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+            Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, high, low),
+            Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+        ] {
+            let Decision { allowed, by } = decide(&denies, "fd00::1", &form.to_string());
+            let expected = match what {
+                Some(what) => DecidedBy::Refused { what, block: IpNet::from(IpAddr::from(form)) },
+                None => DecidedBy::Rule(0),
+            };
+            assert_eq!((allowed, by), (false, expected), "{form}");
+            let allows = policy(&["allow ::/0", &format!("allow {form}"), "deny 10.0.0.0/8"]);
+            let by = if what.is_some() { DecidedBy::Rule(1) } else { DecidedBy::Rule(0) };
+            assert_eq!(decide(&allows, "fd00::1", &form.to_string()), Decision { allowed: true, by }, "{form}");
+        }
+    }
+    for form in ["64:ff9b::203.0.113.1", "2002:cb00:7101::1", "64:ff9b:1::203.0.113.1"] {
+        assert!(decide(&Policy::default(), "fd00::1", form).allowed, "{form}");
+    }
+    assert!(
+        decide(&policy(&["allow 10.0.0.0/8", "deny ::/0"]), "fd00::1", "64:ff9b::10.0.0.1").by == DecidedBy::Rule(1)
+    );
+}
+
+#[test]
+fn an_own_address_is_allowed_only_by_a_rule_for_it_alone() {
+    for (rules, allowed) in [
+        (&[][..], false),
+        (&["allow 0.0.0.0/0"], false),
+        (&["allow 198.51.100.0/24"], false),
+        (&["allow 198.51.100.1"], true),
+    ] {
+        assert_eq!(decide(&policy(rules), "10.0.0.1", "198.51.100.1").allowed, allowed, "{rules:?}");
     }
 }
 
