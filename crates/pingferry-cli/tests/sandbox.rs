@@ -116,7 +116,7 @@ fn listeners_at_relative_paths_accept_and_are_removed() {
         command.current_dir(folder.path()).args(["run", "--unix", "ping.sock", "--unix", "./other.sock"]);
         let running = Running::start(&network.proxy, &mut command);
         assert_confined(running.id(), 1, 0);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "each has a lock file");
         running.stop();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     });

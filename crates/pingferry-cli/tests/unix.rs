@@ -5,7 +5,7 @@ mod support;
 
 use pingferry_proto::wire::{Echo, IpPacket, icmp_checksum};
 use pingferry_testnet::isolated;
-use support::client::echo;
+use support::client::{Client, echo};
 use support::*;
 
 #[test]
@@ -53,6 +53,27 @@ fn bad_records_are_counted_and_do_no_harm() {
         let stats = served.running.stop();
         let drops = serde_json::json!({"truncated": 1, "bad_version": 1, "oversized": 1, "bad_icmp_checksum": 1});
         assert_eq!(stats["request_drops"], drops);
+    });
+}
+
+/// Somebody has removed the socket of the first one, so that the second one could bind the path.
+#[test]
+fn an_instance_that_stops_leaves_the_socket_of_its_successor() {
+    isolated(|| {
+        let first = Served::start(&[]);
+        std::fs::remove_file(&first.socket).unwrap();
+        let mut command = pingferry();
+        let second = Running::start(&first.network.proxy, command.args(["run", "--unix"]).arg(&first.socket));
+        first.running.stop();
+        let client = Client::connect(&first.socket);
+        client.send(&echo(CLIENT, TARGET, 1, b"second"));
+        assert!(client.receive().ends_with(b"second"));
+        second.stop();
+        assert_eq!(
+            std::fs::read_dir(first.socket.parent().unwrap()).unwrap().count(),
+            0,
+            "the lock file is removed too"
+        );
     });
 }
 

@@ -93,10 +93,11 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
     Ok(ExitCode::SUCCESS)
 }
 
-/// How many descriptors the ingresses have: a TUN device a queue for each worker, a Unix socket a spare one.
+/// How many descriptors the ingresses have: a TUN device a queue for each worker, a Unix socket a spare one
+/// and a lock.
 fn descriptors(settings: &Settings) -> usize {
     let workers = settings.workers.get() as usize;
-    settings.ingresses().iter().map(|ingress| if ingress.tun.is_some() { workers } else { 2 }).sum()
+    settings.ingresses().iter().map(|ingress| if ingress.tun.is_some() { workers } else { 3 }).sum()
 }
 
 fn no_signals(error: io::Error) -> CliError {

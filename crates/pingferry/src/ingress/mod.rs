@@ -35,6 +35,7 @@ macro_rules! delegate_sink {
 mod batch;
 pub(crate) mod channel;
 mod delayed;
+mod listener;
 mod lossy;
 pub(crate) mod pcap;
 pub(crate) mod tun;

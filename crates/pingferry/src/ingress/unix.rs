@@ -1,6 +1,5 @@
 //! A Unix socket of sequenced packets (`SOCK_SEQPACKET`): one record is one IP packet, each connection a path.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,21 +7,19 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
-use rustix::net::{
-    self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recv, send, socket_with,
-};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
+use super::listener::Listener;
 use super::pcap::PcapFile;
 use super::{Halves, Ingress, PacketBatch, PacketSink, PacketSource, split};
 
 /// Connections that wait to be accepted: more than come between two rounds.
 const BACKLOG: i32 = 128;
 
-/// A listening Unix socket, removed from the file system when it is dropped.
+/// A listening Unix socket. Its file is removed when it is dropped, unless another process has bound the path since.
 #[derive(Debug)]
 pub struct UnixIngress {
-    listener: OwnedFd,
-    path: PathBuf,
+    listener: Listener,
     /// Closed for a moment when there are no more descriptors, to accept and close a connection that would otherwise keep the
     /// listener readable.
     spare: Option<OwnedFd>,
@@ -31,22 +28,13 @@ pub struct UnixIngress {
 }
 
 impl UnixIngress {
-    /// Listens at `path`. A socket file that no process listens at is replaced.
+    /// Listens at `path`. A socket file that no process listens at is replaced. Beside it is a lock file, `PATH.lock`.
     ///
     /// # Errors
-    /// `AddrInUse` when a process listens there or the file is not a socket; otherwise the error of the file system.
+    /// `AddrInUse` when a process listens there, the file is not a socket, or another process has the lock for a second;
+    /// otherwise the error of the file system.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let address = SocketAddrUnix::new(path)?;
-        let listener = seqpacket()?;
-        match net::bind(&listener, &address) {
-            Err(Errno::ADDRINUSE) if is_abandoned(path, &address)? => {
-                fs::remove_file(path)?;
-                net::bind(&listener, &address)?;
-            }
-            bound => bound?,
-        }
-        net::listen(&listener, BACKLOG)?;
-        Ok(Self { listener, path: path.to_owned(), spare: Some(spare()?), pcap: None })
+        Ok(Self { listener: Listener::bind(path, BACKLOG)?, spare: Some(spare()?), pcap: None })
     }
 
     /// Writes the packets of all connections to a file.
@@ -62,7 +50,7 @@ impl UnixIngress {
     pub(crate) fn accept(&mut self) -> io::Result<Option<Halves>> {
         match self.next() {
             Ok(socket) => {
-                let connection = UnixConnection { socket: Arc::new(socket), path: self.path.clone() };
+                let connection = UnixConnection { socket: Arc::new(socket), path: self.listener.path().to_owned() };
                 split(connection, self.pcap.as_ref()).map(Some)
             }
             Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
@@ -91,22 +79,9 @@ impl AsFd for UnixIngress {
     }
 }
 
-impl Drop for UnixIngress {
-    fn drop(&mut self) {
-        // It may have been removed before.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-fn seqpacket() -> io::Result<OwnedFd> {
+pub(super) fn seqpacket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
-}
-
-fn is_abandoned(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = fs::symlink_metadata(path)?.file_type().is_socket();
-    Ok(is_socket && net::connect(&seqpacket()?, address) == Err(Errno::CONNREFUSED))
 }
 
 /// One connection.
