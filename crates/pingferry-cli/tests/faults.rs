@@ -3,7 +3,8 @@
 
 mod support;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
 
 use pingferry_testnet::{eventually, isolated, require_root};
 use support::client::echo;
@@ -127,6 +128,39 @@ fn it_stops_when_the_process_of_the_namespace_ends() {
         sleeper.kill().unwrap();
         assert!(running.end().success());
         sleeper.wait().unwrap();
+    });
+}
+
+/// As `ip netns delete` does: the file is unmounted and removed.
+#[test]
+fn it_stops_when_the_namespace_is_deleted() {
+    isolated(|| {
+        if !can_run(&["unshare", "mount"]) {
+            return;
+        }
+        let network = Network::new();
+        let folder = tempfile::tempdir().unwrap();
+        let script = r#"
+            touch blue && mount --bind "$1" blue
+            "$0" run --tun ping0 --netns blue --log-format json 2> log & pid=$!
+            read line
+            umount --lazy blue && rm blue
+            wait $pid; echo "exit code $?""#;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_pingferry"), &network.netns_path()]);
+        command.current_dir(folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = network.proxy.spawn(&mut command).unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        output.read_line(&mut ready).unwrap();
+        assert!(ready.starts_with("pingferry: ready"), "{ready}");
+        child.stdin.take().unwrap().write_all(b"delete it\n").unwrap();
+        let mut rest = String::new();
+        output.read_to_string(&mut rest).unwrap();
+        child.wait().unwrap();
+        assert!(rest.contains("\"packets\":") && rest.ends_with("exit code 0\n"), "{rest}");
+        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        assert!(log.contains("network namespace blue was deleted"), "{log}");
     });
 }
 

@@ -37,8 +37,8 @@ fn assert_confined(pid: u32, workers: usize, queues: usize) {
     let beside = if to_spare { workers + queues } else { 0 };
     assert_eq!(
         threads.len(),
-        workers + beside + 3,
-        "and those that wait for the workers, for signals and for lines of the log"
+        workers + beside + 3 + usize::from(queues > 0),
+        "and those that wait for the workers, signals, lines of the log, and the end of the namespace"
     );
     for status in &threads {
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {

@@ -33,8 +33,8 @@ pub(super) struct Opened {
     config: PathConfig,
     /// What it is, for messages.
     pub(super) name: String,
-    /// The process whose namespace it is in.
-    process: Option<Watched>,
+    /// What names the namespace that it is in.
+    watched: Option<Watched>,
 }
 
 enum Device {
@@ -49,7 +49,7 @@ pub(super) fn open(ingress: &Ingress, domain: DomainId, workers: usize) -> Resul
         (Some(name), _) => open_tun(name, ingress, domain, workers),
         (None, Some(path)) => {
             let (device, config) = (Device::Unix(listen(path)?), path_config(ingress, domain, None));
-            Ok(Opened { device, ingress: ingress.clone(), config, name: ingress.name(), process: None })
+            Ok(Opened { device, ingress: ingress.clone(), config, name: ingress.name(), watched: None })
         }
         (None, None) => Err(CliError::usage(ingress.name())),
     }
@@ -63,7 +63,7 @@ impl Opened {
             Device::Unix(listener) => proxy.attach_unix(self.config.clone(), listener),
         };
         let attachment = attached.map_err(|error| CliError::runtime(format!("cannot serve {}: {error}", self.name)))?;
-        self.process.map_or(Ok(()), |process| process.stop_at_its_end(proxy.control()))?;
+        self.watched.map_or(Ok(()), |watched| watched.stop_at_its_end(proxy.control()))?;
         Ok(Served { ingress: self.ingress, config: self.config, attachment })
     }
 }
@@ -74,17 +74,17 @@ fn open_tun(name: &str, ingress: &Ingress, domain: DomainId, workers: usize) -> 
         .with_routes(ingress.route.iter().flat_map(|route| networks(route.0)).collect())
         .with_mtu(ingress.mtu.map(Mtu::get))
         .with_queue_length(Some(QUEUE_LENGTH));
-    let process = ingress.pid.map(Watched::open).transpose()?;
+    let watched = Watched::open(ingress)?;
     let namespace = namespace(ingress).map_err(|error| CliError::runtime(error.to_string()))?;
-    // Checked only now: before its namespace is open, another process can get its number.
-    process.as_ref().map_or(Ok(()), Watched::check)?;
+    // Checked only now: before the namespace is open, its name can become that of another one.
+    watched.as_ref().map_or(Ok(()), Watched::check)?;
     let opened = match namespace {
         None => open_here(&device, workers),
         Some(netns) => open_in(&netns, &device, workers),
     };
     let (queues, mtu) = opened.map_err(|error| no_tun(name, &error))?;
     let (config, name) = (path_config(ingress, domain, Some(mtu)), format!("{} with MTU {mtu}", ingress.name()));
-    Ok(Opened { device: Device::Tun(queues), ingress: ingress.clone(), config, name, process })
+    Ok(Opened { device: Device::Tun(queues), ingress: ingress.clone(), config, name, watched })
 }
 
 fn namespace(ingress: &Ingress) -> io::Result<Option<Netns>> {

@@ -14,7 +14,7 @@ pub(crate) struct IngressFlags {
     /// Serve the TUN device NAME; it is created if it does not exist
     #[arg(long, value_name = "NAME", env = "PINGFERRY_TUN")]
     tun: Option<String>,
-    /// The network namespace of the TUN device [default: the current one]
+    /// The network namespace of the TUN device; pingferry stops when it is deleted [default: the current one]
     #[arg(long, value_name = "PATH", env = "PINGFERRY_NETNS")]
     netns: Option<PathBuf>,
     /// The process whose network namespace the TUN device is in; pingferry stops when the process ends
