@@ -8,25 +8,28 @@
 //! 3. The parent confines itself, serves the device, and signals the child that the proxy is ready.
 //! 4. The child becomes the command. The command keeps its user and group, and has the network capabilities of its
 //!    namespace, so that `traceroute` and `mtr` can open raw sockets.
-//! 5. The parent passes signals on to the command and exits with its exit code.
+//! 5. The parent passes signals on to the command and exits with its exit code. If it is killed, so is the command, which
+//!    would be left without a network.
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
+use std::thread::{self, JoinHandle};
 
 use clap::Args;
 use ipnet::{Ipv4Net, Ipv6Net};
-use pingferry::{DomainId, Tun};
+use pingferry::{DomainId, Proxy, Tun};
 use pingferry_sys::namespace::{allow_ping, keep_network_capabilities, unshare_as_self};
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
 use pingferry_sys::preflight;
-use pingferry_sys::process::{Child, Pipe};
+use pingferry_sys::process::{Child, Pipe, die_with_parent, keep_only_standard_streams};
 use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::TunConfig;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::config::build::{path_config, proxy_config};
 use crate::config::flags::SandboxFlag;
@@ -62,7 +65,9 @@ impl ExecArgs {
 pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     let config = proxy_config(settings)?;
     // While this process has one thread.
-    let child = Child::fork(|pipe| become_command(pipe, &args.command)).map_err(|error| no_namespace(&error))?;
+    let parent = std::process::id();
+    let child =
+        Child::fork(|pipe| become_command(pipe, parent, &args.command)).map_err(|error| no_namespace(&error))?;
     let (fd, mtu) = child.pipe().receive_fd().map_err(|error| no_namespace(&error))?;
     let tun = Tun::from_fd(fd).map_err(|error| CliError::runtime(error.to_string()))?;
     // After the fork, so that the command keeps its limits. The device is open already.
@@ -81,15 +86,40 @@ pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, Cli
     if let Err(error) = child.pipe().receive_end() {
         return Err(not_started(args, &error));
     }
+    let control = proxy.control();
+    let serving = watch(proxy, &child)?;
     let status = child.wait().map_err(|error| CliError::runtime(error.to_string()))?;
-    // The device is gone with the command's namespace. So the proxy may have ended with an error, which does not
-    // matter.
-    let _ = proxy.close().inspect(|stats| debug!(?stats, "the command ended"));
+    control.stop();
+    // How the proxy ended was logged, if it matters.
+    let _ = serving.join();
+    debug!(stats = ?control.stats(), "the command ended");
     Ok(ExitCode::from(exit_code(status)))
 }
 
+/// Says so if the proxy ends before the command does, because the command deleted the device.
+fn watch(proxy: Proxy, child: &Child) -> Result<JoinHandle<()>, CliError> {
+    let start = || {
+        let pidfd = child.as_fd().try_clone_to_owned()?;
+        let wait = move || {
+            if let Err(error) = proxy.wait()
+                && !has_ended(&pidfd)
+            {
+                error!("{error}; the command has no network any more");
+            }
+        };
+        thread::Builder::new().name("serving".into()).spawn(wait)
+    };
+    start().map_err(|error: io::Error| CliError::runtime(format!("cannot watch the proxy: {error}")))
+}
+
+/// Whether the command has ended, or does so now: the device goes with its namespace, at nearly the same time.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let soon = Timespec { tv_sec: 1, tv_nsec: 0 };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&soon)).is_ok_and(|ready| ready > 0)
+}
+
 /// Runs in the child. Returns only if the child cannot become the command.
-fn become_command(pipe: &Pipe, command: &[OsString]) -> io::Result<()> {
+fn become_command(pipe: &Pipe, parent: u32, command: &[OsString]) -> io::Result<()> {
     let group = preflight::groups()?.effective;
     unshare_as_self()?;
     allow_ping(group, group)?;
@@ -99,6 +129,8 @@ fn become_command(pipe: &Pipe, command: &[OsString]) -> io::Result<()> {
     drop(tun);
     pipe.receive_go()?;
     keep_network_capabilities()?;
+    keep_only_standard_streams()?;
+    die_with_parent(parent)?;
     let (program, args) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     Err(Command::new(program).args(args).exec())
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use pingferry_sys::namespace::{Netns, isolate};
 use pingferry_testnet::{isolated, require};
@@ -78,6 +78,66 @@ fn signals_are_passed_on() {
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         assert_eq!(lines.next().unwrap().unwrap(), "caught");
         assert_eq!(child.wait().unwrap().code(), Some(5));
+    });
+}
+
+#[test]
+fn the_command_is_killed_with_pingferry() {
+    isolated(|| {
+        if !can_run(&[]) {
+            return;
+        }
+        let network = Network::new();
+        // The command has the output alone, which ends with it.
+        let script = "echo ready; sleep 20 > /dev/null 2>&1; echo survived";
+        let mut command = pingferry();
+        command.args(["exec", "--", "sh", "-c", script]).stdout(Stdio::piped());
+        let mut child = network.proxy.spawn(&mut command).unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(lines.next().is_none(), "the command survived");
+    });
+}
+
+#[test]
+fn the_command_inherits_only_input_output_and_error() {
+    isolated(|| {
+        if !can_run(&[]) {
+            return;
+        }
+        let network = Network::new();
+        let program = env!("CARGO_BIN_EXE_pingferry");
+        let script = format!("exec 5</dev/null 9>/dev/null; exec {program} exec -- ls /proc/self/fd");
+        let output = network.proxy.output(Command::new("sh").args(["-c", &script])).unwrap();
+        // The fourth is that of the list.
+        assert_eq!(stdout(&output), "0\n1\n2\n3\n", "{}", stderr(&output));
+    });
+}
+
+#[test]
+fn it_says_that_the_command_deleted_its_network() {
+    isolated(|| {
+        if !can_run(&["ip"]) {
+            return;
+        }
+        let network = Network::new();
+        let mut command = pingferry();
+        command.args(["exec", "--", "sh", "-c", "ip link delete ping0 && read line; exit 4"]);
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = network.proxy.spawn(&mut command).unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        let expected = ["TUN device ping0 is gone: ", "; the command has no network any more"];
+        assert!(expected.iter().all(|part| line.contains(part)), "{line}");
+        drop(child.stdin.take());
+        assert_eq!(child.wait().unwrap().code(), Some(4));
+        assert!(lines.next().is_none());
+
+        // A command that ends takes the device with it, and nothing is said.
+        let output = exec(&network, &["true"]);
+        assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""));
     });
 }
 

@@ -15,15 +15,17 @@ mod pipe;
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitStatus;
 use std::thread;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getppid, pidfd_open, set_parent_process_death_signal, waitpid,
+};
 
 use crate::error_context::with_context;
 
@@ -125,6 +127,42 @@ impl Child {
             None => Err(Errno::CHILD.into()),
         }
     }
+}
+
+/// Lets the kernel kill this process when its parent, the process `parent`, dies (`PR_SET_PDEATHSIG`). The program that it
+/// executes inherits that, unless executing it gives privileges (prctl(2)). Call it last: a change of capabilities undoes it.
+///
+/// # Errors
+///
+/// `ESRCH` when the parent has died already.
+pub fn die_with_parent(parent: u32) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // A parent that died before cannot cause the signal, and has been replaced by another.
+    match getppid().map(|pid| pid.as_raw_pid().unsigned_abs()) == Some(parent) {
+        true => Ok(()),
+        false => Err(with_context(Errno::SRCH, "end with the parent")),
+    }
+}
+
+/// Lets the program that this process executes have no descriptor but those of standard input, output and error. This works
+/// on kernels without `CLOSE_RANGE_CLOEXEC` (Linux 5.11) too.
+///
+/// # Errors
+///
+/// `ENOENT` where `/proc` is not mounted, `InvalidInput` when the process has more than one thread.
+pub fn keep_only_standard_streams() -> io::Result<()> {
+    if !single_threaded()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "mark descriptors: more than one thread"));
+    }
+    for entry in fs::read_dir("/proc/self/fd").map_err(|e| with_context(e, "list descriptors"))? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(number) = number.filter(|number| *number > 2) {
+            // SAFETY: the descriptor is open: it has just been listed, and there is no other thread that could close it.
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            fcntl_setfd(fd, fcntl_getfd(fd)? | FdFlags::CLOEXEC)?;
+        }
+    }
+    Ok(())
 }
 
 impl AsFd for Child {
