@@ -210,6 +210,55 @@ fn statistics_come_at_a_signal_and_other_signals_do_not_end_it() {
     });
 }
 
+/// A log that says only that a packet was dropped helps nobody.
+#[test]
+fn the_log_says_whose_packet_was_dropped_and_why() {
+    isolated(|| {
+        let (reader, writer) = pipe().unwrap();
+        let served = Served::start_as(|socket| {
+            let mut command = pingferry();
+            command.args(["run", "--log-level", "debug", "--deny", "192.0.2.9", "--unix"]).arg(socket).stderr(writer);
+            command
+        });
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let mut next = |with: &str| {
+            let line = lines.find(|line| line.contains(with)).unwrap();
+            serde_json::from_str::<serde_json::Value>(&line).unwrap()["fields"].clone()
+        };
+        let client = served.client();
+        let whose = |fields: &serde_json::Value| {
+            ["source", "destination", "ident", "reason"].map(|key| fields[key].to_string().replace('"', ""))
+        };
+        client.send(&echo(CLIENT, "192.0.2.9", 4711, b"denied"));
+        assert_eq!(whose(&next("packet dropped")), [CLIENT, "192.0.2.9", "4711", "destination_refused"]);
+        let mut damaged = echo(CLIENT, TARGET, 4711, b"damaged");
+        damaged[8] ^= 1;
+        client.send(&damaged);
+        assert_eq!(whose(&next("packet dropped")), [CLIENT, TARGET, "null", "bad_header_checksum"]);
+        client.send(&echo(CLIENT, "203.0.113.1", 4712, b"no route"));
+        assert_eq!(whose(&next("request not sent")), [CLIENT, "203.0.113.1", "4712", "no_route"]);
+        served.running.stop();
+    });
+}
+
+/// The client's kernel looks for routers and joins groups by itself.
+#[test]
+fn what_a_kernel_sends_by_itself_is_no_refused_request() {
+    isolated(|| {
+        if !can_run(&[]) {
+            return;
+        }
+        let network = Network::new();
+        network.client.set_sysctl("net/ipv6/conf/default/router_solicitations", "1").unwrap();
+        let (reader, writer) = pipe().unwrap();
+        let running = network.run_with(&["--log-level", "debug"], writer.into());
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        lines.find(|line| line.contains("link_control")).unwrap();
+        let drops = running.stop()["request_drops"].clone();
+        assert_eq!(drops.as_object().unwrap().keys().collect::<Vec<_>>(), ["link_control"], "{drops}");
+    });
+}
+
 #[test]
 fn a_result_that_cannot_be_written_is_an_error() {
     isolated(|| {

@@ -45,6 +45,9 @@ drop_reasons! {
     BadExtensionHeader => "bad_extension_header",
     /// An IPv4 source route option or an IPv6 routing header.
     SourceRouted => "source_routed",
+    /// Neighbour or router discovery, or the membership of a multicast group: what a kernel and its link tell each other by
+    /// themselves. It is no request that was refused.
+    LinkControl => "link_control",
     /// The source is not an address a host can have: unspecified, loopback, multicast or broadcast (RFC 1812 §5.3.7).
     InvalidSource => "invalid_source",
     /// The path must not use this source address.
@@ -127,9 +130,17 @@ impl std::error::Error for DropReason {}
 /// drops[DropReason::NotIcmp] += 2;
 /// assert_eq!(drops.iter().collect::<Vec<_>>(), [(DropReason::NotIcmp, 2)]);
 /// assert_eq!((drops.total(), DropReason::NotIcmp.label()), (2, "not_icmp"));
+/// assert_eq!(format!("{drops:?}"), "{NotIcmp: 2}");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl fmt::Debug for Drops {
+    /// Only the reasons that occurred.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
 
 impl Default for Drops {
     fn default() -> Self {

@@ -55,13 +55,37 @@ fn not_an_echo_request() {
         assert_eq!(dropped_with(&packet(&v4, &icmp(&v4, icmp_type, 1, 1, b""))), DropReason::NotEchoRequest);
     }
     let v6 = header(CLIENT_6, TARGET_6);
-    for icmp_type in [1, 129, 133, 135, 143] {
+    for icmp_type in [1, 129, 138, 142, 150] {
         assert_eq!(dropped_with(&packet(&v6, &icmp(&v6, icmp_type, 1, 1, b""))), DropReason::NotEchoRequest);
     }
     let mut with_code = icmp(&v4, 8, 1, 1, b"");
     with_code[1] = 1;
     assert_eq!(dropped_with(&packet(&v4, &with_code)), DropReason::BadCode);
     assert_eq!(dropped_with(&packet(&v4, &[8, 0, 0, 0])), DropReason::Truncated);
+}
+
+/// What kernels send by themselves, also without an address (RFC 4861 §4.1).
+#[test]
+fn link_traffic_is_no_refused_request() {
+    for (source, icmp_types) in
+        [(CLIENT_6, &[130, 131, 133, 135, 136, 137, 143, 151][..]), ("::", &[132, 133, 135, 143])]
+    {
+        for icmp_type in icmp_types {
+            let header = IpHeader { hop_limit: 255, ..header(source, "ff02::2") };
+            assert_eq!(dropped_with(&packet(&header, &icmp(&header, *icmp_type, 0, 0, b""))), DropReason::LinkControl);
+        }
+    }
+    let igmp = IpHeader { protocol: 2, hop_limit: 1, ..header(CLIENT, "224.0.0.22") };
+    assert_eq!(dropped_with(&packet(&igmp, &[0x22, 0, 0, 0, 0, 0, 0, 1])), DropReason::LinkControl);
+    let solicitation = header("0.0.0.0", "255.255.255.255");
+    assert_eq!(dropped_with(&packet(&solicitation, &icmp(&solicitation, 10, 0, 0, b""))), DropReason::LinkControl);
+    // A path that answers other packets does not answer these.
+    let mut harness = Harness::new(Config::default());
+    harness.path = harness.endpoint.add_path(path_config().with_prohibit_others(true));
+    let neighbour = header(CLIENT_6, TARGET_6);
+    let verdict = harness.packet(&packet(&neighbour, &icmp(&neighbour, 135, 0, 0, b"")));
+    assert_eq!(verdict, Verdict::Dropped(DropReason::LinkControl));
+    assert_eq!(harness.endpoint.counters().errors_generated(), 0);
 }
 
 #[test]

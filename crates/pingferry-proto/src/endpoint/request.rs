@@ -13,7 +13,7 @@ use crate::output::{Dropped, Output, Transmit};
 use crate::policy::Policy;
 use crate::reassembly::{Discarded, Reassembled};
 use crate::wire::echo::Echo;
-use crate::wire::icmp::{IcmpError, icmp_checksum};
+use crate::wire::icmp::{IcmpError, icmp_checksum, is_link_control};
 use crate::wire::ip::{IpHeader, IpPacket};
 
 impl Endpoint {
@@ -179,6 +179,9 @@ impl Endpoint {
 impl Endpoint {
     /// Whether a packet of a path with this configuration may be forwarded.
     pub(crate) fn check(&self, config: &PathConfig, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
+        if is_link_control(header, payload) {
+            return Err(DropReason::LinkControl.into());
+        }
         check_addresses(header)?;
         if !config.admits(header.source) {
             return Err(DropReason::SpoofedSource.into());

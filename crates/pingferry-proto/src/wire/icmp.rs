@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use crate::wire::checksum::Sum;
-use crate::wire::ip::Family;
+use crate::wire::ip::{Family, IpHeader};
 
 /// The length of the header of a query or an error, in bytes.
 pub(crate) const ICMP_HEADER_LEN: usize = 8;
@@ -69,6 +69,21 @@ pub struct IcmpError {
     pub code: u8,
     /// The four bytes after the checksum: unused, an MTU, a pointer, a length (RFC 4884 §4).
     pub rest: [u8; 4],
+}
+
+/// The protocol number of IGMP (RFC 3376).
+const IPPROTO_IGMP: u8 = 2;
+
+/// Whether a packet belongs to the link between a client and its router, which no router forwards. Kernels send them by
+/// themselves: neighbour and router discovery (RFC 4861, RFC 1256), and the membership of multicast groups (RFC 2710,
+/// RFC 3810, RFC 4286, RFC 3376).
+pub(crate) fn is_link_control(header: &IpHeader, payload: &[u8]) -> bool {
+    let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
+    let icmp_type = payload.first().filter(|_| header.is_icmp() && is_first);
+    match header.family() {
+        Family::V4 => header.protocol == IPPROTO_IGMP || matches!(icmp_type, Some(9 | 10)),
+        Family::V6 => matches!(icmp_type, Some(130..=137 | 143 | 151..=153)),
+    }
 }
 
 impl IcmpError {

@@ -10,6 +10,7 @@ pub(crate) mod icmp;
 pub(crate) mod ip;
 mod ipv4;
 mod ipv6;
+mod summary;
 #[cfg(feature = "testing")]
 mod testing;
 
@@ -17,5 +18,6 @@ pub use checksum::{Sum, update};
 pub use echo::{Echo, EchoKind};
 pub use icmp::{IcmpError, icmp_checksum, is_icmp_error, write_checksum};
 pub use ip::{Fragment, IPPROTO_ICMP, IPPROTO_ICMPV6, IpHeader, IpPacket, MAX_PACKET, icmp_protocol};
+pub use summary::Summary;
 #[cfg(feature = "testing")]
 pub use testing::{echo_reply, echo_request};

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use pingferry_proto::{Received, SocketId, Verdict};
+use pingferry_proto::wire::Echo;
+use pingferry_proto::{Family, Received, SocketId, Verdict};
 use pingferry_sys::ping::{PingSocket, ReceiveBatch};
 use tracing::debug;
 
@@ -93,7 +94,9 @@ fn handle(core: &mut Core, now: Instant, read: &Read, replies: &ReceiveBatch) {
             message: reply.message,
         };
         if let Verdict::Dropped(reason) = core.endpoint.handle_reply(now, read.id, received) {
-            debug!(from = %reply.from, %reason, "reply dropped");
+            let echo = Echo::parse_reply(Family::of(reply.from), reply.message).ok();
+            let (ident, seq) = (echo.map(|echo| echo.ident), echo.map(|echo| echo.seq));
+            debug!(source = %reply.from, ident, seq, %reason, "reply dropped");
         }
     }
 }

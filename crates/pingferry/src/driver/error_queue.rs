@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use pingferry_proto::wire::IcmpError;
+use pingferry_proto::wire::{Echo, IcmpError};
 use pingferry_proto::{Endpoint, ErrorReport, SendError, SocketId, Transmit, Verdict};
 use pingferry_sys::ping::{ErrorBatch, ErrorOrigin, Outgoing, PingSocket, QueuedError};
 use rustix::io::Errno;
@@ -31,9 +31,7 @@ impl Core {
     /// Sends a message once more, and tells the endpoint if it is refused again.
     pub(super) fn send_again(&mut self, now: Instant, transmit: &Transmit, message: Outgoing<'_>) {
         let Err(error) = self.try_again(transmit, message) else { return };
-        if let Verdict::Dropped(reason) = self.endpoint.handle_send_error(now, transmit, message.message, error) {
-            debug!(header = ?transmit.header, %reason, "not sent");
-        }
+        report_unsent(&mut self.endpoint, now, transmit, message.message, error);
     }
 
     fn try_again(&mut self, transmit: &Transmit, message: Outgoing<'_>) -> Result<(), SendError> {
@@ -45,6 +43,21 @@ impl Core {
             return Err(SendError::TooBig(mtu));
         }
         Err(classify(errno))
+    }
+}
+
+/// Tells the endpoint that a message was not sent.
+pub(super) fn report_unsent(
+    endpoint: &mut Endpoint,
+    now: Instant,
+    transmit: &Transmit,
+    message: &[u8],
+    error: SendError,
+) {
+    if let Verdict::Dropped(reason) = endpoint.handle_send_error(now, transmit, message, error) {
+        let (path, header) = (transmit.path.0, &transmit.header);
+        let ident = Echo::parse_request(header.family(), message).ok().map(|echo| echo.ident);
+        debug!(path, source = %header.source, destination = %header.destination, ident, %reason, "request not sent");
     }
 }
 

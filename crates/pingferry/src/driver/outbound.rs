@@ -18,6 +18,7 @@ use pingferry_proto::{Delivery, Dropped, Output, Outputs, PathId, SendError, Soc
 use pingferry_sys::ping::{Outgoing, PingSocket, SendBatch};
 
 use super::core::{Core, SharedSink, lock, lock_sink};
+use super::error_queue::report_unsent;
 use super::sockets::{index_of, lock_sockets};
 use crate::ingress::Deliveries;
 
@@ -129,7 +130,7 @@ impl Outbound {
             let is_open = sockets.get(upper(*entry) as usize).is_some();
             if !is_open && let Some(Output::Transmit(transmit)) = outputs.get(lower(*entry)) {
                 let message = outputs.bytes(&transmit.message);
-                let _ = core.endpoint.handle_send_error(now, transmit, message, SendError::NoSocket);
+                report_unsent(&mut core.endpoint, now, transmit, message, SendError::NoSocket);
             }
             is_open
         });

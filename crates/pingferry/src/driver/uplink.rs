@@ -5,8 +5,10 @@ use std::io;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Instant;
 
+use pingferry_proto::wire::Summary;
 use pingferry_proto::{DropReason, PathId, Verdict};
-use tracing::{debug, warn};
+use tracing::field::display;
+use tracing::{Level, debug, enabled, warn};
 
 use super::core::{Core, lock};
 use super::outbound::Outbound;
@@ -103,7 +105,7 @@ impl Uplink {
     fn handle(&mut self, core: &mut Core, now: Instant) {
         for (path, tag, packet) in self.batch.packets() {
             if let Verdict::Dropped(reason) = core.endpoint.handle_packet(now, path, tag, packet) {
-                debug!(path = path.0, len = packet.len(), %reason, "packet dropped");
+                log_drop(path, packet, reason);
                 if reason == DropReason::Loop {
                     LOOP_REPORTED.call_once(|| warn!("{LOOP}"));
                 }
@@ -117,6 +119,14 @@ impl Uplink {
         }
         core.endpoint.handle_timeout(now);
         self.deadline = core.endpoint.next_deadline();
+    }
+}
+
+fn log_drop(path: PathId, packet: &[u8], reason: DropReason) {
+    if enabled!(Level::DEBUG) {
+        let Summary { source, destination, ident, .. } = Summary::of(packet);
+        let (source, destination) = (source.map(display), destination.map(display));
+        debug!(path = path.0, len = packet.len(), source, destination, ident, %reason, "packet dropped");
     }
 }
 
