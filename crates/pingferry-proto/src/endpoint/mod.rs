@@ -122,6 +122,11 @@ impl Endpoint {
         self.host_addresses = addresses;
     }
 
+    /// The addresses of the host of the ping sockets.
+    pub fn host_addresses(&self) -> &HostAddresses {
+        &self.host_addresses
+    }
+
     /// Changes the policy. Flows stay; their next requests are judged by the new policy.
     pub fn set_policy(&mut self, policy: Policy) {
         self.config.policy = policy;

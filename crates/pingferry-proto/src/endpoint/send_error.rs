@@ -25,6 +25,9 @@ pub enum SendError {
     TooBig(Option<u32>),
     /// EACCES, EPERM: a prohibiting route, a firewall, or a broadcast address.
     Prohibited,
+    /// EPERM: a firewall of this host rejected the message, and reported so by an ICMP error, which the endpoint is given
+    /// like those of other hosts.
+    Rejected,
     /// EAGAIN, ENOBUFS: the send buffer is full.
     BufferFull,
     /// Any other error.
@@ -42,6 +45,7 @@ impl SendError {
             Self::TooBig(Some(mtu)) => with_error(DropReason::TooBig, IcmpError::too_big(family, mtu)),
             Self::TooBig(None) => DropReason::TooBig.into(),
             Self::Prohibited => with_error(DropReason::SendProhibited, IcmpError::prohibited(family)),
+            Self::Rejected => DropReason::SendProhibited.into(),
             Self::BufferFull => DropReason::SendBufferFull.into(),
             Self::Other => DropReason::SendFailed.into(),
         }

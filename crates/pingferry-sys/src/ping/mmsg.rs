@@ -19,16 +19,36 @@ pub(super) const CAPACITY: usize = 64;
 /// become the pending error, but hardly three times in a row.
 const ATTEMPTS: usize = 4;
 
-/// Repeats `call` when it fails, because its error may be the pending error of the socket (see [`super`]), which the
-/// failed call has cleared. `EAGAIN` is never a pending error.
+/// Repeats `call` when its error may be the pending error of the socket (see [`super`]), which the failed call has cleared.
 pub(super) fn retry_pending_errors(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     for _ in 1..ATTEMPTS {
         match call() {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}
+            Err(error) if may_be_pending(&error) => {}
             result => return result,
         }
     }
     call()
+}
+
+/// Whether an ICMP error can make the kernel return this errno (`icmp_err_convert` in net/ipv4/icmp.c, `tab_unreach` and
+/// `icmpv6_err_convert` in net/ipv6/icmp.c). Other errors are those of the call itself. It must not be repeated after
+/// `EPERM`: a firewall that rejects a message reports each attempt by an ICMP error.
+fn may_be_pending(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EACCES
+                | libc::ECONNREFUSED
+                | libc::EMSGSIZE
+                | libc::ENOPROTOOPT
+                | libc::EOPNOTSUPP
+                | libc::EPROTO
+        )
+    )
 }
 
 #[derive(Clone, Copy)]

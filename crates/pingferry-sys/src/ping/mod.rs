@@ -20,8 +20,8 @@
 //!
 //! Each ICMP error also becomes the *pending error* of the socket. The next call then fails with its errno and does
 //! nothing, even if that call concerns another destination. The errno carries no new information, because the error is
-//! also in the queue. [`SendBatch::send`] and [`ReceiveBatch::receive`] therefore repeat the call, and return only errors
-//! of the call itself.
+//! also in the queue. [`SendBatch::send`] and [`ReceiveBatch::receive`] therefore repeat the call when an ICMP error can
+//! have that errno, and return only errors of the call itself.
 //!
 //! # Kernel facts
 //!
@@ -36,6 +36,9 @@
 //! * With `IP_PMTUDISC_PROBE` and `IPV6_PMTUDISC_PROBE` the kernel never fragments. A message that is larger than the MTU
 //!   of the interface fails with `EMSGSIZE`. Each message that is larger than the MTU of a later link causes an ICMP error
 //!   in the queue.
+//! * A firewall that drops an IPv4 message in its OUTPUT chain makes the send fail with `EPERM`. If it rejects the message,
+//!   the ICMP error is in the queue when the send returns. An IPv6 message that it drops or rejects counts as sent
+//!   (`icmpv6_push_pending_frames` in net/ipv6/icmp.c ignores the result).
 //! * The kernel accepts an `IPV6_HOPLIMIT` of 0 and sends it. An `IP_TTL` of 0 fails with `EINVAL`.
 
 mod address;

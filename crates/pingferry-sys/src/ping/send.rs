@@ -90,8 +90,9 @@ impl SendBatch {
 
     /// Sends the first [`CAPACITY`](Self::CAPACITY) of `messages` in order, and returns how many were sent.
     ///
-    /// When fewer were sent, the next message failed, and the kernel has not reported its error yet. Call again with the
-    /// messages from there on.
+    /// When fewer were sent, the next message failed, and the kernel has not reported its error. Call again with the messages
+    /// from there on. If a firewall rejected that message, its ICMP error is in the error queue already, and sending the
+    /// message again would cause another one.
     ///
     /// # Errors
     ///

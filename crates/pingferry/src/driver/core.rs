@@ -11,6 +11,7 @@ use pingferry_proto::{Delivery, Endpoint, PathConfig, PathCounters, PathId, Sock
 use pingferry_sys::ping::{ErrorBatch, SendBatch};
 use tracing::debug;
 
+use super::error_queue::Rejected;
 use super::sockets::{SharedSockets, lock_sockets};
 use crate::config::Config;
 use crate::ingress::PacketSink;
@@ -39,6 +40,7 @@ pub(super) struct Core {
     ingresses: HashMap<PathId, IngressId>,
     /// For error queues, and to send again.
     pub(super) errors: ErrorBatch,
+    pub(super) rejected: Rejected,
     pub(super) resend: SendBatch,
     published: Arc<Published>,
     /// Paths whose counters may have changed since they were published.
@@ -55,6 +57,7 @@ impl Core {
             sinks: HashMap::new(),
             ingresses: HashMap::new(),
             errors: ErrorBatch::new(),
+            rejected: Rejected::default(),
             resend: SendBatch::new(),
             published,
             touched: Vec::new(),

@@ -10,7 +10,7 @@ use pingferry_sys::ping::{PingSocket, ReceiveBatch};
 use tracing::debug;
 
 use super::core::{Core, lock};
-use super::error_queue::{UNKNOWN_HOP_LIMIT, relay_errors};
+use super::error_queue::UNKNOWN_HOP_LIMIT;
 use super::outbound::Outbound;
 use super::poller::{Ready, Token};
 use super::sockets::{OpenSocket, SharedSockets, lock_sockets};
@@ -84,7 +84,7 @@ fn handle(core: &mut Core, now: Instant, read: &Read, replies: &ReceiveBatch) {
     // identifier, by which the endpoint knows them.
     let is_open = lock_sockets(&core.sockets).is_open(read.id, &read.socket);
     if read.errors && is_open {
-        relay_errors(read.id, &read.socket, &mut core.errors, &mut core.endpoint);
+        core.relay_errors(read.id, &read.socket, |_| {});
     }
     for reply in replies.get(read.replies.clone()) {
         let received = Received {

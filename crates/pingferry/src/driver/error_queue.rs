@@ -1,8 +1,19 @@
 //! Error queues: ICMP errors on their way to the endpoint, and sends that the kernel refused.
 //!
-//! A refused send is repeated with the worker's lock. This time the downlink cannot take the error that tells the reason from
-//! the error queue, and a pending error that belongs to another flow is gone.
+//! # Theory of operation
+//!
+//! When a call of `sendmmsg` sends fewer messages than it was given, the kernel does not say why. The reason may be
+//!
+//! * a pending error, which belongs to an earlier request: the message has to be sent again;
+//! * a local reason, such as no route: sent again alone, the message fails with the errno of that reason;
+//! * a firewall of this host that rejects the message: the ICMP error is in the error queue already, and each attempt would
+//!   add another. So the queue is read first. If it has an error of this host about this very message, that is the answer.
+//!
+//! This is done with the worker's lock, with which the downlink reads error queues too. What the downlink read since the round
+//! began is remembered.
 
+use std::collections::VecDeque;
+use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -13,7 +24,7 @@ use rustix::io::Errno;
 use tracing::debug;
 
 use super::core::Core;
-use super::sockets::{OpenSocket, lock_sockets};
+use super::sockets::lock_sockets;
 
 /// How many batches of a socket's errors are read before its replies: errors share the receive buffer with replies, but a
 /// flood of them must not delay the replies for long.
@@ -22,27 +33,107 @@ const BATCHES: usize = 4;
 /// Stands for the hop limit of a kernel that does not tell it (none is known): that of a sender on the same link.
 pub(super) const UNKNOWN_HOP_LIMIT: u8 = 64;
 
-/// Hands the errors that wait at a socket to the endpoint.
-pub(super) fn relay_errors(id: SocketId, socket: &PingSocket, batch: &mut ErrorBatch, endpoint: &mut Endpoint) {
-    read(socket, batch, |error| relay(id, error, endpoint));
+/// How many requests are remembered that a firewall rejected: those of a round.
+const REJECTED: usize = 256;
+
+/// The requests of this round that a firewall of this host rejected, as far as their ICMP errors were read.
+#[derive(Debug, Default)]
+pub(super) struct Rejected(VecDeque<(SocketId, IpAddr, Header)>);
+
+/// Of an ICMP message what the kernel does not change: type and code, and from the sequence number on to the end of the header.
+type Header = ([u8; 2], [u8; 2]);
+
+impl Rejected {
+    /// A new round begins.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn insert(&mut self, id: SocketId, error: &QueuedError<'_>) {
+        if self.0.len() == REJECTED {
+            self.0.pop_front();
+        }
+        self.0.extend(header(error.quoted).map(|header| (id, error.destination, header)));
+    }
+
+    fn remove(&mut self, id: SocketId, message: &Outgoing<'_>) -> bool {
+        let Some(header) = header(message.message) else { return false };
+        let position = self.0.iter().position(|rejected| *rejected == (id, message.destination, header));
+        position.and_then(|position| self.0.remove(position)).is_some()
+    }
+}
+
+fn header(message: &[u8]) -> Option<Header> {
+    let &[kind, code, _, _, _, _, s0, s1] = message.first_chunk()?;
+    Some(([kind, code], [s0, s1]))
 }
 
 impl Core {
-    /// Sends a message once more, and tells the endpoint if it is refused again.
-    pub(super) fn send_again(&mut self, now: Instant, transmit: &Transmit, message: Outgoing<'_>) {
-        let Err(error) = self.try_again(transmit, message) else { return };
+    /// A message was not sent, for the reason in `refusal`, or for one that the kernel has not told. Sends it once more unless a
+    /// firewall refused it, and tells the endpoint if it is not sent for good.
+    pub(super) fn send_again(
+        &mut self,
+        now: Instant,
+        transmit: &Transmit,
+        message: Outgoing<'_>,
+        refusal: Option<io::Error>,
+    ) {
+        let Err(error) = self.try_again(transmit, message, refusal) else { return };
         report_unsent(&mut self.endpoint, now, transmit, message.message, error);
     }
 
-    fn try_again(&mut self, transmit: &Transmit, message: Outgoing<'_>) -> Result<(), SendError> {
+    fn try_again(
+        &mut self,
+        transmit: &Transmit,
+        message: Outgoing<'_>,
+        refusal: Option<io::Error>,
+    ) -> Result<(), SendError> {
         let open = lock_sockets(&self.sockets).get(transmit.socket.index()).ok_or(SendError::NoSocket)?.clone();
-        let Err(error) = self.resend.send(&open.socket, [message]) else { return Ok(()) };
-        let errno = Errno::from_io_error(&error);
-        if errno == Some(Errno::MSGSIZE) {
-            let mtu = mtu_of_refusal(message.destination, &open, &mut self.errors, &mut self.endpoint);
-            return Err(SendError::TooBig(mtu));
+        let mut errno = refusal.as_ref().and_then(Errno::from_io_error);
+        self.relay_errors(open.id, &open.socket, |_| {});
+        let mut mtu = None;
+        let mut is_rejected = self.rejected.remove(open.id, &message);
+        if !is_rejected && errno != Some(Errno::PERM) {
+            let Err(error) = self.resend.send(&open.socket, [message]) else { return Ok(()) };
+            errno = Errno::from_io_error(&error);
+            self.relay_errors(open.id, &open.socket, |error| {
+                if error.destination == message.destination {
+                    mtu = Some(error.info);
+                }
+            });
+            is_rejected = self.rejected.remove(open.id, &message);
         }
-        Err(classify(errno))
+        Err(match errno {
+            _ if is_rejected => SendError::Rejected,
+            Some(Errno::MSGSIZE) => SendError::TooBig(mtu),
+            Some(Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL) => SendError::NoRoute,
+            Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => SendError::HostUnreachable,
+            Some(Errno::ACCESS | Errno::PERM) => SendError::Prohibited,
+            Some(Errno::AGAIN | Errno::NOBUFS) => SendError::BufferFull,
+            _ => SendError::Other,
+        })
+    }
+
+    /// Hands the errors that wait at a socket to the endpoint, and those of local origin to `local`.
+    pub(super) fn relay_errors(&mut self, id: SocketId, socket: &PingSocket, mut local: impl FnMut(&QueuedError<'_>)) {
+        let Self { errors, endpoint, rejected, .. } = self;
+        for _ in 0..BATCHES {
+            let read = errors.receive(socket);
+            for error in errors.iter() {
+                match error.offender {
+                    Some(offender) if error.origin != ErrorOrigin::Local => {
+                        if endpoint.host_addresses().own.contains(&offender) {
+                            rejected.insert(id, &error);
+                        }
+                        relay(id, offender, &error, endpoint);
+                    }
+                    _ => local(&error),
+                }
+            }
+            if !read.is_ok_and(|count| count == ErrorBatch::CAPACITY) {
+                break;
+            }
+        }
     }
 }
 
@@ -61,47 +152,7 @@ pub(super) fn report_unsent(
     }
 }
 
-fn classify(errno: Option<Errno>) -> SendError {
-    match errno {
-        Some(Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL) => SendError::NoRoute,
-        Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => SendError::HostUnreachable,
-        Some(Errno::ACCESS | Errno::PERM) => SendError::Prohibited,
-        Some(Errno::AGAIN | Errno::NOBUFS) => SendError::BufferFull,
-        _ => SendError::Other,
-    }
-}
-
-/// The same after a send to `destination` failed with `EMSGSIZE`. Returns the MTU, which the kernel queues as a local error.
-fn mtu_of_refusal(
-    destination: IpAddr,
-    open: &OpenSocket,
-    batch: &mut ErrorBatch,
-    endpoint: &mut Endpoint,
-) -> Option<u32> {
-    let mut mtu = None;
-    read(&open.socket, batch, |error| {
-        if error.origin == ErrorOrigin::Local && error.destination == destination {
-            mtu = Some(error.info);
-        } else {
-            relay(open.id, error, endpoint);
-        }
-    });
-    mtu
-}
-
-fn read(socket: &PingSocket, batch: &mut ErrorBatch, mut each: impl FnMut(&QueuedError<'_>)) {
-    for _ in 0..BATCHES {
-        let read = batch.receive(socket);
-        batch.iter().for_each(|error| each(&error));
-        if !read.is_ok_and(|count| count == ErrorBatch::CAPACITY) {
-            break;
-        }
-    }
-}
-
-fn relay(id: SocketId, queued: &QueuedError<'_>, endpoint: &mut Endpoint) {
-    // The kernel's local errors are reported where the send fails.
-    let Some(offender) = queued.offender.filter(|_| queued.origin != ErrorOrigin::Local) else { return };
+fn relay(id: SocketId, offender: IpAddr, queued: &QueuedError<'_>, endpoint: &mut Endpoint) {
     let report = ErrorReport {
         offender,
         error: IcmpError { icmp_type: queued.kind, code: queued.code, rest: parameter(queued) },

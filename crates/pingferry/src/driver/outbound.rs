@@ -6,9 +6,9 @@
 //! releases the lock. Then it sends what belongs to one socket with as few `sendmmsg` calls as possible, and hands what
 //! belongs to one path to its sink. The sort keeps the order of the outputs within a socket and a path.
 //!
-//! A send that the kernel refused is repeated with the lock, because its reason may be in the socket's error queue, which is
-//! read with the lock too. A refusal may cause an ICMP error for the client, so outputs are taken until there are none:
-//! at most three times, since deliveries cause no outputs.
+//! A message that the kernel did not send is dealt with before the next one of its socket, with the lock, because the reason
+//! may be in the socket's error queue ([`error_queue`](super::error_queue)). That may cause an ICMP error for the client, so
+//! outputs are taken until there are none: at most three times, since deliveries cause no outputs.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,8 +33,6 @@ pub(super) struct Outbound {
     batch: SendBatch,
     /// Sockets to close when the parts of the lists are found: a message before may go by them.
     closing: Vec<SocketId>,
-    /// The outputs that the kernel did not send.
-    unsent: Vec<u64>,
     undelivered: Vec<Delivery>,
     /// Tagged packets that were dropped.
     drops: Vec<(SharedSink, Dropped)>,
@@ -58,7 +56,6 @@ impl Outbound {
             groups: Groups::default(),
             batch: SendBatch::new(),
             closing: Vec::new(),
-            unsent: Vec::new(),
             undelivered: Vec::new(),
             drops: Vec::new(),
             scope_id,
@@ -80,17 +77,17 @@ impl Outbound {
                 core.publish();
                 return count;
             }
-            let again = self.sort(&mut core, now);
+            let mut again = self.sort(&mut core, now);
             core.publish();
             drop(core);
             count += self.transmits.len() + self.deliveries.len();
-            self.send_all();
+            again |= self.send_all(shared, now);
             self.deliver_all(low_latency);
-            if !again && self.unsent.is_empty() && self.undelivered.is_empty() {
+            if !again && self.undelivered.is_empty() {
                 return count;
             }
             core = lock(shared);
-            self.report_failures(&mut core, now);
+            core.report_undelivered(&mut self.undelivered);
         }
     }
 
@@ -163,24 +160,33 @@ impl Outbound {
         }
     }
 
-    fn send_all(&mut self) {
-        let Self { outputs, transmits, groups, batch, unsent, scope_id, .. } = self;
-        let mut start = 0;
+    /// Sends all messages. Says whether the endpoint may have new outputs, because a message was not sent at once.
+    fn send_all(&mut self, shared: &Mutex<Core>, now: Instant) -> bool {
+        let Self { outputs, transmits, groups, batch, scope_id, .. } = self;
+        let (mut start, mut again) = (0, false);
         for (socket, end) in groups.sockets.drain(..) {
             let mut queue = transmits.get(start..end).unwrap_or_default();
-            while let Some((first, after)) = queue.split_first() {
+            while !queue.is_empty() {
                 let messages = queue.iter().filter_map(|entry| outgoing(outputs, *entry, *scope_id));
-                match batch.send(&socket, messages) {
-                    // The next call returns the error that stopped this one.
-                    Ok(sent) => queue = queue.get(sent.max(1)..).unwrap_or_default(),
-                    Err(_) => {
-                        unsent.push(*first);
-                        queue = after;
+                let (sent, refusal) = match batch.send(&socket, messages) {
+                    Ok(sent) => (sent, None),
+                    Err(error) => (0, Some(error)),
+                };
+                let is_whole = sent == queue.len().min(SendBatch::CAPACITY);
+                queue = queue.get(sent..).unwrap_or_default();
+                if let Some((first, after)) = queue.split_first().filter(|_| !is_whole) {
+                    queue = after;
+                    again = true;
+                    if let Some(Output::Transmit(transmit)) = outputs.get(lower(*first))
+                        && let Some(message) = outgoing(outputs, *first, *scope_id)
+                    {
+                        lock(shared).send_again(now, transmit, message, refusal);
                     }
                 }
             }
             start = end;
         }
+        again
     }
 
     fn deliver_all(&mut self, low_latency: bool) {
@@ -194,17 +200,6 @@ impl Outbound {
         for (sink, dropped) in self.drops.drain(..) {
             lock_sink(&sink).report_drop(dropped.tag, dropped.reason);
         }
-    }
-
-    fn report_failures(&mut self, core: &mut Core, now: Instant) {
-        for entry in self.unsent.drain(..) {
-            if let Some(Output::Transmit(transmit)) = self.outputs.get(lower(entry))
-                && let Some(message) = outgoing(&self.outputs, entry, self.scope_id)
-            {
-                core.send_again(now, transmit, message);
-            }
-        }
-        core.report_undelivered(&mut self.undelivered);
     }
 }
 

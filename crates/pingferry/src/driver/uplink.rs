@@ -103,6 +103,7 @@ impl Uplink {
 
     /// Lets the endpoint handle what was read, and its deadlines.
     fn handle(&mut self, core: &mut Core, now: Instant) {
+        core.rejected.clear();
         for (path, tag, packet) in self.batch.packets() {
             if let Verdict::Dropped(reason) = core.endpoint.handle_packet(now, path, tag, packet) {
                 log_drop(path, packet, reason);
