@@ -167,9 +167,10 @@ pub struct PathConfig {
     pub domain: DomainId,
     /// The largest packet that the path carries, in bytes. Larger replies are fragmented.
     pub mtu: usize,
-    /// The source of the ICMP errors that pingferry generates for this path. `None` chooses one of the host's addresses.
+    /// The source of the ICMP errors that pingferry generates for this path. `None` chooses one of the host's addresses, or
+    /// 192.0.0.8 if it has none (RFC 7600 §4.8).
     pub gateway_v4: Option<Ipv4Addr>,
-    /// The same for IPv6.
+    /// The same for IPv6, where the host without an address has `fd70:696e:6766::1`.
     pub gateway_v6: Option<Ipv6Addr>,
     /// The source addresses that packets of this path may have. Packets from others are dropped as spoofed. Empty allows all.
     pub sources: Vec<IpNet>,

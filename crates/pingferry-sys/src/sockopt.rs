@@ -26,23 +26,29 @@ pub(crate) fn bind_to_device(socket: BorrowedFd<'_>, interface: &str) -> io::Res
     set_bytes(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, interface.as_bytes())
 }
 
+/// Whether the interface of `SO_BINDTODEVICE` was deleted. The binding is to its index, which no other interface gets, so it
+/// does not return with the name (`sock_getbindtodevice` in net/core/sock.c).
+pub(crate) fn has_lost_device(socket: BorrowedFd<'_>) -> bool {
+    let mut name = [0; libc::IFNAMSIZ];
+    let result = get_bytes(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, &mut name);
+    result.is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV))
+}
+
 /// How many packets the kernel dropped because the receive buffer was full. `SO_MEMINFO` counts them in 32 bits that
 /// wrap (`include/uapi/linux/sock_diag.h`).
 pub(crate) fn receive_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut info = [0u32; libc::SK_MEMINFO_DROPS as usize + 1];
-    let mut length = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: `info` and `length` live through the call, `info` has `length` bytes, and any bits are valid in a u32.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    let [.., drops] = info;
-    if result == 0 { Ok(drops) } else { Err(io::Error::last_os_error()) }
+    let mut info = [0; (libc::SK_MEMINFO_DROPS as usize + 1) * size_of::<u32>()];
+    get_bytes(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut info)?;
+    let [.., d0, d1, d2, d3] = info;
+    Ok(u32::from_ne_bytes([d0, d1, d2, d3]))
+}
+
+fn get_bytes(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &mut [u8]) -> io::Result<()> {
+    let mut length = value.len() as libc::socklen_t;
+    // SAFETY: `value` and `length` live through the call, and the kernel writes at most `length` bytes to `value`.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn set_bytes(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {

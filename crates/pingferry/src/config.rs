@@ -135,6 +135,11 @@ impl Config {
         self.busy_poll.unwrap_or(adaptive)
     }
 
+    /// The interface of link-local destinations, 0 if there is none or sockets are bound to it: then they find it by themselves.
+    pub(crate) fn destination_scope(&self) -> u32 {
+        if self.interface.is_some() { 0 } else { self.scope_id }
+    }
+
     pub(crate) fn source(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.source_v4.map(IpAddr::V4),
@@ -150,6 +155,18 @@ impl Config {
             .with_interface(self.interface.clone())
             .with_broadcast(class.dedicated)
             .with_receive_buffer(self.receive_buffer)
+    }
+}
+
+/// Whether an address means something on one link only (RFC 4007 §4).
+pub(crate) fn is_on_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => {
+            let [first, second, ..] = address.octets();
+            // Multicast of interface-local and link-local scope, RFC 4291 §2.7.
+            address.is_unicast_link_local() || (first == 0xff && second & 0x0f <= 2)
+        }
     }
 }
 

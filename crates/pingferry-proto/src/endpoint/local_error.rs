@@ -33,7 +33,7 @@ impl From<DropReason> for Reject {
 
 impl Endpoint {
     /// Sends an error about `original` to its sender, if such a packet may cause an error (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)),
-    /// there is an address to send it from, and the rate limit allows it.
+    /// and the rate limit allows it.
     pub(crate) fn send_local_error(
         &mut self,
         now: Instant,
@@ -63,9 +63,10 @@ impl Endpoint {
         is_first && !is_error && !self.host_addresses.is_group(header.destination)
     }
 
-    /// The address that pingferry's own errors for a path come from.
+    /// The address that pingferry's own errors for a path come from. `None` if the path is closed.
     pub(crate) fn error_source(&self, path: PathId, family: Family) -> Option<IpAddr> {
-        self.paths.get(&path)?.config.gateway(family).or_else(|| self.host_addresses.error_source(family))
+        let gateway = self.paths.get(&path)?.config.gateway(family);
+        Some(gateway.unwrap_or_else(|| self.host_addresses.error_source(family)))
     }
 }
 

@@ -171,7 +171,8 @@ impl Endpoint {
         std::mem::swap(&mut self.outputs, outputs);
     }
 
-    /// The socket of an [`Output::Open`] is open and has this identifier.
+    /// The socket of an [`Output::Open`] is open and has this identifier. To be called again if the driver opens another
+    /// socket in its place.
     pub fn socket_opened(&mut self, now: Instant, socket: SocketId, ident: u16) {
         self.sockets.opened(socket, ident, now);
     }

@@ -142,9 +142,12 @@ impl SocketPool {
         }
     }
 
-    /// The driver opened a socket.
+    /// The driver opened a socket, or opened it again.
     pub(crate) fn opened(&mut self, id: SocketId, ident: u16, now: Instant) {
         let unused = self.slot(id).is_some_and(|slot| slot.flows == 0);
+        if let Some(old) = self.ident(id) {
+            self.idents.remove(&old);
+        }
         self.set_state(id, State::Open { ident });
         self.idents.insert(ident);
         self.exhausted = false;
@@ -244,6 +247,12 @@ mod tests {
         pool.opened(ID, 7, now);
         assert_eq!((pool.ident(ID), pool.open_sockets()), (Some(7), 1));
         assert!(!pool.needs_opening(ID));
+        pool.opened(ID, 8, now);
+        assert_eq!(
+            (pool.ident(ID), pool.open_sockets(), pool.has_ident(7)),
+            (Some(8), 1, false),
+            "another in its place"
+        );
     }
 
     #[test]

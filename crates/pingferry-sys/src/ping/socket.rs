@@ -7,10 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use pingferry_proto::{Family, setters};
 use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::error_context::with_context;
-use crate::sockopt::{IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884, bind_to_device, receive_drops, set_int};
+use crate::sockopt::{
+    IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884, bind_to_device, has_lost_device, receive_drops, set_int,
+};
 
 /// The value for `SO_SNDBUF` in bytes: about sixteen of the largest messages, or a thousand small ones, can wait for the
 /// interface.
@@ -45,7 +48,7 @@ pub struct SocketOptions {
     /// The source address of requests, and the only address at which replies are received. `None` means that routing
     /// chooses the source for each destination.
     pub source: Option<IpAddr>,
-    /// The interface index for a link-local IPv6 `source`, otherwise 0.
+    /// The interface index for a link-local IPv6 `source`, otherwise 0. With an `interface` it is the index of that one.
     pub scope_id: u32,
     /// The only interface on which to send and receive (`SO_BINDTODEVICE`).
     pub interface: Option<String>,
@@ -104,7 +107,8 @@ impl PingSocket {
         let descriptor = net::socket_with(family, SocketType::DGRAM, flags, Some(protocol))
             .map_err(|error| with_context(error, format!("open a ping socket for {}", options.family)))?;
         configure(descriptor.as_fd(), options)?;
-        let ident = bind(descriptor.as_fd(), options)?;
+        let scope_id = options.interface.as_deref().map(|name| name_to_index(&descriptor, name)).transpose()?;
+        let ident = bind(descriptor.as_fd(), options, scope_id.unwrap_or(options.scope_id))?;
         Ok(Self { descriptor, ident })
     }
 
@@ -121,6 +125,22 @@ impl PingSocket {
     /// Those of getsockopt(2).
     pub fn receive_buffer(&self) -> io::Result<usize> {
         Ok(sockopt::socket_recv_buffer_size(&self.descriptor)?)
+    }
+
+    /// Whether the interface that the socket is bound to was deleted. Such a socket neither sends nor receives, even when an
+    /// interface of that name is created again: open another one.
+    ///
+    /// ```
+    /// use pingferry_proto::Family;
+    /// use pingferry_sys::ping::{PingSocket, SocketOptions};
+    ///
+    /// match PingSocket::open(&SocketOptions::new(Family::V4).with_interface(Some("lo".into()))) {
+    ///     Ok(socket) => assert!(!socket.has_lost_interface()),
+    ///     Err(error) => println!("skipped: {error}"),
+    /// }
+    /// ```
+    pub fn has_lost_interface(&self) -> bool {
+        has_lost_device(self.descriptor.as_fd())
     }
 
     /// How many replies and errors the kernel dropped because the receive buffer was full. The counter wraps at 2³².
@@ -188,7 +208,7 @@ fn set_if_known(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result
 ///
 /// `SO_REUSEADDR` is on by default for ping sockets. It would let other processes bind the same ident and receive the
 /// replies.
-fn bind(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<u16> {
+fn bind(socket: BorrowedFd<'_>, options: &SocketOptions, scope_id: u32) -> io::Result<u16> {
     sockopt::set_socket_reuseaddr(socket, false)?;
     let source = options.source.unwrap_or(match options.family {
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
@@ -196,7 +216,7 @@ fn bind(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<u16> {
     });
     for _ in 0..IDENT_ATTEMPTS {
         let ident = random_ident()?;
-        match net::bind(socket, &socket_address(source, ident, options.scope_id)) {
+        match net::bind(socket, &socket_address(source, ident, scope_id)) {
             Ok(()) => return Ok(ident),
             Err(Errno::ADDRINUSE) => {}
             Err(error) => return Err(with_context(error, format!("bind a ping socket to {source}"))),

@@ -11,8 +11,8 @@ use pingferry_proto::{Delivery, Endpoint, PathConfig, PathCounters, PathId, Sock
 use pingferry_sys::ping::{ErrorBatch, SendBatch};
 use tracing::debug;
 
-use super::error_queue::Rejected;
-use super::sockets::{SharedSockets, lock_sockets};
+use super::rejected::Rejected;
+use super::sockets::{OpenSocket, SharedSockets, lock_sockets};
 use crate::config::Config;
 use crate::ingress::PacketSink;
 use crate::stats::{IngressId, Published, Stats};
@@ -131,6 +131,14 @@ impl Core {
                 self.endpoint.socket_failed(id);
             }
         }
+    }
+
+    /// Opens another socket in the place of one whose interface was deleted, if there is an interface of that name now.
+    pub(super) fn reopen_socket(&mut self, now: Instant, id: SocketId) -> Option<OpenSocket> {
+        let mut sockets = lock_sockets(&self.sockets);
+        let opened = sockets.open(id).inspect_err(|error| debug!(class = ?id.class, %error, "no ping socket"));
+        self.endpoint.socket_opened(now, id, opened.ok()?);
+        sockets.get(id.index()).cloned()
     }
 
     pub(super) fn report_undelivered(&mut self, undelivered: &mut Vec<Delivery>) {

@@ -12,19 +12,20 @@
 //! This is done with the worker's lock, with which the downlink reads error queues too. What the downlink read since the round
 //! began is remembered.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Once;
 use std::time::Instant;
 
 use pingferry_proto::wire::{Echo, IcmpError};
 use pingferry_proto::{Endpoint, ErrorReport, SendError, SocketId, Transmit, Verdict};
 use pingferry_sys::ping::{ErrorBatch, ErrorOrigin, Outgoing, PingSocket, QueuedError};
 use rustix::io::Errno;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::core::Core;
 use super::sockets::lock_sockets;
+use crate::config::is_on_link;
 
 /// How many batches of a socket's errors are read before its replies: errors share the receive buffer with replies, but a
 /// flood of them must not delay the replies for long.
@@ -33,40 +34,10 @@ const BATCHES: usize = 4;
 /// Stands for the hop limit of a kernel that does not tell it (none is known): that of a sender on the same link.
 pub(super) const UNKNOWN_HOP_LIMIT: u8 = 64;
 
-/// How many requests are remembered that a firewall rejected: those of a round.
-const REJECTED: usize = 256;
-
-/// The requests of this round that a firewall of this host rejected, as far as their ICMP errors were read.
-#[derive(Debug, Default)]
-pub(super) struct Rejected(VecDeque<(SocketId, IpAddr, Header)>);
-
-/// Of an ICMP message what the kernel does not change: type and code, and from the sequence number on to the end of the header.
-type Header = ([u8; 2], [u8; 2]);
-
-impl Rejected {
-    /// A new round begins.
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn insert(&mut self, id: SocketId, error: &QueuedError<'_>) {
-        if self.0.len() == REJECTED {
-            self.0.pop_front();
-        }
-        self.0.extend(header(error.quoted).map(|header| (id, error.destination, header)));
-    }
-
-    fn remove(&mut self, id: SocketId, message: &Outgoing<'_>) -> bool {
-        let Some(header) = header(message.message) else { return false };
-        let position = self.0.iter().position(|rejected| *rejected == (id, message.destination, header));
-        position.and_then(|position| self.0.remove(position)).is_some()
-    }
-}
-
-fn header(message: &[u8]) -> Option<Header> {
-    let &[kind, code, _, _, _, _, s0, s1] = message.first_chunk()?;
-    Some(([kind, code], [s0, s1]))
-}
+/// Said once. Each packet is counted.
+const LINK_LOCAL: &str =
+    "a client pings a link-local address, and no interface is configured; to name it, use --interface";
+static LINK_LOCAL_REPORTED: Once = Once::new();
 
 impl Core {
     /// A message was not sent, for the reason in `refusal`, or for one that the kernel has not told. Sends it once more unless a
@@ -78,23 +49,29 @@ impl Core {
         message: Outgoing<'_>,
         refusal: Option<io::Error>,
     ) {
-        let Err(error) = self.try_again(transmit, message, refusal) else { return };
+        let Err(error) = self.try_again(now, transmit, message, refusal) else { return };
         report_unsent(&mut self.endpoint, now, transmit, message.message, error);
     }
 
     fn try_again(
         &mut self,
+        now: Instant,
         transmit: &Transmit,
         message: Outgoing<'_>,
         refusal: Option<io::Error>,
     ) -> Result<(), SendError> {
-        let open = lock_sockets(&self.sockets).get(transmit.socket.index()).ok_or(SendError::NoSocket)?.clone();
+        let mut open = lock_sockets(&self.sockets).get(transmit.socket.index()).ok_or(SendError::NoSocket)?.clone();
         let mut errno = refusal.as_ref().and_then(Errno::from_io_error);
         self.relay_errors(open.id, &open.socket, |_| {});
         let mut mtu = None;
         let mut is_rejected = self.rejected.remove(open.id, &message);
         if !is_rejected && errno != Some(Errno::PERM) {
-            let Err(error) = self.resend.send(&open.socket, [message]) else { return Ok(()) };
+            let mut sent = self.resend.send(&open.socket, [message]);
+            if sent.is_err() && open.socket.has_lost_interface() {
+                open = self.reopen_socket(now, open.id).ok_or(SendError::NoRoute)?;
+                sent = self.resend.send(&open.socket, [message]);
+            }
+            let Err(error) = sent else { return Ok(()) };
             errno = Errno::from_io_error(&error);
             self.relay_errors(open.id, &open.socket, |error| {
                 if error.destination == message.destination {
@@ -106,7 +83,11 @@ impl Core {
         Err(match errno {
             _ if is_rejected => SendError::Rejected,
             Some(Errno::MSGSIZE) => SendError::TooBig(mtu),
-            Some(Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL) => SendError::NoRoute,
+            Some(Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL | Errno::NODEV) => SendError::NoRoute,
+            Some(Errno::INVAL) if message.scope_id == 0 && is_on_link(message.destination) => {
+                LINK_LOCAL_REPORTED.call_once(|| warn!("{LINK_LOCAL}"));
+                SendError::NoRoute
+            }
             Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => SendError::HostUnreachable,
             Some(Errno::ACCESS | Errno::PERM) => SendError::Prohibited,
             Some(Errno::AGAIN | Errno::NOBUFS) => SendError::BufferFull,

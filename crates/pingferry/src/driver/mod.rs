@@ -26,6 +26,7 @@ mod error_queue;
 mod helper;
 mod outbound;
 mod poller;
+mod rejected;
 mod sockets;
 mod uplink;
 mod worker;

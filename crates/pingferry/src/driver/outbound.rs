@@ -10,16 +10,16 @@
 //! may be in the socket's error queue ([`error_queue`](super::error_queue)). That may cause an ICMP error for the client, so
 //! outputs are taken until there are none: at most three times, since deliveries cause no outputs.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use pingferry_proto::{Delivery, Dropped, Output, Outputs, PathId, SendError, SocketId};
+use pingferry_proto::{Delivery, Dropped, Output, Outputs, PathId, SocketId};
 use pingferry_sys::ping::{Outgoing, PingSocket, SendBatch};
 
 use super::core::{Core, SharedSink, lock, lock_sink};
 use super::error_queue::report_unsent;
 use super::sockets::{index_of, lock_sockets};
+use crate::config::is_on_link;
 use crate::ingress::Deliveries;
 
 /// The outputs of one direction on their way out.
@@ -127,7 +127,7 @@ impl Outbound {
             let is_open = sockets.get(upper(*entry) as usize).is_some();
             if !is_open && let Some(Output::Transmit(transmit)) = outputs.get(lower(*entry)) {
                 let message = outputs.bytes(&transmit.message);
-                report_unsent(&mut core.endpoint, now, transmit, message, SendError::NoSocket);
+                report_unsent(&mut core.endpoint, now, transmit, message, sockets.failure(transmit.socket.class));
             }
             is_open
         });
@@ -225,16 +225,4 @@ fn outgoing(outputs: &Outputs, entry: u64, scope_id: u32) -> Option<Outgoing<'_>
         traffic_class: transmit.header.traffic_class,
         message: outputs.bytes(&transmit.message),
     })
-}
-
-/// Whether an address means something on one link only (RFC 4007 §4).
-fn is_on_link(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(address) => {
-            let [first, second, ..] = address.octets();
-            // Multicast of interface-local and link-local scope, RFC 4291 §2.7.
-            address.is_unicast_link_local() || (first == 0xff && second & 0x0f <= 2)
-        }
-    }
 }

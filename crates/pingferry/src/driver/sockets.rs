@@ -1,11 +1,14 @@
 //! The ping sockets that are open.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pingferry_proto::SocketId;
+use pingferry_proto::{Class, SendError, SocketId};
+use pingferry_sys::errno;
 use pingferry_sys::ping::PingSocket;
+use rustix::io::Errno;
 use tracing::{debug, info};
 
 use super::poller::{Poller, Token};
@@ -32,6 +35,8 @@ pub(super) struct Sockets {
     poller: Arc<Poller>,
     /// By [`SocketId::index`].
     open: Vec<Option<OpenSocket>>,
+    /// Why no socket of a class could be opened the last time.
+    failures: HashMap<Class, SendError>,
     overflows: Overflows,
     /// Whether the size of receive buffers was compared with what was configured.
     buffer_checked: bool,
@@ -57,12 +62,15 @@ struct Overflows {
 impl Sockets {
     pub(super) fn new(config: Config, poller: Arc<Poller>) -> Self {
         let overflows = Overflows { total: 0, next_count: Instant::now(), cursor: 0 };
-        Self { config, poller, open: Vec::new(), overflows, buffer_checked: false }
+        Self { config, poller, open: Vec::new(), failures: HashMap::new(), overflows, buffer_checked: false }
     }
 
     /// Opens a socket that the endpoint asked for, and returns its identifier.
     pub(super) fn open(&mut self, id: SocketId) -> io::Result<u16> {
-        let socket = Arc::new(PingSocket::open(&self.config.socket_options(id.class))?);
+        let opened = PingSocket::open(&self.config.socket_options(id.class));
+        let socket = Arc::new(opened.inspect_err(|error| {
+            self.failures.insert(id.class, failure(error));
+        })?);
         let index = id.index();
         self.poller.add(&socket, Token::Socket(index_of(id)))?;
         let ident = socket.ident();
@@ -77,6 +85,11 @@ impl Sockets {
             *place = Some(OpenSocket { id, socket, overflows: 0 });
         }
         Ok(ident)
+    }
+
+    /// Why no socket of a class could be opened the last time that one was to be opened.
+    pub(super) fn failure(&self, class: Class) -> SendError {
+        self.failures.get(&class).copied().unwrap_or(SendError::NoSocket)
     }
 
     pub(super) fn close(&mut self, id: SocketId) {
@@ -145,6 +158,14 @@ impl OpenSocket {
     }
 }
 
+/// A host without the family, and one whose configured interface does not exist, has no route.
+fn failure(error: &io::Error) -> SendError {
+    match errno(error).map(Errno::from_raw_os_error) {
+        Some(Errno::AFNOSUPPORT | Errno::NODEV) => SendError::NoRoute,
+        _ => SendError::NoSocket,
+    }
+}
+
 /// [`SocketId::index`] in the size it has in an event. It is below 2^20: a slot has 16 bits and there are 8 classes.
 pub(super) fn index_of(id: SocketId) -> u32 {
     u32::try_from(id.index()).unwrap_or(u32::MAX)
@@ -153,7 +174,7 @@ pub(super) fn index_of(id: SocketId) -> u32 {
 #[cfg(all(test, not(loom)))]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use pingferry_proto::{Class, Family};
+    use pingferry_proto::Family;
     use pingferry_testnet::isolated;
 
     use super::*;

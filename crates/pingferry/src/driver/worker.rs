@@ -46,14 +46,14 @@ impl Worker {
             is_loaded: false,
             has_sent: false,
             control: Control::new(commands, &up, &mut core)?,
-            uplink: Uplink::new(Arc::clone(&up), config.scope_id),
+            uplink: Uplink::new(Arc::clone(&up), config.destination_scope()),
             busy_poll: BusyPoll::new(config, Instant::now()),
             ready: Vec::new(),
             sockets: Vec::new(),
         };
         let shared = Shared {
             core: Mutex::new(core),
-            downlink: Mutex::new(Downlink::new(sockets, config.scope_id)),
+            downlink: Mutex::new(Downlink::new(sockets, config.destination_scope())),
             up,
             down,
             waker: Arc::clone(&mailbox.waker),
