@@ -63,7 +63,7 @@ impl Simulation {
         let number = self.paths.len();
         let sources = Family::ALL.map(|family| builder::client(family, 0).into());
         let config = PathConfig::default()
-            .with_domain(domain)
+            .with_domain(Some(domain))
             .with_mtu(mtu)
             .with_prohibit_others(number % 2 == 1)
             .with_sources(if number % 4 == 3 { sources.into() } else { Vec::new() });

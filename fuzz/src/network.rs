@@ -135,7 +135,7 @@ impl Network {
     }
 
     fn expect_request(&mut self, path: PathId, header: IpHeader, message: Vec<u8>) {
-        let domain = self.paths[&path].domain;
+        let domain = self.paths[&path].domain.expect("each path is given one");
         self.model.expect_request(Forwarded { domain, path, header, message });
     }
 

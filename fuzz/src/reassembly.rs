@@ -46,7 +46,7 @@ impl Simulation {
         let mut network = Network::new(Config::default());
         let paths = [0, 0, 1].map(|domain| {
             let domain = DomainId(domain);
-            (network.add_path(PathConfig::default().with_domain(domain)), domain)
+            (network.add_path(PathConfig::default().with_domain(Some(domain))), domain)
         });
         Self { network, model: Model::default(), paths, fragments: 0 }
     }

@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle};
 
 use clap::Args;
 use ipnet::{Ipv4Net, Ipv6Net};
-use pingferry::{DomainId, Proxy, Tun};
+use pingferry::{Proxy, Tun};
 use pingferry_sys::namespace::{allow_ping, keep_network_capabilities, unshare_as_self};
 use pingferry_sys::netlink::{LOOPBACK, Netlink};
 use pingferry_sys::preflight;
@@ -75,7 +75,7 @@ pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, Cli
     sandbox::confine(settings, &Sandbox::default().with_child(Some(child.pid())));
 
     let proxy = proxy::open(config)?;
-    let path_config = path_config(&settings.with_defaults(Ingress::default()), DomainId::default(), Some(mtu));
+    let path_config = path_config(&settings.with_defaults(Ingress::default()), None, Some(mtu));
     // Only echo requests can leave. Programs that send anything else fail at once instead of hanging.
     let attached = proxy.attach_tun(path_config.with_prohibit_others(true), [tun]);
     attached.map_err(|error| CliError::runtime(format!("cannot serve the TUN device: {error}")))?;

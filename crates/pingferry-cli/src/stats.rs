@@ -17,13 +17,14 @@ pub(crate) fn render(stats: &Stats, format: LogFormat) -> String {
 
 /// For people: what happened, and drops with their reasons.
 pub(crate) fn text(stats: &Stats) -> String {
-    let Stats { counters: c, flows, sockets, receive_overflows, .. } = stats;
+    let Stats { counters: c, flows, sockets, receive_overflows, connections_refused, .. } = stats;
     let mut text = format!(
         "requests: packets received {}, sent {}, failed {}, fragments held {}\n\
          replies: received {}, returned {}, failed {}\n\
          ICMP errors: received {}, returned {}, failed {}; generated {}, failed {}, withheld {}\n\
          flows: opened {}, expired {}, evicted {}, open {flows}\n\
-         sockets: open {sockets}, receive overflows {receive_overflows}\n",
+         sockets: open {sockets}, receive overflows {receive_overflows}\n\
+         connections: refused {connections_refused}\n",
         c.packets,
         c.requests_sent(),
         c.requests_failed,
@@ -83,6 +84,7 @@ pub(crate) fn json(stats: &Stats) -> Value {
         "flows_alive": stats.flows,
         "sockets_open": stats.sockets,
         "receive_overflows": stats.receive_overflows,
+        "connections_refused": stats.connections_refused,
         "request_drops": by_reason(&c.request_drops),
         "reply_drops": by_reason(&c.reply_drops),
     })

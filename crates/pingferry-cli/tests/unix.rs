@@ -4,12 +4,12 @@
 mod support;
 
 use pingferry_proto::wire::{Echo, IpPacket, icmp_checksum};
-use pingferry_testnet::isolated;
+use pingferry_testnet::{eventually, isolated};
 use support::client::{Client, echo};
 use support::*;
 
 #[test]
-fn echoes_cross_and_connections_are_paths_of_one_domain() {
+fn echoes_cross_and_each_connection_has_a_domain_of_its_own() {
     isolated(|| {
         let served = Served::start(&[]);
         let first = served.client();
@@ -24,16 +24,63 @@ fn echoes_cross_and_connections_are_paths_of_one_domain() {
             assert_eq!(packet.payload[8..], *payload);
         }
 
+        // The same client address and identifier.
         let second = served.client();
-        second.send(&echo(CLIENT, TARGET, 0xabcd, b"moved"));
-        assert!(second.receive().ends_with(b"moved"), "the reply goes to the newest path");
+        second.send(&echo(CLIENT, TARGET, 0xabcd, b"second"));
+        assert!(second.receive().ends_with(b"second"));
+        first.send(&echo(CLIENT, TARGET, 0xabcd, b"first"));
+        assert!(first.receive().ends_with(b"first"), "its flow is its own");
         drop(first);
         second.send(&echo(CLIENT, TARGET, 1, b"still here"));
         assert!(second.receive().ends_with(b"still here"));
 
         let stats = served.running.stop();
-        assert_eq!((&stats["flows_opened"], &stats["replies_returned"]), (&3.into(), &4.into()));
+        assert_eq!((&stats["flows_opened"], &stats["replies_returned"]), (&4.into(), &5.into()));
         assert!(!served.socket.exists(), "the socket is removed");
+    });
+}
+
+/// While a reply is on its way, the flow moves to another connection.
+#[test]
+fn connections_of_a_named_domain_share_their_flows() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, socket) = (folder.path().join("pingferry.toml"), folder.path().join("ping.sock"));
+        std::fs::write(&file, format!("[[ingress]]\nunix = {socket:?}\ndomain = \"blue\"\n")).unwrap();
+        let network = Network::new();
+        let running = Running::start(&network.proxy, pingferry().args(["run", "--config"]).arg(&file));
+        let (first, second) = (Client::connect(&socket), Client::connect(&socket));
+        for payload in [b"one", b"two"] {
+            for client in [&first, &second] {
+                client.send(&echo(CLIENT, TARGET, 7, payload));
+                assert!(client.receive().ends_with(payload), "the reply goes to the newest path");
+            }
+        }
+        let stats = running.stop();
+        assert_eq!((&stats["flows_opened"], &stats["replies_returned"]), (&1.into(), &4.into()));
+    });
+}
+
+/// One user takes every connection that it may have. The others are refused and counted, and those that are open work on.
+#[test]
+fn connections_are_limited() {
+    isolated(|| {
+        let served = Served::start_with_descriptors(256);
+        let steady = served.client();
+        let mut greedy: Vec<Client> = (0..1_000).map(|_| served.client()).collect();
+        // Those that were refused are closed.
+        greedy.retain(|client| client.try_send(&echo(CLIENT, TARGET, 7, b"")) && !client.receive().is_empty());
+        assert_eq!(greedy.len(), 31, "half of a quarter of 256, less the one that was there");
+        steady.send(&echo(CLIENT, TARGET, 7, b"steady"));
+        assert!(steady.receive().ends_with(b"steady"));
+        greedy.pop();
+        eventually("room for another", || {
+            let client = served.client();
+            Ok(client.try_send(&echo(CLIENT, TARGET, 7, b"")) && !client.receive().is_empty())
+        })
+        .unwrap();
+        let stats = served.running.stop();
+        assert!(stats["connections_refused"].as_u64().unwrap() >= 1_000 - 31, "{stats}");
     });
 }
 

@@ -151,7 +151,7 @@ impl std::error::Error for OutOfRange {}
 /// use pingferry_proto::{Config, DomainId, Endpoint, PathConfig};
 ///
 /// let config = PathConfig::default()
-///     .with_domain(DomainId(7))
+///     .with_domain(Some(DomainId(7)))
 ///     .with_mtu(1400)
 ///     .with_sources(vec!["10.0.0.0/24".parse()?]);
 /// let mut endpoint = Endpoint::new(Config::default());
@@ -163,8 +163,9 @@ impl std::error::Error for OutOfRange {}
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PathConfig {
-    /// The domain that the path belongs to.
-    pub domain: DomainId,
+    /// The domain that the path belongs to, with a number below [`DomainId::FIRST_RESERVED`]. `None`, the default, gives the path
+    /// a domain of its own: no other path can take over its flows and receive their replies.
+    pub domain: Option<DomainId>,
     /// The largest packet that the path carries, in bytes. Larger replies are fragmented.
     pub mtu: usize,
     /// The source of the ICMP errors that pingferry generates for this path. `None` chooses one of the host's addresses, or
@@ -185,7 +186,7 @@ pub struct PathConfig {
 impl Default for PathConfig {
     fn default() -> Self {
         Self {
-            domain: DomainId::default(),
+            domain: None,
             mtu: 1500,
             gateway_v4: None,
             gateway_v6: None,
@@ -198,7 +199,7 @@ impl Default for PathConfig {
 
 impl PathConfig {
     setters! {
-        with_domain => domain: DomainId,
+        with_domain => domain: Option<DomainId>,
         with_mtu => mtu: usize,
         with_gateway_v4 => gateway_v4: Option<Ipv4Addr>,
         with_gateway_v6 => gateway_v6: Option<Ipv6Addr>,

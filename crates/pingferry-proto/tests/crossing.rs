@@ -149,16 +149,19 @@ fn a_flow_moves_to_the_newest_path_of_its_domain() {
 
 #[test]
 fn the_same_flow_in_another_domain_is_another_flow() {
-    let mut harness = Harness::new(Config::default());
-    let other = harness.endpoint.add_path(path_config().with_domain(DomainId(1)));
-    let first = harness.send(&echo(CLIENT, TARGET, 1, 1));
-    assert_eq!(harness.packet_on(other, &echo(CLIENT, TARGET, 1, 1)), Verdict::Forwarded);
-    let second = harness.sent[1].clone();
-    assert_ne!(first.transmit.socket, second.transmit.socket, "their replies could not be distinguished on one socket");
-    for (sent, path) in [(&second, other), (&first, harness.path)] {
-        let reply = harness.reply_to(sent);
-        let _ = harness.receive_reply(sent.transmit.socket, TARGET, &reply);
-        assert_eq!(harness.delivered.last().unwrap().0, path);
+    // Without a domain, a path has its own.
+    for domain in [Some(DomainId(1)), None] {
+        let mut harness = Harness::new(Config::default());
+        let other = harness.endpoint.add_path(path_config().with_domain(domain));
+        let first = harness.send(&echo(CLIENT, TARGET, 1, 1));
+        assert_eq!(harness.packet_on(other, &echo(CLIENT, TARGET, 1, 1)), Verdict::Forwarded);
+        let second = harness.sent[1].clone();
+        assert_ne!(first.transmit.socket, second.transmit.socket, "replies on one socket could not be distinguished");
+        for (sent, path) in [(&second, other), (&first, harness.path)] {
+            let reply = harness.reply_to(sent);
+            let _ = harness.receive_reply(sent.transmit.socket, TARGET, &reply);
+            assert_eq!(harness.delivered.last().unwrap().0, path);
+        }
     }
 }
 

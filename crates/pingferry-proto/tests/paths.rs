@@ -36,7 +36,7 @@ fn a_paths_rules_come_before_those_of_the_endpoint() {
 fn a_path_configuration_can_change_while_flows_are_open() {
     let mut harness = Harness::new(Config::default());
     let sent = harness.send(&echo_with(&header(CLIENT, TARGET), 1, 1, &[0; 1000]));
-    let config = path_config().with_mtu(576).with_policy(policy(&["deny 192.0.2.99"])).with_domain(DomainId(7));
+    let config = path_config().with_mtu(576).with_policy(policy(&["deny 192.0.2.99"])).with_domain(Some(DomainId(7)));
     assert!(harness.endpoint.set_path_config(harness.path, config));
     let reply = harness.reply_to(&sent);
     assert_eq!(harness.receive_reply(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
@@ -51,7 +51,7 @@ fn a_path_configuration_can_change_while_flows_are_open() {
 #[test]
 fn each_path_has_its_own_counters() {
     let mut harness = Harness::new(Config::default());
-    let (first, second) = (harness.path, harness.endpoint.add_path(path_config().with_domain(DomainId(1))));
+    let (first, second) = (harness.path, harness.endpoint.add_path(path_config().with_domain(Some(DomainId(1)))));
     let sent = harness.send(&echo(CLIENT, TARGET, 1, 1));
     let reply = harness.reply_to(&sent);
     for _ in 0..2 {

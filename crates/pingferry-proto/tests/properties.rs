@@ -156,7 +156,7 @@ proptest! {
                 .with_max_sockets(max_sockets),
         );
         let paths: Vec<PathId> = [0, 0, 1]
-            .map(|domain| harness.endpoint.add_path(path_config().with_domain(DomainId(domain))))
+            .map(|domain| harness.endpoint.add_path(path_config().with_domain(Some(DomainId(domain)))))
             .to_vec();
         let all_paths: Vec<PathId> = std::iter::once(harness.path).chain(paths.iter().copied()).collect();
         let mut accounts = Accounts::default();

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use pingferry_proto::{Class, Family, PathConfig};
+use pingferry_proto::{Class, DomainId, Family, PathConfig};
 use pingferry_sys::ping::PingSocket;
 use pingferry_sys::preflight::default_source_address;
 use pingferry_sys::tun::Tun;
@@ -97,7 +97,7 @@ impl Proxy {
     /// The proxy has ended, the ingress could not be taken apart, or the kernel cannot watch its descriptor.
     pub fn attach_ingress(&self, config: PathConfig, ingress: impl Ingress) -> io::Result<Attachment> {
         let attachment = self.new_attachment();
-        self.add_path(&attachment, self.mailbox_of(&config)?, config, ingress)?;
+        self.add_path(&attachment, self.mailbox_of(&attachment, &config)?, config, ingress)?;
         Ok(attachment)
     }
 
@@ -107,8 +107,10 @@ impl Proxy {
     ///
     /// # Errors
     /// As [`attach_ingress`](Self::attach_ingress).
-    pub fn attach_tun(&self, config: PathConfig, queues: impl IntoIterator<Item = Tun>) -> io::Result<Attachment> {
+    pub fn attach_tun(&self, mut config: PathConfig, queues: impl IntoIterator<Item = Tun>) -> io::Result<Attachment> {
         let attachment = self.new_attachment();
+        // The kernel moves flows from queue to queue, so these share a domain: the last reserved number or one before it.
+        config.domain.get_or_insert(DomainId(u32::MAX - attachment.id.0));
         let mailboxes = self.control.0.iter().cycle();
         queues.into_iter().zip(mailboxes).try_for_each(|(queue, mailbox)| {
             let ingress = TunIngress::new(queue).with_idle_writer(self.idle_writer);
@@ -117,14 +119,16 @@ impl Proxy {
         Ok(attachment)
     }
 
-    /// Attaches a listening Unix socket. Each of its connections is a path with this configuration. One worker serves them all.
+    /// Attaches a listening Unix socket. Each of its connections is a path with this configuration. Without a domain in it, each
+    /// has a domain of its own: no client can take over flows of another one and receive their replies. With a domain, a client
+    /// that connects again goes on with its flows. One worker serves them all.
     ///
     /// # Errors
     /// The proxy has ended, or the kernel cannot watch the socket.
     pub fn attach_unix(&self, config: PathConfig, listener: UnixIngress) -> io::Result<Attachment> {
         let attachment = self.new_attachment();
         let listener = listener.with_pcap(self.pcap.clone());
-        let (mailbox, config) = (self.mailbox_of(&config)?, self.gateways.fill(config));
+        let (mailbox, config) = (self.mailbox_of(&attachment, &config)?, self.gateways.fill(config));
         mailbox.call(|done| Command::Listen { ingress: attachment.id, config, listener, done })??;
         Ok(attachment)
     }
@@ -177,10 +181,10 @@ impl Proxy {
         mailbox.call(|done| Command::Attach { ingress, config, halves, done })?
     }
 
-    /// The worker of a domain. Flows that move from path to path stay with it.
-    fn mailbox_of(&self, config: &PathConfig) -> Result<&Mailbox, Closed> {
-        let mailboxes = &self.control.0;
-        mailboxes.get(config.domain.0 as usize % mailboxes.len()).ok_or(Closed)
+    /// The worker of a domain, or of an ingress whose paths have their own. Flows that move from path to path stay with it.
+    fn mailbox_of(&self, attachment: &Attachment, config: &PathConfig) -> Result<&Mailbox, Closed> {
+        let (mailboxes, number) = (&self.control.0, config.domain.map_or(attachment.id.0, |domain| domain.0));
+        mailboxes.get(number as usize % mailboxes.len()).ok_or(Closed)
     }
 }
 

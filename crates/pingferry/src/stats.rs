@@ -34,6 +34,8 @@ pub struct Stats {
     /// Replies and ICMP errors that the kernel dropped because a socket's receive buffer was full (`SK_MEMINFO_DROPS`). While
     /// the proxy runs, the newest of them may be missing for some seconds.
     pub receive_overflows: u64,
+    /// Connections of Unix sockets that were closed at once because there were too many, or no descriptor was left.
+    pub connections_refused: u64,
 }
 
 impl Sum for Stats {
@@ -43,6 +45,7 @@ impl Sum for Stats {
             sum.flows += stats.flows;
             sum.sockets += stats.sockets;
             sum.receive_overflows += stats.receive_overflows;
+            sum.connections_refused += stats.connections_refused;
             sum
         })
     }

@@ -78,6 +78,28 @@ fn echoes_cross_in_both_families() {
 }
 
 #[test]
+fn each_path_has_a_domain_of_its_own_unless_it_is_given_one() {
+    isolated(|| {
+        let proxy = open();
+        let named = PathConfig::default().with_domain(Some(DomainId(0)));
+        for (config, flows) in [(PathConfig::default(), 2), (named, 1)] {
+            let before = proxy.stats().counters.flows_opened;
+            let (back, replies) = channel();
+            let paths = [0, 1].map(|number| {
+                let back = back.clone();
+                let callback = move |packet: &[u8]| drop(back.send((number, packet.to_vec())));
+                proxy.attach(config.clone(), callback).unwrap()
+            });
+            for (number, path) in paths.iter().enumerate() {
+                path.send(&echo("10.0.0.2", "127.0.0.1", 1, b"")).unwrap();
+                assert_eq!(replies.recv_timeout(PATIENCE).unwrap().0, number);
+            }
+            assert_eq!(proxy.stats().counters.flows_opened - before, flows);
+        }
+    });
+}
+
+#[test]
 fn packets_of_a_flow_keep_their_order_with_one_thread_and_with_two() {
     const FLOWS: u16 = 5;
     isolated(|| {
@@ -183,7 +205,7 @@ fn several_workers_share_the_domains() {
         let (back, replies) = channel();
         let paths = [0, 1, 2].map(|domain| {
             let back = back.clone();
-            let config = PathConfig::default().with_domain(DomainId(domain));
+            let config = PathConfig::default().with_domain(Some(DomainId(domain)));
             proxy.attach(config, move |packet: &[u8]| drop(back.send((domain, packet.to_vec())))).unwrap()
         });
         for (domain, path) in (0u32..).zip(&paths) {

@@ -41,7 +41,7 @@ pub(crate) fn proxy_config(settings: &Settings) -> Result<Config, CliError> {
 }
 
 /// The configuration of an ingress's paths. `mtu` is that of its device, if it has one.
-pub(crate) fn path_config(ingress: &Ingress, domain: DomainId, mtu: Option<u32>) -> PathConfig {
+pub(crate) fn path_config(ingress: &Ingress, domain: Option<DomainId>, mtu: Option<u32>) -> PathConfig {
     let mtu = mtu.or(ingress.mtu.map(Mtu::get)).map_or(MTU, |mtu| mtu as usize);
     with_live_settings(PathConfig::default().with_domain(domain).with_mtu(mtu), ingress)
 }
@@ -56,11 +56,13 @@ pub(super) fn with_live_settings(config: PathConfig, ingress: &Ingress) -> PathC
         .with_policy(policy(&ingress.policy))
 }
 
-/// The domain of each ingress: the number of the first ingress in it.
-pub(crate) fn domains(ingresses: &[Ingress]) -> impl Iterator<Item = DomainId> {
+/// The domain of each ingress: the number of the first ingress in it. The connections of a Unix socket share one only if it is
+/// named.
+pub(crate) fn domains(ingresses: &[Ingress]) -> impl Iterator<Item = Option<DomainId>> {
     (0..).zip(ingresses).map(move |(number, ingress)| {
         let shared = |(_, other): &(u32, &Ingress)| ingress.domain.is_some() && other.domain == ingress.domain;
-        DomainId((0..).zip(ingresses).find(shared).map_or(number, |(first, _)| first))
+        let first = (0..).zip(ingresses).find(shared).map(|(first, _)| first);
+        first.or(ingress.tun.is_some().then_some(number)).map(DomainId)
     })
 }
 

@@ -60,8 +60,8 @@ pub(crate) struct Ingress {
     pub(crate) mtu: Option<Mtu>,
     pub(crate) gateway: Option<Gateways>,
     pub(crate) source: Option<Vec<Text<Prefix>>>,
-    /// The routing domain (VRF). Ingresses with the same one share an address space; without one it is the ingress's
-    /// own.
+    /// The routing domain (VRF). Ingresses with the same one share an address space, and so do the connections of a Unix
+    /// socket that has one. Without it, a TUN device and each connection have their own.
     pub(crate) domain: Option<Domain>,
     /// Rules that are matched before those of the proxy.
     pub(crate) policy: Vec<Text<Rule>>,

@@ -44,7 +44,7 @@ enum Device {
 }
 
 /// Opens an ingress for so many workers.
-pub(super) fn open(ingress: &Ingress, domain: DomainId, workers: usize) -> Result<Opened, CliError> {
+pub(super) fn open(ingress: &Ingress, domain: Option<DomainId>, workers: usize) -> Result<Opened, CliError> {
     match (&ingress.tun, &ingress.unix) {
         (Some(name), _) => open_tun(name, ingress, domain, workers),
         (None, Some(path)) => {
@@ -68,7 +68,7 @@ impl Opened {
     }
 }
 
-fn open_tun(name: &str, ingress: &Ingress, domain: DomainId, workers: usize) -> Result<Opened, CliError> {
+fn open_tun(name: &str, ingress: &Ingress, domain: Option<DomainId>, workers: usize) -> Result<Opened, CliError> {
     let device = TunConfig::new(name)
         .with_addresses(ingress.address.iter().map(|address| address.0.0).collect())
         .with_routes(ingress.route.iter().flat_map(|route| networks(route.0)).collect())

@@ -44,7 +44,7 @@ impl Endpoint {
         let Some(packet) = IpPacket::parse(original).ok().filter(|packet| self.may_cause_error(packet)) else { return };
         let family = packet.header.family();
         let Some(source) = self.error_source(origin.path, family) else { return };
-        let Some(domain) = self.paths.get(&origin.path).map(|path| path.config.domain) else { return };
+        let Some(domain) = self.paths.get(&origin.path).map(|path| path.domain) else { return };
         if !self.error_limiter.take(now, domain, Owner::new(domain, packet.header.source)) {
             self.counters.errors_withheld += 1;
             return;

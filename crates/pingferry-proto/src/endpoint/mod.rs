@@ -29,7 +29,7 @@ use crate::drop_reason::DropReason;
 use crate::flow::peer_table::PeerTable;
 use crate::flow::socket_pool::SocketPool;
 use crate::flow::table::FlowTable;
-use crate::flow::{PathId, SocketId};
+use crate::flow::{DomainId, PathId, SocketId};
 use crate::host_addresses::HostAddresses;
 use crate::output::{Output, Outputs};
 use crate::policy::Policy;
@@ -68,6 +68,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Path {
     pub(crate) config: PathConfig,
+    /// That of `config`, or its own.
+    pub(crate) domain: DomainId,
     pub(crate) counters: PathCounters,
 }
 
@@ -136,9 +138,10 @@ impl Endpoint {
     pub fn add_path(&mut self, config: PathConfig) -> PathId {
         let id = PathId(self.next_path);
         self.next_path += 1;
-        self.error_limiter.add_domain(config.domain);
-        self.request_limiter.add_domain(config.domain);
-        self.paths.insert(id, Path { config, counters: PathCounters::default() });
+        let domain = config.domain.unwrap_or(DomainId::of_path(id));
+        self.error_limiter.add_domain(domain);
+        self.request_limiter.add_domain(domain);
+        self.paths.insert(id, Path { config, domain, counters: PathCounters::default() });
         id
     }
 
@@ -146,7 +149,7 @@ impl Endpoint {
     /// domain stays what it was, whatever `config` says. Returns false if there is no such path.
     pub fn set_path_config(&mut self, path: PathId, config: PathConfig) -> bool {
         let Some(path) = self.paths.get_mut(&path) else { return false };
-        path.config = config.with_domain(path.config.domain);
+        path.config = config;
         true
     }
 
@@ -158,8 +161,9 @@ impl Endpoint {
     /// Removes a path. Its flows stay open until they are idle or appear on another path of the domain. Until then their
     /// replies are dropped.
     pub fn remove_path(&mut self, path: PathId) {
-        let Some(Path { config: PathConfig { domain, .. }, .. }) = self.paths.remove(&path) else { return };
-        if !self.paths.values().any(|path| path.config.domain == domain) {
+        let Some(Path { config, domain, .. }) = self.paths.remove(&path) else { return };
+        // No other path has a domain that none was given.
+        if config.domain.is_none() || !self.paths.values().any(|path| path.domain == domain) {
             self.error_limiter.remove_domain(domain);
             self.request_limiter.remove_domain(domain);
         }

@@ -38,8 +38,8 @@ impl Endpoint {
     }
 
     fn forward(&mut self, now: Instant, origin: Origin, packet: &[u8]) -> Result<Verdict, Reject> {
-        let Path { config, .. } = self.paths.get(&origin.path).ok_or(DropReason::PathClosed)?;
-        let domain = config.domain;
+        let Path { config, domain, .. } = self.paths.get(&origin.path).ok_or(DropReason::PathClosed)?;
+        let domain = *domain;
         let IpPacket { header, payload } = IpPacket::parse(packet)?;
         self.check(config, &header, payload)?;
         let Some(fragment) = header.fragment else {

@@ -35,6 +35,16 @@ pub(crate) const BASE_SLOTS: u16 = 4;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DomainId(pub u32);
 
+impl DomainId {
+    /// Numbers from here on are for the domains of paths that are [given none](crate::PathConfig::domain).
+    pub const FIRST_RESERVED: u32 = 1 << 31;
+
+    /// The domain of a path that is given none.
+    pub(crate) fn of_path(path: PathId) -> Self {
+        Self(Self::FIRST_RESERVED | path.0)
+    }
+}
+
 /// One connection of a domain: where packets are received from and replies are delivered to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PathId(pub u32);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use pingferry_proto::wire::{IpHeader, IpPacket, echo_reply, write_checksum};
 use pingferry_proto::{
-    Class, Config, Delivery, Dropped, Endpoint, ErrorReport, Family, Output, Outputs, PathConfig, PathId, Received,
-    SendError, SocketId, Tag, Transmit, Verdict,
+    Class, Config, Delivery, DomainId, Dropped, Endpoint, ErrorReport, Family, Output, Outputs, PathConfig, PathId,
+    Received, SendError, SocketId, Tag, Transmit, Verdict,
 };
 
 pub const CLIENT: &str = "10.0.0.2";
@@ -179,6 +179,7 @@ impl Harness {
 
 pub fn path_config() -> PathConfig {
     PathConfig::default()
+        .with_domain(Some(DomainId(0)))
         .with_gateway_v4(Some(GATEWAY.parse().unwrap()))
         .with_gateway_v6(Some(GATEWAY_6.parse().unwrap()))
 }

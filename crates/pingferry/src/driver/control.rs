@@ -141,7 +141,15 @@ impl Control {
             Err(error) => Err(error),
         };
         if let Err(error) = attached {
-            debug!(%error, "connection not accepted");
+            debug!(%error, "connection refused");
+            let connections_refused = &mut lock(&shared.core).connections_refused;
+            if *connections_refused == 0 {
+                warn!(
+                    "a connection to {} was refused: {error}; more are only counted",
+                    listener.socket.path().display()
+                );
+            }
+            *connections_refused += 1;
         }
     }
 }

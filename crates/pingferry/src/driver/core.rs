@@ -42,6 +42,8 @@ pub(super) struct Core {
     pub(super) errors: ErrorBatch,
     pub(super) rejected: Rejected,
     pub(super) resend: SendBatch,
+    /// Connections of clients that were closed at once.
+    pub(super) connections_refused: u64,
     published: Arc<Published>,
     /// Paths whose counters may have changed since they were published.
     touched: Vec<PathId>,
@@ -59,6 +61,7 @@ impl Core {
             errors: ErrorBatch::new(),
             rejected: Rejected::default(),
             resend: SendBatch::new(),
+            connections_refused: 0,
             published,
             touched: Vec::new(),
             closed: Vec::new(),
@@ -93,12 +96,12 @@ impl Core {
 
     /// Publishes the counters, unless a reader has the copy just now.
     pub(super) fn publish(&mut self) {
-        let Self { endpoint, sockets, ingresses, published, touched, closed, .. } = self;
+        let Self { endpoint, sockets, connections_refused, ingresses, published, touched, closed, .. } = self;
         // Rounds that a reader kept from publishing touched the same paths, so there are never more than there are paths.
         touched.sort_unstable();
         touched.dedup();
         published.try_publish(|newest| {
-            newest.stats = stats(endpoint, sockets);
+            newest.stats = stats(endpoint, sockets, *connections_refused);
             for path in touched.drain(..) {
                 if let (Some(ingress), Some(counters)) = (ingresses.get(&path), endpoint.path_counters(path)) {
                     newest.count(path, *ingress, counters);
@@ -119,7 +122,7 @@ impl Core {
     /// The counters as they are now, with all overflows.
     pub(super) fn final_stats(&mut self) -> Stats {
         lock_sockets(&self.sockets).count_overflows();
-        stats(&self.endpoint, &self.sockets)
+        stats(&self.endpoint, &self.sockets, self.connections_refused)
     }
 
     pub(super) fn open_socket(&mut self, now: Instant, id: SocketId) {
@@ -149,11 +152,12 @@ impl Core {
     }
 }
 
-fn stats(endpoint: &Endpoint, sockets: &SharedSockets) -> Stats {
+fn stats(endpoint: &Endpoint, sockets: &SharedSockets, connections_refused: u64) -> Stats {
     Stats {
         counters: endpoint.counters().clone(),
         flows: endpoint.flows(),
         sockets: endpoint.sockets(),
         receive_overflows: lock_sockets(sockets).overflows(),
+        connections_refused,
     }
 }

@@ -34,6 +34,7 @@ macro_rules! delegate_sink {
 
 mod batch;
 pub(crate) mod channel;
+mod connections;
 mod delayed;
 mod listener;
 mod lossy;

@@ -9,6 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
+use super::connections::{Connections, Counted};
 use super::listener::Listener;
 use super::pcap::PcapFile;
 use super::{Halves, Ingress, PacketBatch, PacketSink, PacketSource, split};
@@ -23,6 +24,7 @@ pub struct UnixIngress {
     /// Closed for a moment when there are no more descriptors, to accept and close a connection that would otherwise keep the
     /// listener readable.
     spare: Option<OwnedFd>,
+    connections: Connections,
     /// What connections are also written to.
     pcap: Option<PcapFile>,
 }
@@ -34,7 +36,23 @@ impl UnixIngress {
     /// `AddrInUse` when a process listens there, the file is not a socket, or another process has the lock for a second;
     /// otherwise the error of the file system.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        Ok(Self { listener: Listener::bind(path, BACKLOG)?, spare: Some(spare()?), pcap: None })
+        let listener = Listener::bind(path, BACKLOG)?;
+        Ok(Self { listener, spare: Some(spare()?), connections: Connections::new(), pcap: None })
+    }
+
+    /// Sets the largest number of connections, at least 1. By default they may take a quarter of the descriptors that the process
+    /// may have.
+    #[must_use]
+    pub fn with_max_connections(mut self, max: usize) -> Self {
+        self.connections.max = Some(max);
+        self
+    }
+
+    /// Sets the largest number of connections of processes of one user, at least 1. The default is half of the number for all.
+    #[must_use]
+    pub fn with_max_connections_per_user(mut self, max: usize) -> Self {
+        self.connections.max_per_user = Some(max);
+        self
     }
 
     /// Writes the packets of all connections to a file.
@@ -46,11 +64,12 @@ impl UnixIngress {
     /// The next connection, if one waits.
     ///
     /// # Errors
-    /// It could not be accepted, or was closed at once because there are no more descriptors.
+    /// It could not be accepted, or was closed at once because there are too many, or no more descriptors.
     pub(crate) fn accept(&mut self) -> io::Result<Option<Halves>> {
         match self.next() {
             Ok(socket) => {
-                let connection = UnixConnection { socket: Arc::new(socket), path: self.listener.path().to_owned() };
+                let socket = Arc::new(self.connections.enter(socket)?);
+                let connection = UnixConnection { socket, path: self.listener.path().to_owned() };
                 split(connection, self.pcap.as_ref()).map(Some)
             }
             Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
@@ -62,6 +81,11 @@ impl UnixIngress {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Where it listens.
+    pub(crate) fn path(&self) -> &Path {
+        self.listener.path()
     }
 
     fn next(&self) -> Result<OwnedFd, Errno> {
@@ -87,7 +111,7 @@ pub(super) fn seqpacket() -> io::Result<OwnedFd> {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct UnixConnection {
-    socket: Arc<OwnedFd>,
+    socket: Arc<Counted>,
     path: PathBuf,
 }
 
@@ -102,20 +126,20 @@ impl Ingress for UnixConnection {
 
 #[derive(Debug)]
 pub(crate) struct UnixSource {
-    socket: Arc<OwnedFd>,
+    socket: Arc<Counted>,
     path: PathBuf,
 }
 
 impl AsFd for UnixSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.socket().as_fd()
     }
 }
 
 impl PacketSource for UnixSource {
     /// An empty record, which is no packet, ends the connection as its close does.
     fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
-        batch.fill(|buffer| match recv(&self.socket, buffer, RecvFlags::empty()) {
+        batch.fill(|buffer| match recv(self.socket.socket(), buffer, RecvFlags::empty()) {
             Ok((0, _)) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok((len, _)) => Ok(Some(len)),
             // A client that closes without having read everything resets the connection. The kernel reports that once, and
@@ -131,11 +155,11 @@ impl PacketSource for UnixSource {
 }
 
 #[derive(Debug)]
-pub(crate) struct UnixSink(Arc<OwnedFd>);
+pub(crate) struct UnixSink(Arc<Counted>);
 
 impl PacketSink for UnixSink {
     fn send(&mut self, packet: &[u8]) -> io::Result<()> {
-        send(&self.0, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        send(self.0.socket(), packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
         Ok(())
     }
 }
