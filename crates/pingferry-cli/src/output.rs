@@ -26,7 +26,7 @@ pub(crate) fn print(text: &str) -> Result<(), CliError> {
 /// The result of writing a result.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print`](fn@print).
 pub(crate) fn written(written: io::Result<()>) -> Result<(), CliError> {
     match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

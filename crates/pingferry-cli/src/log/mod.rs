@@ -71,10 +71,10 @@ fn write_lines() {
         let line = QUEUE.next();
         match io::stderr().write_all(&line) {
             Ok(()) => {
-                // After `next` has room for it.
+                // There is room now: the line that was written was taken out before.
                 let lost = QUEUE.take_lost();
                 if lost > 0 {
-                    warn!("{lost} lines of the log were lost: they came faster than they could be written");
+                    warn!("{lost} lines of the log were lost, which could not be written in time");
                 }
             }
             Err(_) => QUEUE.count_lost(),
