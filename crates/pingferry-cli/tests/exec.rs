@@ -123,7 +123,7 @@ fn it_says_that_the_command_deleted_its_network() {
             return;
         }
         let network = Network::new();
-        let mut command = pingferry();
+        let mut command = pingferry_that_ends();
         command.args(["exec", "--", "sh", "-c", "ip link delete ping0 && read line; exit 4"]);
         command.stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut child = network.proxy.spawn(&mut command).unwrap();

@@ -53,7 +53,7 @@ fn with_too_few_descriptors_it_does_not_start() {
                 continue;
             }
             let mut shell = Command::new("sh");
-            let script = format!("ulimit -n {limit}; exec {} {command}", env!("CARGO_BIN_EXE_pingferry"));
+            let script = format!("ulimit -n {limit}; exec timeout 30 {} {command}", env!("CARGO_BIN_EXE_pingferry"));
             let output = network.proxy.output(shell.args(["-c", &script]).current_dir(folder.path())).unwrap();
             let error = stderr(&output);
             assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");

@@ -142,7 +142,7 @@ fn it_stops_when_the_namespace_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let script = r#"
             touch blue && mount --bind "$1" blue
-            "$0" run --tun ping0 --netns blue --log-format json 2> log & pid=$!
+            timeout 30 "$0" run --tun ping0 --netns blue --log-format json 2> log & pid=$!
             read line
             umount --lazy blue && rm blue
             wait $pid; echo "exit code $?""#;

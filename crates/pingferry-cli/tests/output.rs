@@ -253,7 +253,7 @@ fn what_a_kernel_sends_by_itself_is_no_refused_request() {
         let (reader, writer) = pipe().unwrap();
         let running = network.run_with(&["--log-level", "debug"], writer.into());
         let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
-        lines.find(|line| line.contains("link_control")).unwrap();
+        lines.find(|line| line.contains("packet dropped")).unwrap();
         let drops = running.stop()["request_drops"].clone();
         assert_eq!(drops.as_object().unwrap().keys().collect::<Vec<_>>(), ["link_control"], "{drops}");
     });
@@ -320,7 +320,7 @@ fn a_configuration_is_a_regular_file() -> io::Result<()> {
     let fifo = folder.path().join("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0)?;
     for path in [&*fifo, folder.path(), "/dev/zero".as_ref()] {
-        let output = pingferry().args(["run", "--check", "--config"]).arg(path).output()?;
+        let output = pingferry_that_ends().args(["run", "--check", "--config"]).arg(path).output()?;
         let expected =
             format!("pingferry: {}: a configuration must be a regular file, and this is none\n", path.display());
         assert_eq!((output.status.code(), stderr(&output)), (Some(64), expected));

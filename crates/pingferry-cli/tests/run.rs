@@ -428,7 +428,7 @@ fn a_source_address_that_the_host_lacks_is_an_error() {
     isolated(|| {
         let network = Network::new();
         for (option, address) in [("--icmpv4-src", "192.0.2.99"), ("--icmpv6-src", "2001:db8::99")] {
-            let mut command = pingferry();
+            let mut command = pingferry_that_ends();
             let output =
                 network.proxy.output(command.args(["run", "--unix", "/tmp/pingferry-never.sock", option, address]));
             let output = output.unwrap();

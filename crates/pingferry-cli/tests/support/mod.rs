@@ -27,7 +27,17 @@ pub const CLIENT: &str = "198.51.100.2";
 pub const CLIENT_6: &str = "2001:db8:1::2";
 
 pub fn pingferry() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pingferry"));
+    without_environment(Command::new(env!("CARGO_BIN_EXE_pingferry")))
+}
+
+/// pingferry, which is killed if it does not end by itself: where it must, a test then fails instead of hanging.
+pub fn pingferry_that_ends() -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--signal", "KILL", "30", env!("CARGO_BIN_EXE_pingferry")]);
+    without_environment(command)
+}
+
+fn without_environment(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PINGFERRY_")) {
         command.env_remove(name);
     }
