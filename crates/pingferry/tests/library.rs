@@ -14,7 +14,7 @@ use pingferry_proto::wire::{Echo, IpPacket, echo_request};
 use pingferry_sys::namespace::Netns;
 use pingferry_sys::ping::{Outgoing, RawBatch, RawSocket, SendBatch};
 use pingferry_sys::tun::TunConfig;
-use pingferry_testnet::{Host, eventually, isolated, require_tun};
+use pingferry_testnet::{Host, eventually, isolated, link, require_tun};
 use rustix::event::{PollFd, PollFlags, poll};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -139,7 +139,7 @@ fn packets_of_a_flow_keep_their_order_through_a_tun_device() {
         let (client, ferry) = (Host::new("client").unwrap(), Host::new("ferry").unwrap());
         let host: IpAddr = "198.18.0.1".parse().unwrap();
         ferry.add_address("lo", host.into()).unwrap();
-        let policy = Policy { rules: vec!["allow 198.18.0.0/15".parse().unwrap()] };
+        let policy = Policy { rules: vec!["allow 198.18.0.1".parse().unwrap()] };
         let core = CoreConfig::default().with_policy(policy);
         let proxy = ferry.run(|| Proxy::open(Config::default().with_core(core).with_processors(2))).unwrap().unwrap();
         let addresses = vec!["10.0.0.2/24".parse().unwrap()];
@@ -301,7 +301,9 @@ fn without_permission_it_does_not_open() {
 fn the_proxy_lives_where_it_was_opened() {
     isolated(|| {
         let elsewhere = Host::new("elsewhere").unwrap();
-        elsewhere.add_address("lo", "192.0.2.1/32".parse().unwrap()).unwrap();
+        let target = Host::new("target").unwrap();
+        let [here, there] = ["192.0.2.2/24", "192.0.2.1/24"].map(|address| [address.parse().unwrap()]);
+        link(&elsewhere, "eth0", &here, &target, "eth0", &there, None).unwrap();
         let proxy = elsewhere.run(open).unwrap();
         let (path, replies) = attach(&proxy);
         path.send(&echo("10.0.0.2", "192.0.2.1", 1, b"")).unwrap();
@@ -313,7 +315,9 @@ fn the_proxy_lives_where_it_was_opened() {
 fn the_example_embeds_it() {
     isolated(|| {
         let elsewhere = Host::new("elsewhere").unwrap();
-        elsewhere.add_address("lo", "192.0.2.1/32".parse().unwrap()).unwrap();
+        let target = Host::new("target").unwrap();
+        let [here, there] = ["192.0.2.2/24", "192.0.2.1/24"].map(|address| [address.parse().unwrap()]);
+        link(&elsewhere, "eth0", &here, &target, "eth0", &there, None).unwrap();
         let output = elsewhere.output(Command::new(example("embed")).arg("192.0.2.1")).unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains("60 bytes from 192.0.2.1, hop limit 63\n1 sent, 1 returned"), "{output:?}");
