@@ -3,9 +3,10 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use pingferry_proto::wire::{IcmpError, icmp_checksum};
+use pingferry_proto::wire::{IcmpError, IpHeader, icmp_checksum};
 use pingferry_proto::{Config, DropReason, ErrorReport, Family, HostAddresses, PathConfig, SendError, Verdict};
 use support::*;
 
@@ -226,4 +227,32 @@ fn own_requests_that_come_back_are_dropped() {
     // Another identifier of the host, or the same identifier of a client, is not a loop.
     harness.send(&echo("203.0.113.1", TARGET, ident + 1, 1));
     harness.send(&echo(CLIENT, TARGET, ident, 1));
+}
+
+/// RFC 1122 §3.2.2. A broadcast address of a local network does not show in the address itself.
+#[test]
+fn a_refused_ping_to_several_hosts_causes_no_error() {
+    let mut harness = Harness::new(Config::default());
+    let broadcast = [ip("192.0.2.255")].into();
+    harness.endpoint.set_host_addresses(HostAddresses { own: HashSet::new(), broadcast });
+    for (client, group) in
+        [(CLIENT, "192.0.2.255"), (CLIENT, "255.255.255.255"), (CLIENT, "224.0.0.1"), (CLIENT_6, "ff02::1")]
+    {
+        let verdict = harness.packet(&echo(client, group, 1, 1));
+        assert_eq!(verdict, Verdict::Dropped(DropReason::DestinationRefused), "{group}");
+        let probe = IpHeader { hop_limit: 1, ..header(client, group) };
+        let verdict = harness.packet(&echo_with(&probe, 1, 1, b""));
+        assert_eq!(verdict, Verdict::Dropped(DropReason::HopLimitExceeded), "{group}");
+    }
+    assert!(harness.delivered.is_empty());
+    assert_eq!(harness.endpoint.counters().request_drops.total(), 8);
+}
+
+/// A link-local destination cannot be reached without an interface.
+#[test]
+fn a_link_local_destination_without_a_route_is_reported() {
+    let mut harness = Harness::new(Config::default());
+    let sent = harness.send(&echo(CLIENT_6, "fe80::1", 1, 1));
+    assert_eq!(harness.send_error(&sent, SendError::NoRoute), Verdict::Dropped(DropReason::NoRoute));
+    assert_eq!(parse(&harness.delivered[0].1).payload[..2], [1, 0]);
 }
