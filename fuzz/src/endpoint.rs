@@ -1,11 +1,14 @@
 //! The whole endpoint as a state machine: any operations in any order, with the checks of the network and its model.
+//!
+//! Beside the operations of the input, a steady client in a domain of its own has one flow, which is its fair share or less.
+//! Whatever the other domains do, in any class and with any number of sources and identifiers, it must not lose that flow.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingferry_proto::wire::{Fragment, IcmpError, IpHeader};
 use pingferry_proto::{
-    Config, DomainId, ErrorReport, Family, PathConfig, PathId, Policy, Rate, Received, SendError, Sharing,
+    Config, DomainId, ErrorReport, Family, PathConfig, PathId, Policy, Rate, Received, SendError, Sharing, Verdict,
 };
 
 use crate::builder;
@@ -24,6 +27,7 @@ pub fn endpoint(data: &[u8]) {
         simulation.take(step & !HOLD_OUTPUTS, &mut ops);
         if step & HOLD_OUTPUTS == 0 {
             simulation.network.process_outputs();
+            simulation.check_steady_client();
         }
     }
     simulation.network.expire_all();
@@ -32,17 +36,31 @@ pub fn endpoint(data: &[u8]) {
 struct Simulation {
     network: Network,
     paths: Vec<PathId>,
+    steady: Option<Steady>,
 }
+
+/// A client that holds no more than its fair share.
+struct Steady {
+    path: PathId,
+    family: Family,
+    /// The newest request, and when it was sent.
+    sent: Option<(Sent, Instant)>,
+}
+
+/// The number of domains: two of the operations, and that of the steady client.
+const DOMAINS: usize = 3;
+/// How often the steady client sends, so that its flow is never idle for too long.
+const STEADY_INTERVAL: Duration = Duration::from_secs(30);
 
 fn config(ops: &mut Operations<'_>) -> Config {
     let rules = ["allow 224.0.0.0/4", "allow ff00::/8", "allow 192.0.2.255"].map(|rule| rule.parse().unwrap());
     Config::default()
         .with_sharing(ops.pick(&[Sharing::Shared, Sharing::PerFlow]))
-        .with_max_flows(ops.index(12) + 1)
+        .with_max_flows(ops.pick(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 12]))
         .with_socket_linger(Duration::from_secs(ops.pick(&[10, 0, 90])))
         .with_policy(Policy { rules: if ops.flag() { rules.into() } else { Vec::new() } })
         .with_max_flows_per_source(ops.pick(&[usize::MAX, 1, 2, 4]))
-        .with_max_sockets(ops.pick(&[usize::MAX, 1, 2, 3]))
+        .with_max_sockets(ops.pick(&[usize::MAX, 1, 2, 3, 48]))
         .with_rate_per_source(ops.pick(&[None, Some(Rate { per_second: 1, burst: 3 })]))
 }
 
@@ -52,9 +70,16 @@ fn family(ops: &mut Operations<'_>) -> Family {
 
 impl Simulation {
     fn new(ops: &mut Operations<'_>) -> Self {
-        let mut simulation = Self { network: Network::new(config(ops)), paths: Vec::new() };
+        let config = config(ops);
+        // Each class has sockets for all domains, and the table has flows.
+        let is_enough = config.max_flows >= DOMAINS && config.max_sockets >= DOMAINS * 16;
+        let mut simulation = Self { network: Network::new(config), paths: Vec::new(), steady: None };
         for domain in [0, 0, 1] {
             simulation.add_path(DomainId(domain), 1500);
+        }
+        if is_enough {
+            let path = simulation.network.add_path(PathConfig::default().with_domain(Some(DomainId(2))));
+            simulation.steady = Some(Steady { path, family: family(ops), sent: None });
         }
         simulation
     }
@@ -83,6 +108,51 @@ impl Simulation {
             13 => self.network.send_error = send_error(ops),
             14 => self.network.delivery_fails = ops.flag(),
             _ => self.change_environment(ops),
+        }
+    }
+
+    /// The reply to the steady client's request comes through. After a while it sends another.
+    fn check_steady_client(&mut self) {
+        let Self { network, steady, .. } = self;
+        // Without descriptors there may be fewer sockets than domains.
+        if network.was_short_of_descriptors {
+            *steady = None;
+        }
+        let Some(Steady { path, family, sent }) = steady else { return };
+        if let Some((request, at)) = sent.as_ref().filter(|(_, at)| network.now < *at + Duration::from_secs(60)) {
+            let ident = network.ident(request.socket).expect("the socket of a flow stays open");
+            let message = builder::as_sent(&request.message, ident, request.destination);
+            let message = builder::reply(&message, request.destination);
+            let received = Received { from: request.destination, hop_limit: 60, traffic_class: 0, message: &message };
+            let verdict = network.receive_reply(request.socket, received);
+            assert_eq!(verdict, Verdict::Forwarded, "a client within its fair share lost its flow");
+            network.process_outputs();
+            if network.now < *at + STEADY_INTERVAL {
+                return;
+            }
+        }
+        let header = IpHeader::icmp(builder::client(*family, 0), builder::target(*family, 0));
+        let message = builder::request(&header, false, 7, 1, b"steady");
+        let before = network.sent.len();
+        let verdict = network.packet(*path, &builder::packet(&header, &message));
+        assert_eq!(verdict, Verdict::Forwarded, "a client within its fair share is served");
+        network.process_outputs();
+        *sent = network.sent.get(before).map(|request| (request.clone(), network.now));
+    }
+
+    /// Many identifiers or many sources, to the host that the steady client pings.
+    fn flood(&mut self, ops: &mut Operations<'_>) {
+        let (path, family, first) = (self.path(ops), family(ops), ops.byte());
+        let (many_sources, dont_fragment) = (ops.flag(), ops.flag());
+        for n in 0..ops.byte() {
+            let client = builder::client(family, if many_sources { n.wrapping_add(first) % 250 } else { 1 });
+            let header = IpHeader {
+                dont_fragment: family == Family::V6 || dont_fragment,
+                ..IpHeader::icmp(client, builder::target(family, 0))
+            };
+            let ident = u16::from(first) << 8 | u16::from(n);
+            let message = builder::request(&header, false, ident, 1, b"flood");
+            let _ = self.network.packet(path, &builder::packet(&header, &message));
         }
     }
 
@@ -214,7 +284,8 @@ impl Simulation {
     }
 
     fn change_environment(&mut self, ops: &mut Operations<'_>) {
-        match ops.index(3) {
+        match ops.index(4) {
+            3 => self.flood(ops),
             0 => {
                 let own: [IpAddr; 2] = Family::ALL.map(|family| builder::client(family, 3));
                 let some = ops.byte();

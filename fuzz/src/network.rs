@@ -43,6 +43,8 @@ pub(crate) struct Network {
     sockets: HashMap<SocketId, u16>,
     /// How many sockets were opened so far.
     opened: u16,
+    /// Whether a socket could ever not be opened.
+    pub(crate) was_short_of_descriptors: bool,
     /// Whether a socket could not be opened since the outputs were last processed.
     open_failed: bool,
     model: Model,
@@ -68,6 +70,7 @@ impl Network {
             paths: HashMap::new(),
             sockets: HashMap::new(),
             opened: 0,
+            was_short_of_descriptors: false,
             open_failed: false,
             model: Model::default(),
             outputs: Outputs::default(),

@@ -1,6 +1,6 @@
 //! Reassembly against a model: fragments in any order, of any length, altered, repeated and late.
 //!
-//! The model is simple and does not save memory. It has the same limits on datagrams and bytes as the endpoint, and the endpoint
+//! The model is simple and does not save memory. It has the same limit and shares as the endpoint, and the endpoint
 //! must count each fragment that the model drops for a limit. This shows that the memory of the endpoint is bounded.
 
 mod model;
@@ -79,11 +79,12 @@ impl Simulation {
         let path = ops.pick(&self.paths);
         let first = ops.word();
         let (offset, more) = (ops.word() & !7, ops.flag());
-        let header = IpHeader::icmp(builder::client(Family::V4, 2), builder::target(Family::V4, 2));
+        let header = IpHeader::icmp(builder::client(Family::V4, 2 + ops.byte() % 2), builder::target(Family::V4, 2));
+        let piece = vec![1; ops.pick(&[2000, 16])];
         for n in 0..u16::from(ops.byte()) {
             let header = IpHeader { identification: first.wrapping_add(n).into(), ..header };
             if offset > 0 {
-                self.feed(path, &header, Fragment { offset, more }, &[1; 16]);
+                self.feed(path, &header, Fragment { offset, more }, &piece);
             }
         }
     }

@@ -40,6 +40,7 @@ impl Network {
         assert!(!self.sockets.contains_key(&socket), "no open socket is opened again");
         if self.free_descriptors == 0 {
             self.open_failed = true;
+            self.was_short_of_descriptors = true;
             return self.endpoint.socket_failed(socket);
         }
         self.free_descriptors -= 1;
@@ -58,7 +59,9 @@ impl Network {
         let unsent = if self.sockets.contains_key(&transmit.socket) {
             self.send_error.take()
         } else {
-            let none_available = self.open_failed || self.sockets.len() >= self.max_sockets;
+            // Other classes may keep a reserve, so the limit need not be reached.
+            let none_available =
+                self.open_failed || self.was_short_of_descriptors || self.sockets.len() >= self.max_sockets;
             assert!(none_available, "the endpoint opens a socket before it sends on it");
             Some(SendError::NoSocket)
         };

@@ -1,15 +1,17 @@
 //! A simple model of reassembly (RFC 815, RFC 5722): a datagram is a map from offsets to bytes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use pingferry_proto::wire::{Echo, IpHeader, icmp_checksum};
 use pingferry_proto::{DomainId, DropReason, Family, Verdict};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-const MAX_DATAGRAMS: usize = 1024;
 const MAX_BYTES: usize = 4 << 20;
+/// What a datagram and a fragment count besides their bytes.
+const DATAGRAM_BYTES: usize = 1024;
+const FRAGMENT_BYTES: usize = 128;
 
 type Key = (DomainId, IpAddr, IpAddr, u32);
 
@@ -17,6 +19,10 @@ type Key = (DomainId, IpAddr, IpAddr, u32);
 pub(super) struct Model {
     datagrams: HashMap<Key, Datagram>,
     started: u64,
+    /// The order of domains, and of the sources of a domain, that hold the same: who has got more comes last, and who has got
+    /// less comes first.
+    order: HashMap<(DomainId, Option<IpAddr>), i64>,
+    changes: i64,
     /// The counters that the endpoint must have.
     pub(super) held: u64,
     pub(super) timed_out: u64,
@@ -62,8 +68,14 @@ impl Model {
         }
         let key = (domain, header.source, header.destination, header.identification);
         self.started += 1;
+        let before = self.datagrams.get(&key).map(Datagram::weight);
         let datagram = self.datagrams.entry(key).or_insert_with(|| Datagram::new(now, self.started));
-        match datagram.insert(header, payload) {
+        let result = datagram.insert(header, payload);
+        let after = Some(datagram.weight()).filter(|_| !matches!(result, Ok(Some(_))));
+        if before != after {
+            self.change(&key, after > before);
+        }
+        match result {
             Ok(None) => {
                 self.held += 1;
                 (Verdict::Held, None)
@@ -79,24 +91,55 @@ impl Model {
         }
     }
 
-    /// Drops datagrams that are too old, and the oldest ones while there are too many datagrams or bytes.
+    /// Drops datagrams while there are too many bytes, each the oldest of the source that holds most of the domain that holds
+    /// most, and those that are too old.
     pub(super) fn expire_and_evict(&mut self, now: Instant) {
-        while let Some((&key, oldest)) = self.datagrams.iter().min_by_key(|(_, datagram)| datagram.number) {
-            let bytes: usize = self.datagrams.values().map(Datagram::len).sum();
-            let over_limit = self.datagrams.len() > MAX_DATAGRAMS || bytes > MAX_BYTES;
-            if !over_limit && now < oldest.started_at + TIMEOUT {
-                break;
-            }
-            let fragments = oldest.fragments;
+        while let Some((key, is_evicted)) = self.next_to_discard(now) {
+            let fragments = self.datagrams.remove(&key).unwrap().fragments;
+            self.change(&key, false);
             self.held -= fragments;
-            *(if over_limit { &mut self.evicted } else { &mut self.timed_out }) += fragments;
-            self.datagrams.remove(&key);
+            *(if is_evicted { &mut self.evicted } else { &mut self.timed_out }) += fragments;
         }
+    }
+
+    fn next_to_discard(&self, now: Instant) -> Option<(Key, bool)> {
+        let weight_of = |is_held: &dyn Fn(&Key) -> bool| -> usize {
+            self.datagrams.iter().filter(|(key, _)| is_held(key)).map(|(_, datagram)| datagram.weight()).sum()
+        };
+        let (&oldest, datagram) = self.datagrams.iter().min_by_key(|(_, datagram)| datagram.number)?;
+        if weight_of(&|_| true) <= MAX_BYTES {
+            return (now >= datagram.started_at + TIMEOUT).then_some((oldest, false));
+        }
+        let first = |domain, source| -self.order[&(domain, source)];
+        let domains = self.datagrams.keys().map(|key| key.0);
+        let domain = domains.max_by_key(|domain| (weight_of(&|key| key.0 == *domain), first(*domain, None)))?;
+        let is_of = |key: &Key, other| key.0 == domain && source(key.1) == other;
+        let sources = self.datagrams.keys().filter(|key| key.0 == domain).map(|key| source(key.1));
+        let heaviest =
+            sources.max_by_key(|other| (weight_of(&|key| is_of(key, *other)), first(domain, Some(*other))))?;
+        let of_source = self.datagrams.iter().filter(|(key, _)| is_of(key, heaviest));
+        of_source.min_by_key(|(_, datagram)| datagram.number).map(|(key, _)| (*key, true))
+    }
+
+    /// The source of a datagram, and its domain, hold more or less than before.
+    fn change(&mut self, key: &Key, is_more: bool) {
+        self.changes += 1;
+        let place = if is_more { self.changes } else { -self.changes };
+        self.order.insert((key.0, None), place);
+        self.order.insert((key.0, Some(source(key.1))), place);
     }
 
     /// When the oldest datagram expires.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.datagrams.values().map(|datagram| datagram.started_at + TIMEOUT).min()
+    }
+}
+
+/// An IPv6 source is a network with a prefix of 64 bits.
+fn source(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -155,8 +198,13 @@ impl Datagram {
         }
     }
 
-    /// The least length of the datagram in bytes, which is the memory that the endpoint accounts for it.
+    /// The least length of the datagram in bytes.
     fn len(&self) -> usize {
         self.bytes.last_key_value().map_or(0, |(last, _)| last + 1)
+    }
+
+    /// What the endpoint counts for it.
+    fn weight(&self) -> usize {
+        DATAGRAM_BYTES + FRAGMENT_BYTES * self.fragments as usize + self.bytes.len()
     }
 }

@@ -141,3 +141,31 @@ impl Crowds {
         self.by_flow.find(self.by_flow.hash(flow), is_right).copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{Class, DomainId};
+    use crate::wire::ip::Family;
+
+    #[test]
+    fn a_crowd_that_is_gone_keeps_no_memory() {
+        let class = Class { family: Family::V4, dont_fragment: false, dedicated: false };
+        let owner = Owner::new(DomainId(0), [10, 0, 0, 2].into());
+        let flow = |n: usize| FlowId(Index::of_key(n).unwrap());
+        let mut crowds = Crowds::new();
+        for host in 0..10 {
+            let peer = Peer::new(class, [192, 0, 2, host].into());
+            for n in 0..2000 {
+                crowds.join(peer, flow(n), owner).unwrap();
+                crowds.use_slot(peer, n as u16);
+            }
+            (1..2000).for_each(|n| crowds.leave(flow(n), Some(n as u16)));
+            assert_eq!(crowds.used(peer).map(SlotSet::first_16), Some(1), "one flow is left");
+            crowds.leave(flow(0), Some(0));
+            assert!(!crowds.is_crowded(peer));
+        }
+        assert!(crowds.crowds.is_empty() && crowds.members.is_empty());
+        assert!(crowds.members.capacity() <= 2048, "the members of ten crowds had the same places one after the other");
+    }
+}

@@ -155,7 +155,7 @@ impl Shares {
 
     /// Changes the weight of an item.
     pub(crate) fn change(&mut self, place: Place, old: u32, new: u32) {
-        if let Some(source) = place.source {
+        if let Some(source) = place.source.filter(|_| old != new) {
             self.change_weights(source, |weight| (weight + new).saturating_sub(old));
         }
     }
