@@ -57,6 +57,9 @@ pub struct Config {
     pub rate_per_source: Option<Rate>,
     /// The largest rate of requests from all sources together. `None` is no limit.
     pub rate: Option<Rate>,
+    /// The largest number of flows of [probes](PathConfig::probes), at least 1. Each has a socket for a few seconds. One more
+    /// evicts a flow of the source with the most.
+    pub max_probe_flows: usize,
     /// Which destinations may be pinged. The rules of a [path](PathConfig::policy) come before these.
     pub policy: Policy,
 }
@@ -70,6 +73,7 @@ impl Default for Config {
             max_flows: 262_144,
             max_flows_per_source: usize::MAX,
             max_sockets: usize::MAX,
+            max_probe_flows: 256,
             rate_per_source: None,
             rate: None,
             policy: Policy::default(),
@@ -112,6 +116,7 @@ impl Config {
         with_max_flows => max_flows: usize,
         with_max_flows_per_source => max_flows_per_source: usize,
         with_max_sockets => max_sockets: usize,
+        with_max_probe_flows => max_probe_flows: usize,
         with_rate_per_source => rate_per_source: Option<Rate>,
         with_rate => rate: Option<Rate>,
         with_policy => policy: Policy,
@@ -178,6 +183,8 @@ pub struct PathConfig {
     /// Answer packets that are not echo requests with Destination Unreachable, administratively prohibited, so that programs
     /// fail at once. Otherwise they are dropped silently.
     pub prohibit_others: bool,
+    /// Which UDP and TCP probes cross.
+    pub probes: ProbeConfig,
     /// Which destinations may be pinged from this path. These rules are matched first, then those of the
     /// [endpoint](Config::policy); the first match decides.
     pub policy: Policy,
@@ -192,6 +199,7 @@ impl Default for PathConfig {
             gateway_v6: None,
             sources: Vec::new(),
             prohibit_others: false,
+            probes: ProbeConfig::default(),
             policy: Policy::default(),
         }
     }
@@ -205,6 +213,7 @@ impl PathConfig {
         with_gateway_v6 => gateway_v6: Option<Ipv6Addr>,
         with_sources => sources: Vec<IpNet>,
         with_prohibit_others => prohibit_others: bool,
+        with_probes => probes: ProbeConfig,
         with_policy => policy: Policy,
     }
 
@@ -218,6 +227,39 @@ impl PathConfig {
     /// Whether packets of this path may come from `source`.
     pub(crate) fn admits(&self, source: IpAddr) -> bool {
         self.sources.is_empty() || self.sources.iter().any(|prefix| prefix.contains(&source))
+    }
+}
+
+/// Which UDP and TCP probes of a path cross: packets with a hop limit below [`PROBE_HOP_LIMIT`](crate::PROBE_HOP_LIMIT), as
+/// traceroute sends them. By default none do.
+///
+/// ```
+/// use pingferry_proto::ProbeConfig;
+///
+/// // Traceroute works, but nobody traces the path to a mail server by its own port.
+/// let config = ProbeConfig::default().with_udp(true).with_tcp(true).with_denied_ports(vec![25..=25]);
+/// assert!(config.udp && config.tcp);
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ProbeConfig {
+    /// UDP datagrams cross, and datagrams that answer them.
+    pub udp: bool,
+    /// TCP SYNs cross, and the first answer to each.
+    pub tcp: bool,
+    /// Destination ports that no probe may have.
+    pub denied_ports: Vec<RangeInclusive<u16>>,
+}
+
+impl ProbeConfig {
+    setters! {
+        with_udp => udp: bool,
+        with_tcp => tcp: bool,
+        with_denied_ports => denied_ports: Vec<RangeInclusive<u16>>,
+    }
+
+    pub(crate) fn denies(&self, port: u16) -> bool {
+        self.denied_ports.iter().any(|ports| ports.contains(&port))
     }
 }
 

@@ -56,12 +56,16 @@ drop_reasons! {
     SourceIsDestination => "source_is_destination",
     /// A request that pingferry itself sent, routed back into an ingress.
     Loop => "loop",
-    /// The protocol is not the ICMP of the packet's family.
+    /// The protocol is not the ICMP of the packet's family, and the packet is no probe that crosses.
     NotIcmp => "not_icmp",
     /// An ICMP message that is not an echo request.
     NotEchoRequest => "not_echo_request",
     /// An echo request with a code other than 0.
     BadCode => "bad_code",
+    /// A TCP segment after a SYN that was answered: nothing follows a probe.
+    FollowsProbe => "follows_probe",
+    /// The checksum of a UDP datagram or a TCP segment is wrong.
+    BadTransportChecksum => "bad_transport_checksum",
     /// The ICMP checksum is wrong.
     BadIcmpChecksum => "bad_icmp_checksum",
     /// The hop limit is used up (RFC 1812 §5.3.1).
@@ -104,6 +108,8 @@ drop_reasons! {
     UnexpectedSeq => "unexpected_seq",
     /// An ICMP error that does not quote a request of its flow.
     UnexpectedQuote => "unexpected_quote",
+    /// The answers to UDP probes have more than three times as many bytes as the probes.
+    Amplification => "amplification",
     /// The hop limit of a reply or ICMP error is used up.
     ReplyHopLimitExceeded => "reply_hop_limit_exceeded",
     /// The path is closed: that of a packet, or that of a reply or ICMP error.

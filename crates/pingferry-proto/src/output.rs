@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::drop_reason::DropReason;
 use crate::flow::{PathId, SocketId, Tag};
+use crate::probe::ProbeSocketId;
 use crate::wire::ip::IpHeader;
 
 /// One thing for the driver to do. Outputs have to be carried out in order.
@@ -15,10 +16,14 @@ pub enum Output {
     Open(SocketId),
     /// Send an echo request.
     Transmit(Transmit),
+    /// Send a UDP or TCP probe. Its socket has to be opened if it is not open.
+    Probe(ProbeTransmit),
     /// Deliver a packet to a path.
     Deliver(Delivery),
     /// Close a socket.
     Close(SocketId),
+    /// Close the socket of a probe flow, if it is open.
+    CloseProbe(ProbeSocketId),
     /// A tagged packet was dropped. There is nothing to do. Packets without a tag are only counted.
     Drop(Dropped),
 }
@@ -40,6 +45,25 @@ pub struct Transmit {
     pub header: IpHeader,
     /// Where the ICMP message is in its [`Outputs`].
     pub message: Range<usize>,
+}
+
+/// A UDP datagram or a TCP SYN to send as a probe.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ProbeTransmit {
+    /// The socket to send from.
+    pub socket: ProbeSocketId,
+    /// The hop limit to send with, at least 1.
+    pub hop_limit: u8,
+    /// The path the probe was received from.
+    pub path: PathId,
+    /// The tag of the packet.
+    pub tag: Option<Tag>,
+    /// The header of the packet as it was received. It has the protocol, the destination, the traffic class and DF to send
+    /// with.
+    pub header: IpHeader,
+    /// Where the datagram or segment is in its [`Outputs`], with the ports of the client.
+    pub segment: Range<usize>,
 }
 
 /// A packet to deliver to a path, perhaps in [several fragments](Outputs::packets).

@@ -100,14 +100,14 @@ impl Overall {
 
 /// A [`Rate`] as the time that a token takes to come.
 #[derive(Clone, Copy)]
-struct TokenRate {
+pub(crate) struct TokenRate {
     interval: Duration,
     /// The time in which an empty bucket becomes full.
     burst: Duration,
 }
 
 impl TokenRate {
-    fn of(Rate { per_second, burst }: Rate) -> Self {
+    pub(crate) fn of(Rate { per_second, burst }: Rate) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
         Self { interval, burst: interval * burst.max(1) }
     }
@@ -125,12 +125,12 @@ fn buckets(count: usize) -> Box<[TokenBucket]> {
 }
 
 #[derive(Clone, Debug, Default)]
-struct TokenBucket {
+pub(crate) struct TokenBucket {
     full_at: Option<Instant>,
 }
 
 impl TokenBucket {
-    fn take(&mut self, now: Instant, rate: TokenRate) -> bool {
+    pub(crate) fn take(&mut self, now: Instant, rate: TokenRate) -> bool {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now)) + rate.interval;
         let taken = full_at <= now + rate.burst;
         if taken {

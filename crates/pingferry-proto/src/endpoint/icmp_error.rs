@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::Flow;
-use crate::flow::{FlowId, FlowKey, Peer, SocketId};
+use crate::flow::{FlowId, FlowKey, Origin, Peer, SocketId};
 use crate::output::DeliveryKind;
 use crate::wire::echo::{Echo, restore_ident};
 use crate::wire::icmp::{ICMP_HEADER_LEN, IcmpError, write_checksum};
@@ -40,6 +40,16 @@ pub struct ErrorReport<'a> {
     pub extensions: &'a [u8],
 }
 
+impl ErrorReport<'_> {
+    /// The hop limit in the quote of a packet that arrived with `hop_limit`.
+    ///
+    /// A router that reports Time Exceeded received the packet with hop limit 1. How far away other offenders are is not known.
+    /// So they quote the hop limit that pingferry sent, which is right if the offender is pingferry's own host.
+    pub(crate) fn quoted_hop_limit(&self, hop_limit: u8) -> u8 {
+        if self.error.is_time_exceeded(Family::of(self.offender)) { 1 } else { hop_limit.saturating_sub(1) }
+    }
+}
+
 impl Endpoint {
     /// A ping socket received an ICMP error about a request that it sent.
     pub fn handle_icmp_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
@@ -51,11 +61,23 @@ impl Endpoint {
     fn relay_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Result<(), DropReason> {
         let id = self.flow_for_error(socket, report)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
-        let (origin, client) = (flow.origin, flow.key.source);
+        let (origin, client, quote) = (flow.origin, flow.key.source, quoted_packet(flow, report));
+        self.deliver_error(origin, Some(id), client, report, quote)
+    }
+
+    /// Delivers an error with this quote to a client.
+    pub(crate) fn deliver_error(
+        &mut self,
+        origin: Origin,
+        flow: Option<FlowId>,
+        client: IpAddr,
+        report: &ErrorReport<'_>,
+        quote: Vec<u8>,
+    ) -> Result<(), DropReason> {
         // The host's own kernel reports a silent neighbour. To the client the host is pingferry.
         let is_own = self.host_addresses.own.contains(&report.offender);
         let (offender, hop_limit) = if is_own {
-            (self.error_source(origin.path, socket.class.family).unwrap_or(report.offender), report.hop_limit)
+            (self.error_source(origin.path, Family::of(client)).unwrap_or(report.offender), report.hop_limit)
         } else {
             (report.offender, report.hop_limit.saturating_sub(1))
         };
@@ -64,8 +86,8 @@ impl Endpoint {
         }
         let traffic_class = report.traffic_class;
         let header = IpHeader { hop_limit, traffic_class, ..IpHeader::icmp(offender, client) };
-        let message = error_message(&header, flow, report);
-        self.deliver(DeliveryKind::IcmpError, origin, Some(id), header, &message)
+        let message = error_message(&header, quote, report);
+        self.deliver(DeliveryKind::IcmpError, origin, flow, header, &message)
     }
 
     /// The flow whose request is quoted.
@@ -89,8 +111,7 @@ impl Endpoint {
 }
 
 /// The error for the client.
-fn error_message(header: &IpHeader, flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
-    let mut quote = quoted_packet(flow, report);
+fn error_message(header: &IpHeader, mut quote: Vec<u8>, report: &ErrorReport<'_>) -> Vec<u8> {
     let mut error = report.error;
     if !report.extensions.is_empty() {
         pad_quote(header.family(), &mut quote, &mut error);
@@ -111,9 +132,7 @@ fn quoted_packet(flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
     let quoted = if is_padded { report.quoted.get(..usize::from(last.len)) } else { None }.unwrap_or(report.quoted);
     let FlowKey { source, destination, class, .. } = flow.key;
     let header = IpHeader {
-        // A router that reports Time Exceeded received the packet with hop limit 1. How far away other offenders are is not
-        // known. So they quote the hop limit that pingferry sent, which is right if the offender is pingferry's own host.
-        hop_limit: if report.error.is_time_exceeded(class.family) { 1 } else { last.hop_limit - 1 },
+        hop_limit: report.quoted_hop_limit(last.hop_limit),
         traffic_class: last.traffic_class,
         dont_fragment: class.dont_fragment,
         ..IpHeader::icmp(source, destination)

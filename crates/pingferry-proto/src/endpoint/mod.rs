@@ -16,6 +16,7 @@
 mod admission;
 pub(crate) mod icmp_error;
 mod local_error;
+pub(crate) mod probe;
 pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod send_error;
@@ -33,6 +34,7 @@ use crate::flow::{DomainId, PathId, SocketId};
 use crate::host_addresses::HostAddresses;
 use crate::output::{Output, Outputs};
 use crate::policy::Policy;
+use crate::probe::table::ProbeTable;
 use crate::rate_limit::RateLimiter;
 use crate::reassembly::Reassembly;
 use crate::stats::{Counters, PathCounters};
@@ -82,6 +84,7 @@ pub struct Endpoint {
     pub(crate) flows: FlowTable,
     pub(crate) peers: PeerTable,
     pub(crate) sockets: SocketPool,
+    pub(crate) probes: ProbeTable,
     pub(crate) outputs: Outputs,
     pub(crate) counters: Counters,
     pub(crate) reassembly: Reassembly,
@@ -106,6 +109,7 @@ impl Endpoint {
             // One more: a new flow is added before another is evicted.
             flows: FlowTable::with_capacity(config.max_flows.min(MAX_INITIAL_ROOM) + 1),
             peers: PeerTable::new(),
+            probes: ProbeTable::new(),
             outputs: Outputs::default(),
             counters: Counters::default(),
             reassembly: Reassembly::new(),
@@ -196,7 +200,12 @@ impl Endpoint {
     /// ```
     pub fn next_deadline(&self) -> Option<Instant> {
         let flow = self.flows.oldest().map(|(_, last_active)| last_active + self.config.idle_timeout);
-        flow.into_iter().chain(self.sockets.next_deadline()).chain(self.reassembly.next_deadline()).min()
+        let others = [
+            self.sockets.next_deadline(),
+            self.reassembly.next_deadline(),
+            self.probes.oldest().map(|(_, deadline)| deadline),
+        ];
+        flow.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Closes idle flows and unused sockets, and drops datagrams that are incomplete for too long. Some flows may be left for
@@ -211,6 +220,7 @@ impl Endpoint {
                 _ => break,
             }
         }
+        self.expire_probes(now);
         self.discard_datagrams(now);
         while let Some(socket) = self.sockets.expire(now) {
             self.outputs.queue.push(Output::Close(socket));

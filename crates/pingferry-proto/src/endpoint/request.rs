@@ -11,10 +11,12 @@ use crate::flow::shares::Owner;
 use crate::flow::{Class, DomainId, Flow, FlowId, FlowKey, LastRequest, Origin, PathId, Tag, is_group};
 use crate::output::{Dropped, Output, Transmit};
 use crate::policy::Policy;
+use crate::probe::PROBE_HOP_LIMIT;
 use crate::reassembly::{Discarded, Reassembled};
 use crate::wire::echo::Echo;
 use crate::wire::icmp::{IcmpError, icmp_checksum, is_link_control};
-use crate::wire::ip::{IpHeader, IpPacket};
+use crate::wire::ip::{IPPROTO_TCP, IPPROTO_UDP, IpHeader, IpPacket};
+use crate::wire::tcp::Tcp;
 
 impl Endpoint {
     /// A packet was received from a path. Its `tag`, if it has one, comes back with the outputs it causes: in
@@ -71,6 +73,9 @@ impl Endpoint {
         header: &IpHeader,
         message: &[u8],
     ) -> Result<Verdict, Reject> {
+        if !header.is_icmp() {
+            return self.forward_probe(now, domain, origin, header, message);
+        }
         let echo = Echo::parse_request(header.family(), message)?;
         if !icmp_checksum(header.source, header.destination, message).is_valid() {
             return Err(DropReason::BadIcmpChecksum.into());
@@ -186,36 +191,52 @@ impl Endpoint {
         if !config.admits(header.source) {
             return Err(DropReason::SpoofedSource.into());
         }
-        self.check_kind(config, header, payload)?;
-        self.check_forwarding(config, header)
-    }
-
-    /// The packet is an echo request, and not one of pingferry's own. Of fragments only the first shows it.
-    fn check_kind(&self, config: &PathConfig, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
-        let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
-        let echo = match (header.is_icmp(), is_first) {
-            (false, _) => Err(DropReason::NotIcmp),
-            (true, true) => Echo::parse_request(header.family(), payload),
-            (true, false) => return Ok(()),
-        };
-        match echo {
-            Ok(echo) if self.host_addresses.own.contains(&header.source) && self.sockets.has_ident(echo.ident) => {
-                Err(DropReason::Loop.into())
-            }
-            Ok(_) => Ok(()),
-            Err(reason @ (DropReason::NotIcmp | DropReason::NotEchoRequest)) if config.prohibit_others => {
-                Err(Reject::with_error(reason, IcmpError::prohibited(header.family())))
-            }
-            Err(reason) => Err(reason.into()),
-        }
-    }
-
-    /// The packet may go on from here to its destination.
-    fn check_forwarding(&self, config: &PathConfig, header: &IpHeader) -> Result<(), Reject> {
+        self.check_loop(header, payload)?;
+        // A router looks at the hop limit before it looks at the protocol (RFC 1812 §5.3.1).
         if header.hop_limit <= 1 {
             let error = IcmpError::time_exceeded(header.family());
             return Err(Reject::with_error(DropReason::HopLimitExceeded, error));
         }
+        self.check_kind(config, header, payload)?;
+        self.check_policy(config, header)
+    }
+
+    /// The packet is not one of pingferry's own requests, routed back.
+    fn check_loop(&self, header: &IpHeader, payload: &[u8]) -> Result<(), DropReason> {
+        let is_own = header.is_icmp()
+            && is_first_fragment(header)
+            && self.host_addresses.own.contains(&header.source)
+            && Echo::parse_request(header.family(), payload).is_ok_and(|echo| self.sockets.has_ident(echo.ident));
+        if is_own { Err(DropReason::Loop) } else { Ok(()) }
+    }
+
+    /// The packet is of a kind that crosses: an echo request, or a probe. Of fragments only the first shows it.
+    fn check_kind(&self, config: &PathConfig, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
+        let is_first = is_first_fragment(header);
+        let checked = match header.protocol {
+            _ if header.is_icmp() && is_first => Echo::parse_request(header.family(), payload).map(|_| ()),
+            _ if header.is_icmp() => Ok(()),
+            IPPROTO_UDP if config.probes.udp && header.hop_limit < PROBE_HOP_LIMIT => Ok(()),
+            IPPROTO_TCP if config.probes.tcp && is_first => self.check_tcp(config.domain, header, payload),
+            _ => Err(DropReason::NotIcmp),
+        };
+        checked.map_err(|reason| match reason {
+            DropReason::NotIcmp | DropReason::NotEchoRequest if config.prohibit_others => {
+                Reject::with_error(reason, IcmpError::prohibited(header.family()))
+            }
+            _ => reason.into(),
+        })
+    }
+
+    fn check_tcp(&self, domain: DomainId, header: &IpHeader, segment: &[u8]) -> Result<(), DropReason> {
+        match Tcp::is_syn(segment) {
+            true if header.hop_limit < PROBE_HOP_LIMIT => Ok(()),
+            false if self.follows_probe(domain, header, segment) => Err(DropReason::FollowsProbe),
+            _ => Err(DropReason::NotIcmp),
+        }
+    }
+
+    fn check_policy(&self, config: &PathConfig, header: &IpHeader) -> Result<(), Reject> {
         let policies = [&config.policy, &self.config.policy];
         if !Policy::decide_in_order(policies, header.source, header.destination, &self.host_addresses).allowed {
             let error = IcmpError::prohibited(header.family());
@@ -223,6 +244,10 @@ impl Endpoint {
         }
         Ok(())
     }
+}
+
+fn is_first_fragment(header: &IpHeader) -> bool {
+    header.fragment.is_none_or(|fragment| fragment.offset == 0)
 }
 
 /// The addresses are valid ones of two hosts (RFC 1812 §5.3.7, RFC 4291 §2.5, §2.7).

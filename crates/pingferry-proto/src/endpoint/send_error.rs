@@ -8,8 +8,7 @@ use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::Origin;
 use crate::output::Transmit;
 use crate::wire::icmp::IcmpError;
-use crate::wire::ip::Family;
-use crate::wire::ip::IpPacket;
+use crate::wire::ip::{Family, IpHeader, IpPacket};
 
 /// Why the kernel did not send a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +61,24 @@ impl Endpoint {
         error: SendError,
     ) -> Verdict {
         let Transmit { path, tag, header, .. } = *transmit;
+        self.refuse(now, Origin { path, tag }, &header, message, error)
+    }
+
+    /// Drops a request with this header and payload because the kernel did not send it.
+    pub(crate) fn refuse(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        header: &IpHeader,
+        payload: &[u8],
+        error: SendError,
+    ) -> Verdict {
         self.counters.requests_failed += 1;
-        if let Some(path) = self.paths.get_mut(&path) {
+        if let Some(path) = self.paths.get_mut(&origin.path) {
             path.counters.requests_failed += 1;
         }
         // The packet as the sender sent it, for the quote.
-        let packet = IpPacket { header, payload: message }.to_bytes();
-        self.reject(now, Origin { path, tag }, error.reject(header.family()), &packet)
+        let packet = IpPacket { header: *header, payload }.to_bytes();
+        self.reject(now, origin, error.reject(header.family()), &packet)
     }
 }

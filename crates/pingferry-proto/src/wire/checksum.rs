@@ -3,9 +3,7 @@
 //! A [`Sum`] is the one's complement sum of 16-bit words. One's complement addition does not depend on the byte order
 //! (RFC 1071 §2(B)), so bytes are added as native 32-bit words into 64 bits and folded once at the end.
 
-use std::net::Ipv6Addr;
-
-use crate::wire::ip::IPPROTO_ICMPV6;
+use std::net::IpAddr;
 
 /// A one's complement sum that bytes are added to. Every part but the last must have an even length.
 ///
@@ -22,15 +20,22 @@ use crate::wire::ip::IPPROTO_ICMPV6;
 pub struct Sum(u64);
 
 impl Sum {
-    /// The sum of an IPv6 pseudo-header for ICMPv6 (RFC 8200 §8.1). `length` is that of the ICMPv6 message in bytes.
-    pub fn pseudo_header(source: Ipv6Addr, destination: Ipv6Addr, length: usize) -> Self {
+    /// The sum of a pseudo-header (RFC 768, RFC 9293 §3.1, RFC 8200 §8.1). `length` is that of the segment in bytes. ICMP for
+    /// IPv4 has no pseudo-header.
+    pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> Self {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
-        let next_header = [0, 0, 0, IPPROTO_ICMPV6];
         Self::default()
-            .with(&source.octets())
-            .with(&destination.octets())
+            .with_address(source)
+            .with_address(destination)
             .with(&length.to_be_bytes())
-            .with(&next_header)
+            .with(&[0, 0, 0, protocol])
+    }
+
+    fn with_address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.with(&address.octets()),
+            IpAddr::V6(address) => self.with(&address.octets()),
+        }
     }
 
     /// Adds `bytes`. An odd last byte counts as if a zero followed it.
@@ -82,6 +87,8 @@ pub fn update(checksum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -100,7 +107,7 @@ mod tests {
     #[test]
     fn pseudo_header_of_a_captured_echo_request() {
         let message = [0x80, 0x00, 0x72, 0x3d, 0x00, 0x01, 0x00, 0x01];
-        let sum = Sum::pseudo_header(Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST, message.len());
+        let sum = Sum::pseudo_header(Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), 58, message.len());
         // 0x8000 + 0x0001 + 0x0001 + ::1 twice + length 8 + protocol 58 = 0x8046
         assert_eq!(sum.with(&[0x80, 0, 0, 0, 0, 1, 0, 1]).checksum(), (!0x8046u16).to_be_bytes());
         assert!(!sum.with(&message).is_valid());

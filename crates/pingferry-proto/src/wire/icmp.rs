@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use crate::wire::checksum::Sum;
-use crate::wire::ip::{Family, IpHeader};
+use crate::wire::ip::{Family, IPPROTO_ICMPV6, IpHeader};
 
 /// The length of the header of a query or an error, in bytes.
 pub(crate) const ICMP_HEADER_LEN: usize = 8;
@@ -14,9 +14,9 @@ pub(crate) const CHECKSUM: Range<usize> = 2..4;
 /// The sum of an ICMP message between two hosts of one family. That of a message with a valid checksum is
 /// [valid](Sum::is_valid). On IPv6 it covers a pseudo-header (RFC 4443 §2.3).
 pub fn icmp_checksum(source: IpAddr, destination: IpAddr, message: &[u8]) -> Sum {
-    let pseudo_header = match (source, destination) {
-        (IpAddr::V6(source), IpAddr::V6(destination)) => Sum::pseudo_header(source, destination, message.len()),
-        _ => Sum::default(),
+    let pseudo_header = match source {
+        IpAddr::V6(_) => Sum::pseudo_header(source, destination, IPPROTO_ICMPV6, message.len()),
+        IpAddr::V4(_) => Sum::default(),
     };
     pseudo_header.with(message)
 }

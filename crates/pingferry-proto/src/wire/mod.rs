@@ -11,8 +11,10 @@ pub(crate) mod ip;
 mod ipv4;
 mod ipv6;
 mod summary;
+pub(crate) mod tcp;
 #[cfg(feature = "testing")]
 mod testing;
+pub(crate) mod udp;
 
 pub use checksum::{Sum, update};
 pub use echo::{Echo, EchoKind};

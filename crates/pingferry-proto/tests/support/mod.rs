@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pingferry_proto::wire::{IpHeader, IpPacket, echo_reply, write_checksum};
 use pingferry_proto::{
     Class, Config, Delivery, DomainId, Dropped, Endpoint, ErrorReport, Family, Output, Outputs, PathConfig, PathId,
-    Received, SendError, SocketId, Tag, Transmit, Verdict,
+    ProbeReply, ProbeSocketId, ProbeTransmit, Received, SendError, SocketId, Tag, TcpAnswer, Transmit, Verdict,
 };
 
 pub const CLIENT: &str = "10.0.0.2";
@@ -38,6 +38,9 @@ pub struct Harness {
     /// Tagged packets that were dropped.
     pub dropped: Vec<Dropped>,
     pub opened: Vec<SocketId>,
+    /// The probes that were sent, with their datagrams or segments.
+    pub probes: Vec<(ProbeTransmit, Vec<u8>)>,
+    pub closed_probes: Vec<ProbeSocketId>,
     pub closed: Vec<SocketId>,
     pub idents: HashMap<SocketId, u16>,
     /// How many sockets can still be opened.
@@ -58,6 +61,8 @@ impl Harness {
             deliveries: Vec::new(),
             dropped: Vec::new(),
             opened: Vec::new(),
+            probes: Vec::new(),
+            closed_probes: Vec::new(),
             closed: Vec::new(),
             idents: HashMap::new(),
             descriptors_left: 70_000,
@@ -97,6 +102,31 @@ impl Harness {
 
     pub fn icmp_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
         let verdict = self.endpoint.handle_icmp_error(socket, report);
+        self.carry_out();
+        verdict
+    }
+
+    pub fn probe_reply(&mut self, socket: ProbeSocketId, reply: ProbeReply<'_>) -> Verdict {
+        let verdict = self.endpoint.handle_probe_reply(self.now, socket, reply);
+        self.carry_out();
+        verdict
+    }
+
+    pub fn probe_answer(&mut self, socket: ProbeSocketId, answer: TcpAnswer) -> Verdict {
+        let verdict = self.endpoint.handle_probe_answer(self.now, socket, answer, 64);
+        self.carry_out();
+        verdict
+    }
+
+    pub fn probe_error(&mut self, socket: ProbeSocketId, port: u16, report: &ErrorReport<'_>) -> Verdict {
+        let verdict = self.endpoint.handle_probe_error(socket, port, report);
+        self.carry_out();
+        verdict
+    }
+
+    pub fn probe_send_error(&mut self, number: usize, error: SendError) -> Verdict {
+        let (transmit, segment) = self.probes[number].clone();
+        let verdict = self.endpoint.handle_probe_send_error(self.now, &transmit, &segment, error);
         self.carry_out();
         verdict
     }
@@ -159,6 +189,10 @@ impl Harness {
                         self.delivered.extend(packets);
                     }
                     Output::Drop(dropped) => self.dropped.push(*dropped),
+                    Output::Probe(transmit) => {
+                        self.probes.push((transmit.clone(), outputs.bytes(&transmit.segment).to_vec()));
+                    }
+                    Output::CloseProbe(socket) => self.closed_probes.push(*socket),
                     other => panic!("{other:?}"),
                 }
             }
