@@ -35,6 +35,7 @@ use crate::config::build::{path_config, proxy_config};
 use crate::config::flags::SandboxFlag;
 use crate::config::flags::proxy::ProxyFlags;
 use crate::config::model::{Ingress, Settings};
+use crate::config::values::Crossing;
 use crate::error::CliError;
 use crate::{proxy, sandbox, signals};
 
@@ -72,12 +73,15 @@ pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, Cli
     let tun = Tun::from_fd(fd).map_err(|error| CliError::runtime(error.to_string()))?;
     // After the fork, so that the command keeps its limits. The device is open already.
     proxy::raise_descriptor_limit(config.workers, 0)?;
-    sandbox::confine(settings, &Sandbox::default().with_child(Some(child.pid())));
+    let ingress = settings.with_defaults(Ingress {
+        udp: settings.udp.or(Some(Crossing::Probes)),
+        tcp: settings.tcp.or(Some(Crossing::Probes)),
+        ..Ingress::default()
+    });
+    sandbox::confine(settings, &Sandbox::default().with_child(Some(child.pid())).with_tcp(ingress.has_tcp()));
 
     let proxy = proxy::open(config)?;
-    let path_config = path_config(&settings.with_defaults(Ingress::default()), None, Some(mtu));
-    // Only echo requests can leave. Programs that send anything else fail at once instead of hanging.
-    let attached = proxy.attach_tun(path_config.with_prohibit_others(true), [tun]);
+    let attached = proxy.attach_tun(path_config(&ingress, None, Some(mtu)), [tun]);
     attached.map_err(|error| CliError::runtime(format!("cannot serve the TUN device: {error}")))?;
     let pid = child.pid();
     signals::pass_on_signals(move |signal| pass_on(pid, signal))

@@ -62,8 +62,14 @@ pub struct ProbeTransmit {
     /// The header of the packet as it was received. It has the protocol, the destination, the traffic class and DF to send
     /// with.
     pub header: IpHeader,
-    /// Where the datagram or segment is in its [`Outputs`], with the ports of the client.
+    /// The port of the client: the one to send from, if it is free.
+    pub source_port: u16,
+    /// The port to send to.
+    pub destination_port: u16,
+    /// Where the datagram or segment of the client is in its [`Outputs`].
     pub segment: Range<usize>,
+    /// Where the payload of the datagram is in its [`Outputs`]. A SYN is sent without payload.
+    pub payload: Range<usize>,
 }
 
 /// A packet to deliver to a path, perhaps in [several fragments](Outputs::packets).

@@ -295,7 +295,7 @@ fn flows_end_after_seconds() {
 #[test]
 fn a_client_that_scans_evicts_its_own_probes() {
     let mut harness = harness_with(Config::default().with_max_probe_flows(10));
-    let other = harness.endpoint.add_path(probing().with_domain(DomainId(1)));
+    let other = harness.endpoint.add_path(probing().with_domain(Some(DomainId(1))));
     let victim = udp_probe(9, 50_000, 33_434, b"");
     assert_eq!(harness.packet_on(other, &victim), Verdict::Forwarded);
     let socket = harness.probes[0].0.socket;

@@ -9,6 +9,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod ping;
 pub mod preflight;
+pub mod probe;
 pub mod process;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

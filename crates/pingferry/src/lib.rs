@@ -38,7 +38,7 @@ pub use error::{Closed, OpenError, RunError, SendError};
 pub use handle::{Attachment, Control, Path};
 pub use pingferry_proto::{
     Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, HostAddresses,
-    OutOfRange, ParseRuleError, PathConfig, PathCounters, Policy, Rate, Rule, Sharing, Tag,
+    OutOfRange, ParseRuleError, PathConfig, PathCounters, Policy, ProbeConfig, Rate, Rule, Sharing, Tag,
 };
 pub use pingferry_sys::tun::Tun;
 pub use proxy::Proxy;

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use pingferry::ingress::PcapFile;
-use pingferry::{Config, CoreConfig, DomainId, PathConfig, Policy, Rate, Rule, Sharing};
+use pingferry::{Config, CoreConfig, DomainId, PathConfig, Policy, ProbeConfig, Rate, Rule, Sharing};
 use pingferry_sys::netlink::Netlink;
 
 use super::model::{Ingress, Settings};
 use super::number::{Count, Mtu};
-use super::values::{Sockets, Text};
+use super::values::{Crossing, OtherTraffic, Sockets, Text};
 use crate::error::CliError;
 
 /// The MTU of paths that neither a setting nor a device gives one.
@@ -43,7 +43,16 @@ pub(crate) fn proxy_config(settings: &Settings) -> Result<Config, CliError> {
 /// The configuration of an ingress's paths. `mtu` is that of its device, if it has one.
 pub(crate) fn path_config(ingress: &Ingress, domain: Option<DomainId>, mtu: Option<u32>) -> PathConfig {
     let mtu = mtu.or(ingress.mtu.map(Mtu::get)).map_or(MTU, |mtu| mtu as usize);
-    with_live_settings(PathConfig::default().with_domain(domain).with_mtu(mtu), ingress)
+    let probes = ProbeConfig::default()
+        .with_udp(ingress.udp == Some(Crossing::Probes))
+        .with_tcp(ingress.has_tcp())
+        .with_denied_ports(ingress.deny_port.iter().flatten().map(|ports| ports.0.0.clone()).collect());
+    let config = PathConfig::default()
+        .with_domain(domain)
+        .with_mtu(mtu)
+        .with_probes(probes)
+        .with_prohibit_others(ingress.other_traffic != Some(OtherTraffic::Drop));
+    with_live_settings(config, ingress)
 }
 
 /// Sets what can change while the ingress is served.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::number::{Bounded, BoundedDuration, BusyPoll, Count, IdleTimeout, Mtu, Workers};
-use super::values::{Domain, Gateways, LogFormat, LogLevel, Prefix, Route, ScopedAddress, Sockets, Text};
+use super::values::{
+    Crossing, Domain, Gateways, LogFormat, LogLevel, OtherTraffic, Ports, Prefix, Route, ScopedAddress, Sockets, Text,
+};
 
 /// Everything that a configuration file can say. `packaging/pingferry.toml` explains each key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,10 @@ pub(crate) struct Settings {
     pub(crate) mtu: Option<Mtu>,
     pub(crate) gateway: Gateways,
     pub(crate) source: Vec<Text<Prefix>>,
+    pub(crate) udp: Option<Crossing>,
+    pub(crate) tcp: Option<Crossing>,
+    pub(crate) deny_port: Vec<Text<Ports>>,
+    pub(crate) other_traffic: OtherTraffic,
     // All that follows is the proxy's.
     pub(crate) icmpv4_src: Option<Ipv4Addr>,
     pub(crate) icmpv6_src: Option<Text<ScopedAddress>>,
@@ -60,6 +66,10 @@ pub(crate) struct Ingress {
     pub(crate) mtu: Option<Mtu>,
     pub(crate) gateway: Option<Gateways>,
     pub(crate) source: Option<Vec<Text<Prefix>>>,
+    pub(crate) udp: Option<Crossing>,
+    pub(crate) tcp: Option<Crossing>,
+    pub(crate) deny_port: Option<Vec<Text<Ports>>>,
+    pub(crate) other_traffic: Option<OtherTraffic>,
     /// The routing domain (VRF). Ingresses with the same one share an address space, and so do the connections of a Unix
     /// socket that has one. Without it, a TUN device and each connection have their own.
     pub(crate) domain: Option<Domain>,
@@ -79,6 +89,10 @@ impl Default for Settings {
             mtu: None,
             gateway: Gateways::default(),
             source: Vec::new(),
+            udp: None,
+            tcp: None,
+            deny_port: Vec::new(),
+            other_traffic: OtherTraffic::Reject,
             icmpv4_src: None,
             icmpv6_src: None,
             interface: None,
@@ -128,6 +142,10 @@ impl Settings {
             mtu: ingress.mtu.or(self.mtu),
             gateway: ingress.gateway.or(Some(self.gateway)),
             source: ingress.source.or_else(|| Some(self.source.clone())),
+            udp: ingress.udp.or(self.udp),
+            tcp: ingress.tcp.or(self.tcp),
+            deny_port: ingress.deny_port.or_else(|| Some(self.deny_port.clone())),
+            other_traffic: ingress.other_traffic.or(Some(self.other_traffic)),
             ..ingress
         }
     }
@@ -142,6 +160,11 @@ impl Ingress {
     /// Which TUN device or Unix socket it is.
     pub(crate) fn device(&self) -> Device {
         Device { tun: self.tun.clone(), netns: self.netns.clone(), pid: self.pid, unix: self.unix.clone() }
+    }
+
+    /// Whether TCP probes cross.
+    pub(crate) fn has_tcp(&self) -> bool {
+        self.tcp == Some(Crossing::Probes)
     }
 
     /// For messages.

@@ -16,7 +16,7 @@ use crate::config::file::readable_paths;
 use crate::config::flags::ingress::IngressFlags;
 use crate::config::flags::proxy::ProxyFlags;
 use crate::config::flags::{FileFlag, SandboxFlag, WorkersFlag};
-use crate::config::model::Settings;
+use crate::config::model::{Ingress, Settings};
 use crate::config::reload::{Load, Loaded, Reload};
 use crate::config::validate;
 use crate::error::CliError;
@@ -115,4 +115,5 @@ fn sandbox_of(args: &RunArgs, settings: &Settings) -> Sandbox {
     Sandbox::default()
         .with_readable(args.file.path.as_deref().map_or_else(Vec::new, readable_paths))
         .with_removable(settings.ingresses().into_iter().filter_map(|ingress| ingress.unix).collect())
+        .with_tcp(settings.ingresses().iter().any(Ingress::has_tcp))
 }

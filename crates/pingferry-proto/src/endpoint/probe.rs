@@ -16,7 +16,7 @@ use crate::probe::{AMPLIFICATION, ProbeSocketId};
 use crate::wire::icmp::IcmpError;
 use crate::wire::ip::{IPPROTO_TCP, IPPROTO_UDP, IpHeader};
 use crate::wire::tcp::{Tcp, TcpAnswer};
-use crate::wire::udp::{Udp, ports};
+use crate::wire::udp::{UDP_HEADER_LEN, Udp, ports};
 
 /// A datagram that a UDP probe socket received.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ impl Endpoint {
         flow.origin = origin;
         flow.credit += AMPLIFICATION * segment.len() as u64;
         flow.remember(Probe::new(*header, destination, segment));
-        self.transmit_probe(id, origin, header, segment);
+        self.transmit_probe(id, origin, header, (source_port, destination_port), segment);
         Ok(Verdict::Forwarded)
     }
 
@@ -85,21 +85,31 @@ impl Endpoint {
         Some(id)
     }
 
-    fn transmit_probe(&mut self, socket: ProbeSocketId, origin: Origin, header: &IpHeader, segment: &[u8]) {
-        let Origin { path, tag } = origin;
+    fn transmit_probe(
+        &mut self,
+        socket: ProbeSocketId,
+        Origin { path, tag }: Origin,
+        header: &IpHeader,
+        (source_port, destination_port): (u16, u16),
+        segment: &[u8],
+    ) {
         self.counters.requests_attempted += 1;
         if let Some(path) = self.paths.get_mut(&path) {
             path.counters.requests_attempted += 1;
         }
         let start = self.outputs.bytes.len();
         self.outputs.bytes.extend_from_slice(segment);
+        let end = self.outputs.bytes.len();
         self.outputs.queue.push(Output::Probe(ProbeTransmit {
             socket,
             hop_limit: header.hop_limit - 1,
             path,
             tag,
             header: *header,
-            segment: start..self.outputs.bytes.len(),
+            source_port,
+            destination_port,
+            segment: start..end,
+            payload: (start + UDP_HEADER_LEN).min(end)..end,
         }));
     }
 

@@ -40,10 +40,10 @@ impl Endpoint {
     }
 
     fn forward(&mut self, now: Instant, origin: Origin, packet: &[u8]) -> Result<Verdict, Reject> {
-        let Path { config, domain, .. } = self.paths.get(&origin.path).ok_or(DropReason::PathClosed)?;
-        let domain = *domain;
+        let path = self.paths.get(&origin.path).ok_or(DropReason::PathClosed)?;
+        let domain = path.domain;
         let IpPacket { header, payload } = IpPacket::parse(packet)?;
-        self.check(config, &header, payload)?;
+        self.check(path, &header, payload)?;
         let Some(fragment) = header.fragment else {
             return self.forward_whole(now, domain, origin, &header, payload);
         };
@@ -182,13 +182,13 @@ impl Endpoint {
 /// What every packet of a path must pass. A fragment passes the same checks as a whole packet, so that datagrams that cannot be
 /// forwarded take no memory.
 impl Endpoint {
-    /// Whether a packet of a path with this configuration may be forwarded.
-    pub(crate) fn check(&self, config: &PathConfig, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
+    /// Whether a packet of a path may be forwarded.
+    fn check(&self, path: &Path, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
         if is_link_control(header, payload) {
             return Err(DropReason::LinkControl.into());
         }
         check_addresses(header)?;
-        if !config.admits(header.source) {
+        if !path.config.admits(header.source) {
             return Err(DropReason::SpoofedSource.into());
         }
         self.check_loop(header, payload)?;
@@ -197,8 +197,8 @@ impl Endpoint {
             let error = IcmpError::time_exceeded(header.family());
             return Err(Reject::with_error(DropReason::HopLimitExceeded, error));
         }
-        self.check_kind(config, header, payload)?;
-        self.check_policy(config, header)
+        self.check_kind(path, header, payload)?;
+        self.check_policy(&path.config, header)
     }
 
     /// The packet is not one of pingferry's own requests, routed back.
@@ -211,13 +211,14 @@ impl Endpoint {
     }
 
     /// The packet is of a kind that crosses: an echo request, or a probe. Of fragments only the first shows it.
-    fn check_kind(&self, config: &PathConfig, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
+    fn check_kind(&self, path: &Path, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
+        let Path { config, domain, .. } = path;
         let is_first = is_first_fragment(header);
         let checked = match header.protocol {
             _ if header.is_icmp() && is_first => Echo::parse_request(header.family(), payload).map(|_| ()),
             _ if header.is_icmp() => Ok(()),
             IPPROTO_UDP if config.probes.udp && header.hop_limit < PROBE_HOP_LIMIT => Ok(()),
-            IPPROTO_TCP if config.probes.tcp && is_first => self.check_tcp(config.domain, header, payload),
+            IPPROTO_TCP if config.probes.tcp && is_first => self.check_tcp(*domain, header, payload),
             _ => Err(DropReason::NotIcmp),
         };
         checked.map_err(|reason| match reason {

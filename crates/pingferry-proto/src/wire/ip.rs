@@ -42,9 +42,9 @@ pub const IPPROTO_ICMP: u8 = 1;
 /// The IP protocol number of ICMPv6.
 pub const IPPROTO_ICMPV6: u8 = 58;
 /// The IP protocol number of TCP.
-pub(crate) const IPPROTO_TCP: u8 = 6;
+pub const IPPROTO_TCP: u8 = 6;
 /// The IP protocol number of UDP.
-pub(crate) const IPPROTO_UDP: u8 = 17;
+pub const IPPROTO_UDP: u8 = 17;
 /// The length of an IPv4 header without options, in bytes (RFC 791 §3.1).
 pub(crate) const IPV4_HEADER_LEN: usize = 20;
 /// The length of an IPv6 header, in bytes (RFC 8200 §3).

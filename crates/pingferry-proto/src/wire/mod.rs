@@ -1,4 +1,4 @@
-//! Packets on the wire: checked parsing and emitting of IPv4, IPv6 and ICMP.
+//! Packets on the wire: checked parsing and emitting of IPv4, IPv6, ICMP, UDP and TCP.
 //!
 //! Parsing never indexes without a check and never allocates. A packet that is not well-formed gives a
 //! [`DropReason`](crate::DropReason). Header fields that pingferry does not use are not kept: IPv4 options and IPv6 options
@@ -19,7 +19,9 @@ pub(crate) mod udp;
 pub use checksum::{Sum, update};
 pub use echo::{Echo, EchoKind};
 pub use icmp::{IcmpError, icmp_checksum, is_icmp_error, write_checksum};
-pub use ip::{Fragment, IPPROTO_ICMP, IPPROTO_ICMPV6, IpHeader, IpPacket, MAX_PACKET, icmp_protocol};
+pub use ip::{
+    Fragment, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IpHeader, IpPacket, MAX_PACKET, icmp_protocol,
+};
 pub use summary::Summary;
 #[cfg(feature = "testing")]
 pub use testing::{echo_reply, echo_request};

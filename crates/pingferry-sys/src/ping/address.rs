@@ -1,6 +1,6 @@
 //! `sockaddr_in` and `sockaddr_in6` as bytes, in the kernel's layout (`include/uapi/linux/in.h`, `in6.h`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The length of a `sockaddr_in6` in bytes.
 const V6_LEN: usize = 28;
@@ -41,20 +41,22 @@ impl SocketAddress {
     }
 }
 
-/// The IP address in a socket address. `None` when the family is neither IPv4 nor IPv6, or bytes are missing.
-pub(super) fn parse(bytes: &[u8]) -> Option<IpAddr> {
-    let (family, _) = bytes.split_first_chunk::<2>()?;
-    match i32::from(u16::from_ne_bytes(*family)) {
+/// The IP address and the port in a socket address. `None` when the family is neither IPv4 nor IPv6, or bytes are missing.
+pub(super) fn parse(bytes: &[u8]) -> Option<SocketAddr> {
+    let (family, rest) = bytes.split_first_chunk::<2>()?;
+    let port = u16::from_be_bytes(*rest.first_chunk()?);
+    let address: IpAddr = match i32::from(u16::from_ne_bytes(*family)) {
         libc::AF_INET => {
             let octets: &[u8; 4] = bytes.get(..V4_LEN)?.get(4..)?.first_chunk()?;
-            Some(Ipv4Addr::from(*octets).into())
+            Ipv4Addr::from(*octets).into()
         }
         libc::AF_INET6 => {
             let octets: &[u8; 16] = bytes.get(..V6_LEN)?.get(8..)?.first_chunk()?;
-            Some(Ipv6Addr::from(*octets).into())
+            Ipv6Addr::from(*octets).into()
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, port))
 }
 
 #[cfg(test)]
@@ -65,7 +67,10 @@ mod tests {
     fn an_address_survives_the_conversion() {
         for address in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
             let address: IpAddr = address.parse().unwrap();
-            assert_eq!(parse(SocketAddress::new(address, 7).bytes()), Some(address));
+            let mut bytes = SocketAddress::new(address, 7);
+            assert_eq!(parse(bytes.bytes()), Some(SocketAddr::new(address, 0)));
+            bytes.bytes_mut()[2..4].copy_from_slice(&[0x12, 0x34]);
+            assert_eq!(parse(bytes.bytes()), Some(SocketAddr::new(address, 0x1234)));
         }
     }
 

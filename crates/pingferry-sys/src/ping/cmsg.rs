@@ -131,7 +131,7 @@ impl ExtendedError {
             info: u32::from_ne_bytes([i0, i1, i2, i3]),
             extensions_at: u16::from_ne_bytes([at0, at1]),
             extensions_invalid: flags & RFC4884_INVALID != 0,
-            offender: address::parse(offender),
+            offender: address::parse(offender).map(|address| address.ip()),
         })
     }
 }

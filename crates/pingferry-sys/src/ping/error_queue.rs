@@ -1,4 +1,4 @@
-//! The error queue of a ping socket: the ICMP errors about its requests, and local errors (ip(7), `IP_RECVERR`).
+//! The error queue of a socket: the ICMP errors about what it sent, and local errors (ip(7), `IP_RECVERR`).
 
 use std::io;
 use std::net::IpAddr;
@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 
 use super::mmsg::CAPACITY;
 use super::receive::{ReceiveBuffer, ReceivedMessage};
-use super::socket::PingSocket;
 
 /// The size of the buffer of one error in bytes. An ICMP error has up to 576 bytes (RFC 1812 section 4.3.2.3), an ICMPv6
 /// error up to 1280 (RFC 4443 section 2.4). A longer one is truncated.
@@ -28,6 +27,8 @@ pub enum ErrorOrigin {
 pub struct QueuedError<'a> {
     /// The destination of the message that the error concerns.
     pub destination: IpAddr,
+    /// Its destination port, if a [probe](crate::probe) sent it. 0 from a ping socket.
+    pub port: u16,
     /// What caused the error. The kernel queues an error of [`Local`](ErrorOrigin::Local) origin, possibly several times,
     /// when [`SendBatch::send`](super::SendBatch::send) fails with `EMSGSIZE`. It quotes nothing.
     pub origin: ErrorOrigin,
@@ -48,8 +49,9 @@ pub struct QueuedError<'a> {
     pub hop_limit: Option<u8>,
     /// The traffic class (DSCP and ECN) with which the error arrived.
     pub traffic_class: u8,
-    /// The part of the message that the offender quoted, from its ICMP type on, with the socket's ident. It can be
-    /// shorter than an ICMP header, and can be padded with zeros (RFC 4884 section 4.1).
+    /// The part of the message that the offender quoted: from its ICMP type on, with the socket's ident; the payload of a UDP
+    /// datagram; a TCP segment from its header on. It can be shorter than a header, and can be padded with zeros (RFC 4884
+    /// section 4.1).
     pub quoted: &'a [u8],
     /// The extension structure after the quotation, from its version field on (RFC 4884 section 7). Empty when there is
     /// none or its checksum is wrong. Before Linux 5.9 it is always empty, and the structure is a part of `quoted`.
@@ -66,13 +68,14 @@ impl<'a> QueuedError<'a> {
     }
 
     fn from_message(message: &ReceivedMessage<'a>) -> Option<Self> {
-        let error = message.control.error?;
+        let (error, destination) = (message.control.error?, message.address?);
         let (quoted, extensions) = match usize::from(error.extensions_at) {
             0 => (message.body, [].as_slice()),
             at => message.body.split_at_checked(at).unwrap_or((message.body, &[])),
         };
         Some(Self {
-            destination: message.address?,
+            destination: destination.ip(),
+            port: destination.port(),
             origin: match error.origin {
                 libc::SO_EE_ORIGIN_LOCAL => ErrorOrigin::Local,
                 libc::SO_EE_ORIGIN_ICMP => ErrorOrigin::Icmp,
@@ -132,7 +135,7 @@ impl ErrorBatch {
     /// # Errors
     ///
     /// `ENOMEM` and the like (recvmsg(2)). The batch is then empty.
-    pub fn receive(&mut self, socket: &PingSocket) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: impl AsFd) -> io::Result<usize> {
         self.0.clear();
         self.0.receive::<CAPACITY>(socket.as_fd(), libc::MSG_ERRQUEUE)
     }

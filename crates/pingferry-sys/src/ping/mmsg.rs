@@ -20,7 +20,7 @@ pub(super) const CAPACITY: usize = 64;
 const ATTEMPTS: usize = 4;
 
 /// Repeats `call` when its error may be the pending error of the socket (see [`super`]), which the failed call has cleared.
-pub(super) fn retry_pending_errors(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+pub(crate) fn retry_pending_errors(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     for _ in 1..ATTEMPTS {
         match call() {
             Err(error) if may_be_pending(&error) => {}

@@ -3,32 +3,34 @@
 use std::array;
 use std::ffi::c_int;
 use std::io::{self, IoSliceMut};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::address::{self, SocketAddress};
 use super::cmsg;
 use super::mmsg::{CAPACITY, Filled, ReceiveHeader, receive, retry_pending_errors};
-use super::socket::PingSocket;
 
 /// The size of the buffer of one reply in bytes. No ICMP message is longer than 65,535 bytes, because the length fields of
 /// IPv4 and IPv6 have 16 bits. The 192 extra bytes move the beginnings of the buffers to different sets of the processor's
 /// caches, since most messages are short.
 const BUFFER_SIZE: usize = 65_536 + 192;
 
-/// An echo reply or an extended echo reply (RFC 8335) with the socket's ident, from any host.
+/// What a socket received from any host: an echo reply or an extended echo reply (RFC 8335) with the socket's ident, or a UDP
+/// datagram for the port of a [`UdpProbe`](crate::probe::UdpProbe).
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
     /// The host that sent the reply.
     pub from: IpAddr,
+    /// The port that a datagram came from. 0 for a message of a ping socket.
+    pub port: u16,
     /// The hop limit (TTL) on arrival, if the kernel reported it.
     pub hop_limit: Option<u8>,
     /// The traffic class (DSCP and ECN) on arrival: the TOS field of IPv4, the traffic class of IPv6.
     pub traffic_class: u8,
     /// Whether the end of the message is missing.
     pub truncated: bool,
-    /// The ICMP message from its type on, with the socket's ident.
+    /// The ICMP message from its type on, with the socket's ident, or the payload of the datagram.
     pub message: &'a [u8],
 }
 
@@ -61,8 +63,8 @@ impl ReceiveBatch {
     /// # Errors
     ///
     /// `ENOMEM` and the like (recvmsg(2)). A pending error is not returned. After an error the batch is unchanged.
-    pub fn receive(&mut self, socket: &PingSocket) -> io::Result<Range<usize>> {
-        self.add::<CAPACITY>(socket)
+    pub fn receive(&mut self, socket: impl AsFd) -> io::Result<Range<usize>> {
+        self.add::<CAPACITY>(socket.as_fd())
     }
 
     /// As [`receive`](Self::receive), but adds at most one reply. Use it where a second reply is unlikely: preparing for
@@ -71,14 +73,14 @@ impl ReceiveBatch {
     /// # Errors
     ///
     /// As [`receive`](Self::receive).
-    pub fn receive_one(&mut self, socket: &PingSocket) -> io::Result<Range<usize>> {
-        self.add::<1>(socket)
+    pub fn receive_one(&mut self, socket: impl AsFd) -> io::Result<Range<usize>> {
+        self.add::<1>(socket.as_fd())
     }
 
-    fn add<const N: usize>(&mut self, socket: &PingSocket) -> io::Result<Range<usize>> {
+    fn add<const N: usize>(&mut self, socket: BorrowedFd<'_>) -> io::Result<Range<usize>> {
         let start = self.0.len();
         if start < CAPACITY {
-            retry_pending_errors(|| self.0.receive::<N>(socket.as_fd(), 0))?;
+            retry_pending_errors(|| self.0.receive::<N>(socket, 0))?;
         }
         Ok(start..self.0.len())
     }
@@ -91,8 +93,10 @@ impl ReceiveBatch {
     /// The replies with the numbers in `range`, for example those that one call of [`receive`](Self::receive) added.
     pub fn get(&self, range: Range<usize>) -> impl Iterator<Item = Incoming<'_>> {
         self.0.get(range).filter_map(|message| {
+            let from = message.address?;
             Some(Incoming {
-                from: message.address?,
+                from: from.ip(),
+                port: from.port(),
                 hop_limit: message.control.hop_limit,
                 traffic_class: message.control.traffic_class,
                 truncated: message.truncated,
@@ -116,7 +120,7 @@ struct Ancillary {
 
 /// A received message.
 pub(super) struct ReceivedMessage<'a> {
-    pub(super) address: Option<IpAddr>,
+    pub(super) address: Option<SocketAddr>,
     pub(super) control: cmsg::Received,
     pub(super) truncated: bool,
     pub(super) body: &'a [u8],

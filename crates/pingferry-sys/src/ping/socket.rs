@@ -159,40 +159,53 @@ impl AsFd for PingSocket {
     }
 }
 
-fn configure(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<()> {
+/// Sets all options but the address.
+pub(crate) fn configure(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<()> {
     sockopt::set_socket_broadcast(socket, options.broadcast)?;
     sockopt::set_socket_recv_buffer_size(socket, options.receive_buffer)?;
     sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)?;
     if let Some(interface) = &options.interface {
         bind_to_device(socket, interface)
-            .map_err(|error| with_context(error, format!("bind a ping socket to interface {interface}")))?;
+            .map_err(|error| with_context(error, format!("bind a socket to interface {interface}")))?;
     }
+    set_dont_fragment(socket, options.family, options.dont_fragment)?;
     match options.family {
-        Family::V4 => configure_v4(socket, options.dont_fragment),
-        Family::V6 => configure_v6(socket, options.dont_fragment),
+        Family::V4 => configure_v4(socket),
+        Family::V6 => configure_v6(socket),
     }
 }
 
-fn configure_v4(socket: BorrowedFd<'_>, dont_fragment: bool) -> io::Result<()> {
-    let discover = if dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+/// Sets what [`SocketOptions::dont_fragment`] says.
+pub(crate) fn set_dont_fragment(socket: BorrowedFd<'_>, family: Family, dont_fragment: bool) -> io::Result<()> {
+    match family {
+        Family::V4 => {
+            let discover = if dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+            set_int(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)
+        }
+        Family::V6 => {
+            let (discover, mtu) = match dont_fragment {
+                true => (libc::IPV6_PMTUDISC_PROBE, 0),
+                false => (libc::IPV6_PMTUDISC_DONT, MINIMUM_MTU_V6),
+            };
+            set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, discover)?;
+            set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU, mtu)
+        }
+    }
+}
+
+fn configure_v4(socket: BorrowedFd<'_>) -> io::Result<()> {
     let level = libc::IPPROTO_IP;
-    set_int(socket, level, libc::IP_MTU_DISCOVER, discover)?;
     set_int(socket, level, libc::IP_RECVTTL, 1)?;
     set_int(socket, level, libc::IP_RECVTOS, 1)?;
     set_int(socket, level, libc::IP_RECVERR, 1)?;
     set_if_known(socket, level, IP_RECVERR_RFC4884)
 }
 
-fn configure_v6(socket: BorrowedFd<'_>, dont_fragment: bool) -> io::Result<()> {
-    let discover = if dont_fragment { libc::IPV6_PMTUDISC_PROBE } else { libc::IPV6_PMTUDISC_DONT };
+fn configure_v6(socket: BorrowedFd<'_>) -> io::Result<()> {
     let level = libc::IPPROTO_IPV6;
-    set_int(socket, level, libc::IPV6_MTU_DISCOVER, discover)?;
     set_int(socket, level, libc::IPV6_RECVHOPLIMIT, 1)?;
     set_int(socket, level, libc::IPV6_RECVTCLASS, 1)?;
     set_int(socket, level, libc::IPV6_RECVERR, 1)?;
-    if !dont_fragment {
-        set_int(socket, level, libc::IPV6_MTU, MINIMUM_MTU_V6)?;
-    }
     set_if_known(socket, level, IPV6_RECVERR_RFC4884)
 }
 
@@ -210,10 +223,7 @@ fn set_if_known(socket: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result
 /// replies.
 fn bind(socket: BorrowedFd<'_>, options: &SocketOptions, scope_id: u32) -> io::Result<u16> {
     sockopt::set_socket_reuseaddr(socket, false)?;
-    let source = options.source.unwrap_or(match options.family {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-    });
+    let source = options.source.unwrap_or(unspecified(options.family));
     for _ in 0..IDENT_ATTEMPTS {
         let ident = random_ident()?;
         match net::bind(socket, &socket_address(source, ident, scope_id)) {
@@ -232,7 +242,15 @@ fn random_ident() -> io::Result<u16> {
     Ok(u16::from_ne_bytes(bytes).max(1))
 }
 
-fn socket_address(address: IpAddr, port: u16, scope_id: u32) -> SocketAddr {
+/// The address of a family that stands for any.
+pub(crate) fn unspecified(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+pub(crate) fn socket_address(address: IpAddr, port: u16, scope_id: u32) -> SocketAddr {
     match address {
         IpAddr::V4(address) => (address, port).into(),
         IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, scope_id).into(),

@@ -31,10 +31,12 @@ fn enforce(sandbox: &Sandbox) -> Result<RulesetStatus, RulesetError> {
     if sandbox.child.is_none() {
         scopes |= Scope::Signal;
     }
-    let status = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(TESTED))?
-        .handle_access(AccessNet::from_all(TESTED))?
+    let mut rules =
+        Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(TESTED))?;
+    if !sandbox.tcp {
+        rules = rules.handle_access(AccessNet::from_all(TESTED))?;
+    }
+    let status = rules
         .scope(scopes)?
         .create()?
         .add_rules(path_beneath_rules(DIAGNOSTICS, AccessFs::ReadFile))?

@@ -65,6 +65,8 @@ pub struct Sandbox {
     pub removable: Vec<PathBuf>,
     /// The process ID of a child that was forked earlier. The process may wait for it and send it signals.
     pub child: Option<u32>,
+    /// The process may open TCP sockets, for probes.
+    pub tcp: bool,
 }
 
 impl Sandbox {
@@ -72,6 +74,7 @@ impl Sandbox {
         with_readable => readable: Vec<PathBuf>,
         with_removable => removable: Vec<PathBuf>,
         with_child => child: Option<u32>,
+        with_tcp => tcp: bool,
     }
 
     /// Confines the calling thread and every thread that it starts, for ever. Call it while the process has one thread.

@@ -105,6 +105,10 @@ const CONDITIONAL: &[Conditional] = &[
     (libc::SYS_open, &[&[unset(1, WRITES)]]),
 ];
 
+/// More conditions of `socket`, for TCP probes.
+const TCP: &[&[Check]] =
+    &[&[int(0, libc::AF_INET), KIND_IS_STREAM, int(2, 0)], &[int(0, libc::AF_INET6), KIND_IS_STREAM, int(2, 0)]];
+
 /// A check of one argument: its bits in `mask` must equal `value`.
 #[derive(Clone, Copy)]
 struct Check {
@@ -117,6 +121,8 @@ struct Check {
 const INT: u64 = 0xffff_ffff;
 /// The socket type is `SOCK_DGRAM`. The mask excludes the flags that `socket` accepts in the same argument.
 const KIND_IS_DATAGRAM: Check = Check { argument: 1, mask: 0xf, value: libc::SOCK_DGRAM as u64 };
+/// The socket type is `SOCK_STREAM`, as above.
+const KIND_IS_STREAM: Check = Check { argument: 1, mask: 0xf, value: libc::SOCK_STREAM as u64 };
 const THREAD: u64 = libc::CLONE_THREAD as u64;
 const WRITES: c_int = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
 
@@ -152,7 +158,8 @@ fn no_clone3() -> Result<BpfProgram, BackendError> {
 fn allow_list(sandbox: &Sandbox) -> Result<BpfProgram, BackendError> {
     let mut rules: Rules = ALLOWED.iter().copied().flatten().map(|call| (*call, Vec::new())).collect();
     for (call, conditions) in CONDITIONAL {
-        let conditions: Result<_, _> = conditions.iter().copied().map(rule).collect();
+        let tcp: &[&[Check]] = if sandbox.tcp && *call == libc::SYS_socket { TCP } else { &[] };
+        let conditions: Result<_, _> = conditions.iter().chain(tcp).copied().map(rule).collect();
         rules.push((*call, conditions?));
     }
     if let Some(child) = sandbox.child {

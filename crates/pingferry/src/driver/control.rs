@@ -85,7 +85,7 @@ impl Control {
                 Token::Wake => self.carry_out_commands(shared, uplink)?,
                 Token::Listener(index) => self.accept(shared, uplink, index),
                 Token::Addresses => learn_addresses(&mut self.addresses, &mut lock(&shared.core)),
-                Token::Socket(_) | Token::Path(_) | Token::Downlink => {}
+                Token::Socket(_) | Token::Path(_) | Token::Downlink | Token::Probe(_) => {}
             }
         }
         ControlFlow::Continue(())

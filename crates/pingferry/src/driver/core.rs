@@ -11,6 +11,8 @@ use pingferry_proto::{Delivery, Endpoint, PathConfig, PathCounters, PathId, Sock
 use pingferry_sys::ping::{ErrorBatch, SendBatch};
 use tracing::debug;
 
+use super::poller::Poller;
+use super::probes::Probes;
 use super::rejected::Rejected;
 use super::sockets::{OpenSocket, SharedSockets, lock_sockets};
 use crate::config::Config;
@@ -35,6 +37,7 @@ pub(super) fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
 pub(super) struct Core {
     pub(super) endpoint: Endpoint,
     pub(super) sockets: SharedSockets,
+    pub(super) probes: Probes,
     pub(super) sinks: HashMap<PathId, SharedSink>,
     /// The ingress of each path.
     ingresses: HashMap<PathId, IngressId>,
@@ -52,10 +55,11 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(config: &Config, sockets: SharedSockets, published: Arc<Published>) -> Self {
+    pub(super) fn new(config: &Config, sockets: SharedSockets, down: Arc<Poller>, published: Arc<Published>) -> Self {
         Self {
             endpoint: Endpoint::new(config.core.clone()),
             sockets,
+            probes: Probes::new(config.clone(), down),
             sinks: HashMap::new(),
             ingresses: HashMap::new(),
             errors: ErrorBatch::new(),

@@ -47,6 +47,11 @@ impl Downlink {
         for read in &self.reads {
             handle(&mut locked, now, read, &self.replies);
         }
+        for ready in ready {
+            if let Token::Probe(id) = ready.token {
+                locked.receive_probe(now, id);
+            }
+        }
         lock_sockets(&self.sockets).count_overflows_if_due(now);
         self.outbound.flush(core, locked, now, low_latency);
         self.reads.clear();

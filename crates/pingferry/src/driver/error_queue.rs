@@ -13,7 +13,7 @@
 //! began is remembered.
 
 use std::io;
-use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Once;
 use std::time::Instant;
 
@@ -83,38 +83,37 @@ impl Core {
         Err(match errno {
             _ if is_rejected => SendError::Rejected,
             Some(Errno::MSGSIZE) => SendError::TooBig(mtu),
-            Some(Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL | Errno::NODEV) => SendError::NoRoute,
             Some(Errno::INVAL) if message.scope_id == 0 && is_on_link(message.destination) => {
                 LINK_LOCAL_REPORTED.call_once(|| warn!("{LINK_LOCAL}"));
                 SendError::NoRoute
             }
-            Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => SendError::HostUnreachable,
-            Some(Errno::ACCESS | Errno::PERM) => SendError::Prohibited,
-            Some(Errno::AGAIN | Errno::NOBUFS) => SendError::BufferFull,
-            _ => SendError::Other,
+            _ => send_error(errno),
         })
     }
 
     /// Hands the errors that wait at a socket to the endpoint, and those of local origin to `local`.
     pub(super) fn relay_errors(&mut self, id: SocketId, socket: &PingSocket, mut local: impl FnMut(&QueuedError<'_>)) {
         let Self { errors, endpoint, rejected, .. } = self;
-        for _ in 0..BATCHES {
-            let read = errors.receive(socket);
-            for error in errors.iter() {
-                match error.offender {
-                    Some(offender) if error.origin != ErrorOrigin::Local => {
-                        if endpoint.host_addresses().own.contains(&offender) {
-                            rejected.insert(id, &error);
-                        }
-                        relay(id, offender, &error, endpoint);
-                    }
-                    _ => local(&error),
+        read_errors(socket, errors, |error| match error_report(error) {
+            Some(report) => {
+                if endpoint.host_addresses().own.contains(&report.offender) {
+                    rejected.insert(id, error);
                 }
+                relay(id, &report, endpoint);
             }
-            if !read.is_ok_and(|count| count == ErrorBatch::CAPACITY) {
-                break;
-            }
-        }
+            None => local(error),
+        });
+    }
+}
+
+/// What an errno says about the message that was not sent.
+pub(super) fn send_error(errno: Option<Errno>) -> SendError {
+    match errno {
+        Some(Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL | Errno::NODEV) => SendError::NoRoute,
+        Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => SendError::HostUnreachable,
+        Some(Errno::ACCESS | Errno::PERM) => SendError::Prohibited,
+        Some(Errno::AGAIN | Errno::NOBUFS) => SendError::BufferFull,
+        _ => SendError::Other,
     }
 }
 
@@ -133,19 +132,35 @@ pub(super) fn report_unsent(
     }
 }
 
-fn relay(id: SocketId, offender: IpAddr, queued: &QueuedError<'_>, endpoint: &mut Endpoint) {
-    let report = ErrorReport {
-        offender,
+/// Reads the errors that wait at a socket.
+pub(super) fn read_errors(socket: impl AsFd, batch: &mut ErrorBatch, mut each: impl FnMut(&QueuedError<'_>)) {
+    for _ in 0..BATCHES {
+        let read = batch.receive(&socket);
+        batch.iter().for_each(|error| each(&error));
+        if !read.is_ok_and(|count| count == ErrorBatch::CAPACITY) {
+            break;
+        }
+    }
+}
+
+fn relay(id: SocketId, report: &ErrorReport<'_>, endpoint: &mut Endpoint) {
+    if let Verdict::Dropped(reason) = endpoint.handle_icmp_error(id, report) {
+        debug!(offender = %report.offender, destination = %report.destination, %reason, "ICMP error dropped");
+    }
+}
+
+/// What the endpoint needs to know of an ICMP error. `None` for an error of local origin, which is reported where the send
+/// fails.
+pub(super) fn error_report<'a>(queued: &QueuedError<'a>) -> Option<ErrorReport<'a>> {
+    Some(ErrorReport {
+        offender: queued.offender.filter(|_| queued.origin != ErrorOrigin::Local)?,
         error: IcmpError { icmp_type: queued.kind, code: queued.code, rest: parameter(queued) },
         hop_limit: queued.hop_limit.unwrap_or(UNKNOWN_HOP_LIMIT),
         traffic_class: queued.traffic_class,
         destination: queued.destination,
         quoted: queued.quoted,
         extensions: queued.extensions,
-    };
-    if let Verdict::Dropped(reason) = endpoint.handle_icmp_error(id, &report) {
-        debug!(%offender, destination = %queued.destination, %reason, "ICMP error dropped");
-    }
+    })
 }
 
 /// The four bytes after the checksum, where they are an MTU or a pointer. The kernel gives them as a number (`ping_err` in

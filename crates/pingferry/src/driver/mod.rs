@@ -26,6 +26,7 @@ mod error_queue;
 mod helper;
 mod outbound;
 mod poller;
+mod probes;
 mod rejected;
 mod sockets;
 mod uplink;

@@ -91,14 +91,19 @@ impl Outbound {
         }
     }
 
-    /// Opens and closes sockets, and sorts the rest by socket and path. Says whether the endpoint has new outputs.
+    /// Opens and closes sockets, sends probes, and sorts the rest by socket and path. Says whether the endpoint has new outputs.
     fn sort(&mut self, core: &mut Core, now: Instant) -> bool {
         self.transmits.clear();
         self.deliveries.clear();
+        let mut again = false;
         for (number, output) in (0u32..).zip(&self.outputs) {
             match output {
                 Output::Open(id) => core.open_socket(now, *id),
                 Output::Close(id) => self.closing.push(*id),
+                Output::Probe(transmit) => {
+                    again |= core.send_probe(now, transmit, &self.outputs);
+                }
+                Output::CloseProbe(id) => core.probes.close(*id),
                 Output::Transmit(transmit) => self.transmits.push(entry(index_of(transmit.socket), number)),
                 Output::Deliver(delivery) => self.deliveries.push(entry(delivery.path.0, number)),
                 Output::Drop(dropped) => {
@@ -112,7 +117,7 @@ impl Outbound {
         // All entries differ, so within a socket and a path they are in the order of the outputs.
         self.transmits.sort_unstable();
         self.deliveries.sort_unstable();
-        let again = self.find_sockets(core, now);
+        again |= self.find_sockets(core, now);
         self.find_sinks(core);
         again
     }

@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use pingferry_proto::PathId;
+use pingferry_proto::{PathId, ProbeSocketId};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
@@ -33,6 +33,8 @@ pub(super) enum Token {
     Addresses,
     /// Some ping sockets.
     Downlink,
+    /// A probe socket.
+    Probe(ProbeSocketId),
 }
 
 /// A descriptor that is readable.
@@ -60,6 +62,7 @@ impl Token {
             Token::Listener(index) => (3, index),
             Token::Addresses => (4, 0),
             Token::Downlink => (5, 0),
+            Token::Probe(ProbeSocketId(number)) => (6, number),
         };
         EventData::new_u64(kind << 32 | u64::from(number))
     }
@@ -73,6 +76,7 @@ impl Token {
             3 => Token::Listener(number),
             4 => Token::Addresses,
             5 => Token::Downlink,
+            6 => Token::Probe(ProbeSocketId(number)),
             _ => Token::Wake,
         }
     }
@@ -94,6 +98,11 @@ impl Poller {
 
     pub(super) fn add(&self, descriptor: impl AsFd, token: Token) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, descriptor, token.to_data(), EventFlags::IN)?)
+    }
+
+    /// Watches a socket that is being connected, until that succeeds or fails.
+    pub(super) fn add_connecting(&self, descriptor: impl AsFd, token: Token) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, descriptor, token.to_data(), EventFlags::OUT)?)
     }
 
     /// Stops watching a descriptor. Closing the last copy of a descriptor does that too.
@@ -130,7 +139,7 @@ mod tests {
     #[test]
     fn tokens_survive_the_kernel() {
         let tokens = [Token::Wake, Token::Socket(70_000), Token::Path(PathId(u32::MAX)), Token::Listener(3)];
-        for token in tokens.into_iter().chain([Token::Addresses, Token::Downlink]) {
+        for token in tokens.into_iter().chain([Token::Addresses, Token::Downlink, Token::Probe(ProbeSocketId(7))]) {
             assert_eq!(Token::from_data(token.to_data()), token);
         }
     }

@@ -154,8 +154,8 @@ mod tests {
         core.policy.rules = vec!["allow 127.0.0.0/8".parse().unwrap()];
         let config = Config::default().with_core(core);
         let (up, down) = (Arc::new(Poller::new().unwrap()), Arc::new(Poller::new().unwrap()));
-        let sockets = Arc::new(Mutex::new(Sockets::new(config.clone(), down)));
-        let core = Mutex::new(Core::new(&config, sockets, Arc::default()));
+        let sockets = Arc::new(Mutex::new(Sockets::new(config.clone(), Arc::clone(&down))));
+        let core = Mutex::new(Core::new(&config, sockets, down, Arc::default()));
         (core, Arc::clone(&up), Uplink::new(up, 0))
     }
 

@@ -40,7 +40,7 @@ impl Worker {
         up.add(&*mailbox.waker, Token::Wake)?;
         up.add(&*down, Token::Downlink)?;
         let sockets = Arc::new(Mutex::new(Sockets::new(config.clone(), Arc::clone(&down))));
-        let mut core = Core::new(config, Arc::clone(&sockets), Arc::clone(&mailbox.published));
+        let mut core = Core::new(config, Arc::clone(&sockets), Arc::clone(&down), Arc::clone(&mailbox.published));
         let thread = Thread {
             helper: Helper::none(),
             is_loaded: false,

@@ -5,6 +5,7 @@
 pub(crate) mod ingress;
 pub(crate) mod policy;
 pub(crate) mod proxy;
+pub(crate) mod traffic;
 
 use std::path::PathBuf;
 

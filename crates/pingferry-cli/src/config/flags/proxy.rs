@@ -7,6 +7,7 @@ use super::super::model::Settings;
 use super::super::number::{BusyPoll, Count, IdleTimeout};
 use super::super::values::{Gateways, Prefix, ScopedAddress, Sockets, Text};
 use super::policy::PolicyFlags;
+use super::traffic::TrafficFlags;
 use super::{set, set_list, set_option};
 use crate::error::CliError;
 
@@ -59,6 +60,8 @@ pub(crate) struct ProxyFlags {
     #[arg(long, value_name = "FILE", env = "PINGFERRY_PCAP")]
     pcap: Option<PathBuf>,
     #[command(flatten)]
+    traffic: TrafficFlags,
+    #[command(flatten)]
     policy: PolicyFlags,
 }
 
@@ -83,6 +86,7 @@ impl ProxyFlags {
         set_list(&mut settings.source, &self.source);
         set_option(&mut settings.busy_poll, &self.busy_poll);
         set_option(&mut settings.pcap, &self.pcap);
+        self.traffic.apply(settings);
         self.policy.apply(settings);
         Ok(())
     }
