@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use pingferry_proto::wire::{IcmpError, IpHeader};
-use pingferry_proto::{Config, ErrorReport, Family, PathConfig};
+use pingferry_proto::{Config, DomainId, ErrorReport, Family, PathConfig};
 use pingferry_sys::ping::{ErrorOrigin, QueuedError};
 
 use crate::builder;
@@ -40,7 +40,7 @@ pub fn error_queue(data: &[u8]) {
 /// A network in which three requests were sent. Each has a class of its own, and therefore a socket of its own.
 fn network_with_requests() -> Network {
     let mut network = Network::new(Config::default());
-    let path = network.add_path(PathConfig::default());
+    let path = network.add_path(PathConfig::default().with_domain(Some(DomainId(0))));
     for (ident, (family, dont_fragment)) in
         [(Family::V4, false), (Family::V4, true), (Family::V6, true)].iter().enumerate()
     {

@@ -2,7 +2,7 @@
 
 use pingferry_proto::wire::{IpPacket, MAX_PACKET, is_icmp_error};
 use pingferry_proto::{
-    Delivery, DeliveryKind, DropReason, Family, Output, Outputs, SendError, SocketId, Transmit, Verdict,
+    Delivery, DeliveryKind, DropReason, Family, OpenFailure, Output, Outputs, SendError, SocketId, Transmit, Verdict,
 };
 
 use super::{Network, Sent};
@@ -41,7 +41,7 @@ impl Network {
         if self.free_descriptors == 0 {
             self.open_failed = true;
             self.was_short_of_descriptors = true;
-            return self.endpoint.socket_failed(socket);
+            return self.endpoint.socket_failed(socket, OpenFailure::Exhausted);
         }
         self.free_descriptors -= 1;
         self.opened += 1;

@@ -28,7 +28,7 @@ use std::time::Instant;
 use crate::config::{Config, PathConfig, Rate};
 use crate::drop_reason::DropReason;
 use crate::flow::peer_table::PeerTable;
-use crate::flow::socket_pool::SocketPool;
+use crate::flow::socket_pool::{OpenFailure, SocketPool};
 use crate::flow::table::FlowTable;
 use crate::flow::{DomainId, PathId, SocketId};
 use crate::host_addresses::HostAddresses;
@@ -185,9 +185,9 @@ impl Endpoint {
         self.sockets.opened(socket, ident, now);
     }
 
-    /// The socket of an [`Output::Open`] could not be opened. The next packet that needs it causes another [`Output::Open`].
-    pub fn socket_failed(&mut self, socket: SocketId) {
-        self.sockets.failed(socket);
+    /// The socket of an [`Output::Open`] could not be opened.
+    pub fn socket_failed(&mut self, socket: SocketId, failure: OpenFailure) {
+        self.sockets.failed(socket, failure);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.

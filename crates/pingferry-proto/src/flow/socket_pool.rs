@@ -17,6 +17,16 @@ use crate::flow::{Class, SocketId};
 /// The reserve of a class is this part of all sockets. With eight classes half of the sockets are reserved.
 const RESERVED_PART: usize = 16;
 
+/// Why a ping socket could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenFailure {
+    /// There is no room for one more: no descriptor, no memory, no identifier.
+    Exhausted,
+    /// Anything else, for example that its interface does not exist. The next packet that needs the socket causes another
+    /// [`Output::Open`](crate::Output::Open).
+    Other,
+}
+
 #[derive(Debug)]
 pub(crate) struct SocketPool {
     linger: Duration,
@@ -156,11 +166,11 @@ impl SocketPool {
         }
     }
 
-    /// The driver could not open a socket. The next packet that needs one causes another attempt if its class has no socket,
-    /// or once a socket was closed.
-    pub(crate) fn failed(&mut self, id: SocketId) {
+    /// The driver could not open a socket. If there is no room for more, another attempt is made only for a class without
+    /// sockets, or once a socket was closed.
+    pub(crate) fn failed(&mut self, id: SocketId, failure: OpenFailure) {
         self.set_state(id, State::Closed);
-        self.exhausted = true;
+        self.exhausted |= failure == OpenFailure::Exhausted;
     }
 
     /// A socket that was without flows for the linger time. It is closed from now on.
@@ -242,7 +252,7 @@ mod tests {
         pool.join(ID, now);
         assert!(pool.needs_opening(ID));
         assert!(!pool.needs_opening(ID));
-        pool.failed(ID);
+        pool.failed(ID, OpenFailure::Exhausted);
         assert!(pool.needs_opening(ID), "its class has no socket");
         pool.opened(ID, 7, now);
         assert_eq!((pool.ident(ID), pool.open_sockets()), (Some(7), 1));

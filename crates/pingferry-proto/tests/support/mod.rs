@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use pingferry_proto::wire::{IpHeader, IpPacket, echo_reply, write_checksum};
 use pingferry_proto::{
-    Class, Config, Delivery, DomainId, Dropped, Endpoint, ErrorReport, Family, Output, Outputs, PathConfig, PathId,
-    ProbeReply, ProbeSocketId, ProbeTransmit, Received, SendError, SocketId, Tag, TcpAnswer, Transmit, Verdict,
+    Class, Config, Delivery, DomainId, Dropped, Endpoint, ErrorReport, Family, OpenFailure, Output, Outputs,
+    PathConfig, PathId, ProbeReply, ProbeSocketId, ProbeTransmit, Received, SendError, SocketId, Tag, TcpAnswer,
+    Transmit, Verdict,
 };
 
 pub const CLIENT: &str = "10.0.0.2";
@@ -201,7 +202,7 @@ impl Harness {
 
     fn open(&mut self, socket: SocketId) {
         if self.descriptors_left == 0 {
-            return self.endpoint.socket_failed(socket);
+            return self.endpoint.socket_failed(socket, OpenFailure::Exhausted);
         }
         self.descriptors_left -= 1;
         self.opened.push(socket);

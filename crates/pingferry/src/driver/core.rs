@@ -4,11 +4,13 @@
 //! queues. Opening and closing a ping socket is not part of the packet path.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use pingferry_proto::{Delivery, Endpoint, PathConfig, PathCounters, PathId, SocketId};
+use pingferry_proto::{Delivery, Endpoint, OpenFailure, PathConfig, PathCounters, PathId, SocketId};
 use pingferry_sys::ping::{ErrorBatch, SendBatch};
+use rustix::io::Errno;
 use tracing::debug;
 
 use super::poller::Poller;
@@ -135,7 +137,7 @@ impl Core {
             Ok(ident) => self.endpoint.socket_opened(now, id, ident),
             Err(error) => {
                 debug!(class = ?id.class, %error, "no ping socket");
-                self.endpoint.socket_failed(id);
+                self.endpoint.socket_failed(id, open_failure(&error));
             }
         }
     }
@@ -153,6 +155,13 @@ impl Core {
             debug!(path = delivery.path.0, "packet not delivered");
             let _ = self.endpoint.handle_delivery_error(&delivery);
         }
+    }
+}
+
+fn open_failure(error: &io::Error) -> OpenFailure {
+    match pingferry_sys::errno(error).map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::ADDRINUSE) => OpenFailure::Exhausted,
+        _ => OpenFailure::Other,
     }
 }
 
