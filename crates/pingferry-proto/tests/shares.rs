@@ -198,7 +198,7 @@ fn errors_for_one_domain_leave_those_for_another() {
     let mut withheld = 0;
     for second in 0..5 {
         for n in 0..20_000 {
-            let _ = clients.take(&echo(&source(n % 200), "127.0.0.1", 1, 1));
+            let _ = clients.take(&echo(&source(n), "127.0.0.1", 1, 1));
             withheld += 1;
         }
         for path in clients.paths.clone() {
@@ -222,7 +222,7 @@ fn requests_of_one_domain_leave_the_rate_of_another() {
     let mut clients = Clients::new(Config::default().with_rate(Some(rate)));
     for _ in 0..5 {
         for n in 0..10_000 {
-            let _ = clients.take(&echo(&source(n % 200), TARGET, 1, 1));
+            let _ = clients.take(&echo(&source(n), TARGET, 1, 1));
         }
         for path in clients.paths.clone() {
             for seq in 0..3 {
