@@ -45,17 +45,19 @@ pub struct Config {
     pub socket_linger: Duration,
     /// How flows are given sockets.
     pub sharing: Sharing,
-    /// The largest number of flows, at least 1. One more evicts a flow of the source with the most flows, the one that was
-    /// idle longest.
+    /// The largest number of flows, at least 1. One more evicts a flow: of the domain with the most flows, of its source with
+    /// the most flows, the one that was idle longest. An IPv6 source is a /64.
     pub max_flows: usize,
-    /// The largest number of flows of one source, at least 1. One more evicts that source's flow that was idle longest.
+    /// The largest number of flows of one source (IPv6: of a /64), at least 1. One more evicts that source's flow that was idle longest.
     pub max_flows_per_source: usize,
     /// The largest number of sockets, at least 1. A flow that would need one more shares an open socket. If none is free for
-    /// its destination, its requests are rejected.
+    /// its destination, a flow to the same destination is evicted, chosen as for `max_flows`. Each [`Class`](crate::Class) keeps a
+    /// sixteenth of the sockets that other classes cannot take.
     pub max_sockets: usize,
     /// The largest rate of requests from one source. `None` is no limit.
     pub rate_per_source: Option<Rate>,
-    /// The largest rate of requests from all sources together. `None` is no limit.
+    /// The largest rate of requests from all sources together. `None` is no limit. Domains and sources within their share of
+    /// it are not refused because of others; for them there is one more burst.
     pub rate: Option<Rate>,
     /// The largest number of flows of [probes](PathConfig::probes), at least 1. Each has a socket for a few seconds. One more
     /// evicts a flow of the source with the most.

@@ -86,7 +86,7 @@ impl Endpoint {
         let key = self.flows.get(id)?.key;
         let (class, peer) = (key.class, key.peer());
         let (open, may_open) = (self.sockets.open_slots(class)?, self.sockets.may_open(class));
-        let low = self.peers.low_slot(peer, self.preferred_slot(&key), open, may_open);
+        let low = self.peers.low_slot(peer, self.preferred_slot(&key), open, may_open, &self.flows);
         if low.is_some() && !self.peers.is_crowded(peer) {
             return low;
         }

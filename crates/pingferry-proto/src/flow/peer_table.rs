@@ -63,8 +63,19 @@ impl PeerTable {
 
     /// A low slot that no flow to the peer uses: the preferred one, another base slot, another one whose socket is `open`, or, if
     /// another socket `may_open`, any.
-    pub(crate) fn low_slot(&self, peer: Peer, preferred: u16, open: &SlotSet, may_open: bool) -> Option<u16> {
-        let free = !self.by_slot.neighbours(self.hash(peer, 0));
+    pub(crate) fn low_slot(
+        &self,
+        peer: Peer,
+        preferred: u16,
+        open: &SlotSet,
+        may_open: bool,
+        flows: &FlowTable,
+    ) -> Option<u16> {
+        let mut free = !self.by_slot.neighbours(self.hash(peer, 0));
+        // A program keeps its identifier, so chance must not take the preferred slot.
+        if free & 1 << preferred == 0 && self.find(peer, preferred, flows).is_none() {
+            free |= 1 << preferred;
+        }
         let open = free & open.first_16();
         let usable = if may_open { free } else { open };
         let base = (1 << BASE_SLOTS) - 1;
