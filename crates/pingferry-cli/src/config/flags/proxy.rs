@@ -33,7 +33,7 @@ pub(crate) struct ProxyFlags {
     /// Whether flows to different destinations share a socket [default: shared]
     #[arg(long, value_name = "HOW", env = "PINGFERRY_SOCKETS")]
     sockets: Option<Sockets>,
-    /// Keep at most this many flows; one more evicts the oldest flow of the source that has the most [default: 262144]
+    /// Keep at most this many flows; one more evicts one of the domain and source with the most [default: 262144]
     #[arg(long, value_name = "N", env = "PINGFERRY_MAX_FLOWS")]
     max_flows: Option<Count>,
     /// Keep at most this many flows of one source; one more evicts its oldest [default: no limit]
