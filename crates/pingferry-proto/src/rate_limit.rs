@@ -193,7 +193,9 @@ mod tests {
             (0..=u8::MAX).for_each(|source| _ = take(&mut limiter, now, 0, source, 10));
             if millis % 100 == 0 {
                 assert!((1..10).all(|domain| take(&mut limiter, now, domain, 1, 1) == 1), "after {millis} ms");
-                assert_eq!(take(&mut limiter, now, 1, 2, 1), 1, "another source");
+                // By chance, some of them share a bucket.
+                let others = (2..10).map(|source| take(&mut limiter, now, 1, source, 1)).sum::<usize>();
+                assert!(others >= 4, "{others} of 8 other sources");
             }
         }
     }
