@@ -113,3 +113,64 @@ impl<F: FnMut(&[u8]) + Send> PacketSink for Callback<F> {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use pingferry_proto::PathId;
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+
+    /// Sends bursts of 2 to 5 packets, each after the one before was read. A burst of which a packet stays unread until the next
+    /// one comes is stuck.
+    fn send_bursts(bursts: usize) {
+        let (sender, Channel { mut source, .. }) = channel(|_: &[u8]| {}).unwrap();
+        let read = Arc::new(AtomicUsize::new(0));
+        let reader = thread::spawn({
+            let read = Arc::clone(&read);
+            move || {
+                let mut batch = PacketBatch::new();
+                loop {
+                    poll(&mut [PollFd::new(&source, PollFlags::IN)], None).unwrap();
+                    batch.begin(PathId(0));
+                    let received = source.receive(&mut batch);
+                    // Relaxed: nothing else is shared.
+                    read.fetch_add(batch.len(), Ordering::Relaxed);
+                    batch.clear();
+                    if received.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        let mut sent = 0;
+        for burst in 0..bursts {
+            let packets = 2 + burst % 4;
+            (0..packets).for_each(|_| sender.send(b"packet").unwrap());
+            sent += packets;
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while read.load(Ordering::Relaxed) < sent {
+                assert!(Instant::now() < deadline, "burst {burst} is stuck");
+                thread::yield_now();
+            }
+        }
+        drop(sender);
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn no_burst_is_stuck() {
+        send_bursts(20_000);
+    }
+
+    #[test]
+    #[ignore = "takes a minute"]
+    fn no_burst_of_a_million_is_stuck() {
+        send_bursts(1_000_000);
+    }
+}
