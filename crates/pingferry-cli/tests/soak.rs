@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use pingferry_proto::wire::{Fragment, IpHeader};
 use pingferry_sys::ping::{Outgoing, RawSocket, SendBatch};
 use pingferry_testnet::{eventually, isolated};
-use support::client::{Client, echo};
+use support::client::{Client, echo, syn, udp_probe};
 use support::*;
 
 /// The duration, from the environment.
@@ -58,6 +58,10 @@ impl Soak {
         self.garbage();
         self.fragments();
         self.refused();
+        self.rotate_sources();
+        self.small_fragments();
+        self.connect_often(socket);
+        self.probes();
         self.burst();
         for _ in 0..5 {
             assert!(self.ping(), "round {round}");
@@ -112,9 +116,50 @@ impl Soak {
         }
     }
 
+    /// More than the error budget of a source allows.
     fn refused(&mut self) {
-        for destination in ["127.0.0.1", "224.0.0.1", "100.64.0.1"] {
-            self.rude.send(&echo("10.0.0.69", destination, 1, b"refused"));
+        for destination in ["127.0.0.1", "224.0.0.1", "169.254.169.254", "64:ff9b::7f00:1"].repeat(10) {
+            let source = if destination.contains(':') { "fd00::69" } else { "10.0.0.69" };
+            self.rude.send(&echo(source, destination, 1, b"refused"));
+        }
+    }
+
+    /// One request from each of many sources, to evict the flows of others.
+    fn rotate_sources(&mut self) {
+        for _ in 0..200 {
+            let source = format!("10.{}.{}.9", self.numbers.below(256), self.numbers.below(256));
+            self.rude.send(&echo(&source, TARGET, 1, b"rotate"));
+        }
+    }
+
+    /// The ends of large datagrams whose beginnings never come.
+    fn small_fragments(&mut self) {
+        for _ in 0..70 {
+            let source = format!("10.3.0.{}", 1 + self.numbers.below(200));
+            let header = IpHeader::icmp(source.parse().unwrap(), TARGET.parse().unwrap());
+            let identification = u32::try_from(self.numbers.below(1 << 16)).unwrap();
+            let fragment = Some(Fragment { offset: 65_488, more: false });
+            let mut packet = Vec::new();
+            IpHeader { identification, fragment, ..header }.emit(8, &mut packet);
+            packet.extend([0; 8]);
+            self.rude.send(&packet);
+        }
+    }
+
+    /// Connections that are closed at once.
+    fn connect_often(&mut self, socket: &Path) {
+        for _ in 0..5 {
+            Client::connect(socket).send(&echo("10.0.0.70", TARGET, 1, b"gone"));
+        }
+    }
+
+    /// UDP probes from many ports, and SYNs to many hosts.
+    fn probes(&mut self) {
+        for _ in 0..20 {
+            let port = u16::try_from(1024 + self.numbers.below(60_000)).unwrap();
+            self.rude.send(&udp_probe("10.0.0.71", TARGET, port, 33_434));
+            let host = format!("198.18.{}.{}", self.numbers.below(256), 1 + self.numbers.below(254));
+            self.rude.send(&syn("10.0.0.72", &host, port, 80));
         }
     }
 
@@ -168,7 +213,8 @@ fn counters_add_up_and_nothing_grows() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ping.sock");
         let network = Network::new();
-        let options = ["--idle-timeout", "1s", "--max-flows", "3000", "--unix", socket.to_str().unwrap()];
+        let options = "--idle-timeout 1s --max-flows 3000 --max-sockets 300 --udp probes --tcp probes --unix";
+        let options: Vec<&str> = options.split(' ').chain(socket.to_str()).collect();
         let running = network.run(&options);
         let raw = network.client.run(|| RawSocket::open(0)).unwrap().unwrap();
         let (rude, steady) = (Client::connect(&socket), Client::connect(&socket));

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use pingferry_proto::wire::echo_request;
+use pingferry_proto::wire::{IPPROTO_TCP, IPPROTO_UDP, IpHeader, IpPacket, Sum, echo_request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -46,4 +46,25 @@ impl Client {
 /// An echo request with sequence number 1.
 pub fn echo(source: &str, destination: &str, ident: u16, payload: &[u8]) -> Vec<u8> {
     echo_request(source.parse().unwrap(), destination.parse().unwrap(), ident, 1, payload)
+}
+
+/// A UDP datagram without payload, with a hop limit as of traceroute.
+pub fn udp_probe(source: &str, destination: &str, source_port: u16, port: u16) -> Vec<u8> {
+    let datagram = [source_port, port, 8, 0].map(u16::to_be_bytes).concat();
+    transport(source, destination, IPPROTO_UDP, datagram, 6)
+}
+
+/// A TCP segment that opens a connection, with a hop limit as of traceroute.
+pub fn syn(source: &str, destination: &str, source_port: u16, port: u16) -> Vec<u8> {
+    let mut segment = [source_port, port].map(u16::to_be_bytes).concat();
+    segment.extend([0, 0, 0, 7, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    transport(source, destination, IPPROTO_TCP, segment, 16)
+}
+
+fn transport(source: &str, destination: &str, protocol: u8, mut payload: Vec<u8>, checksum_at: usize) -> Vec<u8> {
+    let header = IpHeader::icmp(source.parse().unwrap(), destination.parse().unwrap());
+    let header = IpHeader { protocol, hop_limit: 9, ..header };
+    let sum = Sum::pseudo_header(header.source, header.destination, protocol, payload.len()).with(&payload);
+    payload[checksum_at..checksum_at + 2].copy_from_slice(&sum.checksum());
+    IpPacket { header, payload: &payload }.to_bytes()
 }
