@@ -44,7 +44,7 @@ fn fragments(number: u32) -> Vec<u8> {
     let mut packet = request([10, 66, 0, 1], TARGET, 7);
     packet[4..6].copy_from_slice(&(number as u16).to_be_bytes());
     // 8 bytes at offset 65,488, and more to come.
-    packet[6..8].copy_from_slice(&(0x2000u16 | 65_488 / 8).to_be_bytes());
+    packet[6..8].copy_from_slice(&(0x2000u16 | (65_488 / 8)).to_be_bytes());
     packet[10..12].fill(0);
     let sum: u32 = packet[..20].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
     let sum = !((sum & 0xffff) + (sum >> 16)) as u16;

@@ -122,7 +122,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use pingferry_proto::PathId;
-    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
 
@@ -155,7 +155,14 @@ mod tests {
             sent += packets;
             let deadline = Instant::now() + Duration::from_secs(10);
             while read.load(Ordering::Relaxed) < sent {
-                assert!(Instant::now() < deadline, "burst {burst} is stuck");
+                if Instant::now() > deadline {
+                    let is_readable =
+                        poll(&mut [PollFd::new(&*sender.waker, PollFlags::IN)], Some(&Timespec::default()));
+                    panic!(
+                        "burst {burst} is stuck: read {read:?} of {sent}, readable {is_readable:?}, {:?}",
+                        sender.waker
+                    );
+                }
                 thread::yield_now();
             }
         }
