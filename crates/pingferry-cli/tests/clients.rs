@@ -3,75 +3,11 @@
 
 mod support;
 
-use std::process::Command;
 use std::time::Duration;
 
-use pingferry_testnet::{Host, isolated, link};
-use support::{CLIENT, CLIENT_6, PROXY, PROXY_6, Running, all_output, can_run, net, pingferry};
-
-const ROUTER_1: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
-const ROUTER_2: [&str; 2] = ["192.0.2.18", "2001:db8:2::2"];
-const TARGET: [&str; 2] = ["192.0.2.34", "2001:db8:3::2"];
-/// Addresses on the target's link that no host has.
-const DEAD: [&str; 2] = ["192.0.2.45", "2001:db8:3::dead"];
-/// Addresses on the target's link that router 2 prohibits.
-const FORBIDDEN: [&str; 2] = ["192.0.2.46", "2001:db8:3::f"];
-
-/// client – pingferry – router 1 – router 2 – target; the last link has an MTU of 1400.
-struct RoutedNetwork {
-    client: Host,
-    proxy: Host,
-    _routers: [Host; 2],
-    target: Host,
-}
-
-impl RoutedNetwork {
-    fn new() -> Self {
-        let [client, proxy, target] = ["client", "proxy", "target"].map(|name| Host::new(name).unwrap());
-        let [router_1, router_2] = ["router 1", "router 2"].map(|name| Host::router(name).unwrap());
-        join((&proxy, "to-r1"), [PROXY, PROXY_6], (&router_1, "to-proxy"), ROUTER_1, None);
-        join((&router_1, "to-r2"), ["192.0.2.17", "2001:db8:2::1"], (&router_2, "to-r1"), ROUTER_2, None);
-        join((&router_2, "to-t"), ["192.0.2.33", "2001:db8:3::1"], (&target, "to-r2"), TARGET, Some(1400));
-        for (host, via, device) in [
-            (&proxy, ROUTER_1, "to-r1"),
-            (&router_1, ROUTER_2, "to-r2"),
-            (&target, ["192.0.2.33", "2001:db8:3::1"], "to-r2"),
-        ] {
-            route_everything(host, via, device);
-        }
-        for (back, via) in [("192.0.2.0/28", "192.0.2.17"), ("2001:db8::/64", "2001:db8:2::1")] {
-            router_2.add_route(net(back), Some(via.parse().unwrap()), "to-r1").unwrap();
-        }
-        for (forbidden, prefix) in FORBIDDEN.into_iter().zip([32, 128]) {
-            let refusal = pingferry_sys::netlink::RejectRoute::Prohibit;
-            router_2.add_reject_route(net(&format!("{forbidden}/{prefix}")), refusal).unwrap();
-        }
-        Self { client, proxy, _routers: [router_1, router_2], target }
-    }
-
-    fn run(&self) -> Running {
-        use std::os::fd::{AsFd, AsRawFd};
-        let netns = format!("/proc/{}/fd/{}", std::process::id(), self.client.netns.as_fd().as_raw_fd());
-        let addresses = format!("{CLIENT}/32,{CLIENT_6}/128");
-        let args = ["run", "--tun", "ping0", "--netns", &netns, "--address", &addresses, "--route", "default"];
-        Running::start(&self.proxy, pingferry().args(args))
-    }
-
-    fn output(&self, program: &str, args: &[&str]) -> String {
-        all_output(&self.client.output(Command::new(program).args(args).env("LC_ALL", "C")).unwrap())
-    }
-}
-
-fn join(a: (&Host, &str), a_pair: [&str; 2], b: (&Host, &str), b_pair: [&str; 2], mtu: Option<u32>) {
-    let nets = |[v4, v6]: [&str; 2]| [net(&format!("{v4}/28")), net(&format!("{v6}/64"))];
-    link(a.0, a.1, &nets(a_pair), b.0, b.1, &nets(b_pair), mtu).unwrap();
-}
-
-fn route_everything(host: &Host, via: [&str; 2], device: &str) {
-    for (all, via) in ["0.0.0.0/0", "::/0"].into_iter().zip(via) {
-        host.add_route(net(all), Some(via.parse().unwrap()), device).unwrap();
-    }
-}
+use pingferry_testnet::isolated;
+use support::routed::{DEAD, FORBIDDEN, ROUTER_1, ROUTER_2, RoutedNetwork, TARGET, hops_shown};
+use support::{PROXY, PROXY_6, can_run};
 
 /// Runs `test` in a network with pingferry, first for IPv4 and then for IPv6. It gets the index of the family in a pair
 /// of addresses, and `-4` or `-6`.
@@ -80,7 +16,7 @@ fn in_both_families(programs: &[&str], test: impl Fn(&RoutedNetwork, usize, &str
         return;
     }
     let network = RoutedNetwork::new();
-    let running = network.run();
+    let running = network.run(&[]);
     for (family, option) in ["-4", "-6"].into_iter().enumerate() {
         test(&network, family, option);
     }
@@ -89,16 +25,6 @@ fn in_both_families(programs: &[&str], test: impl Fn(&RoutedNetwork, usize, &str
 
 fn hops(family: usize) -> [&'static str; 4] {
     [[PROXY, PROXY_6][family], ROUTER_1[family], ROUTER_2[family], TARGET[family]]
-}
-
-/// The second column of each line that begins with the number of a hop.
-fn hops_shown(output: &str) -> Vec<&str> {
-    let is_number = |word: &str| word.trim_end_matches(".|--").parse::<u8>().is_ok();
-    let second = |line| {
-        let mut words = str::split_whitespace(line);
-        words.next().filter(|word| is_number(word)).and(words.next())
-    };
-    output.lines().filter_map(second).collect()
 }
 
 #[test]

@@ -172,11 +172,13 @@ impl Host {
 }
 
 /// The sysctls that make the behaviour of a host independent of time.
-const DETERMINISTIC: [(&str, &str); 7] = [
+const DETERMINISTIC: [(&str, &str); 8] = [
     ("net/ipv4/icmp_ratelimit", "0"),
     // The errors of reject routes have a separate rate limit, which only this sysctl turns off.
     ("net/ipv4/icmp_ratemask", "0"),
     ("net/ipv6/icmp/ratelimit", "0"),
+    // Only type 0, which is reserved, counts for the limit of the whole host (`icmpv6_mask_allow` in net/ipv6/icmp.c).
+    ("net/ipv6/icmp/ratemask", "0"),
     ("net/ipv6/conf/all/accept_dad", "0"),
     ("net/ipv6/conf/default/accept_dad", "0"),
     ("net/ipv6/conf/all/router_solicitations", "0"),

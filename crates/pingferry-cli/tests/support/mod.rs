@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod forgery;
+pub mod routed;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -95,11 +96,16 @@ impl Network {
         set.unwrap();
     }
 
-    /// The path of the client's namespace. It is valid as long as the network exists.
+    /// The path of the client's namespace.
     pub fn netns_path(&self) -> String {
-        use std::os::fd::{AsFd, AsRawFd};
-        format!("/proc/{}/fd/{}", std::process::id(), self.client.netns.as_fd().as_raw_fd())
+        netns_path(&self.client)
     }
+}
+
+/// The path of the namespace of a host. It is valid as long as the host exists.
+pub fn netns_path(host: &Host) -> String {
+    use std::os::fd::{AsFd, AsRawFd};
+    format!("/proc/{}/fd/{}", std::process::id(), host.netns.as_fd().as_raw_fd())
 }
 
 /// `pingferry run` in the proxy of a network, with a Unix socket in a temporary folder.
