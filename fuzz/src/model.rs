@@ -63,9 +63,16 @@ pub(crate) struct Model {
     newest: HashMap<Flow, Newest>,
     forwarded: VecDeque<Forwarded>,
     returned: VecDeque<Returned>,
+    /// How many of the forwarded requests were withdrawn before they were sent.
+    withdrawn: usize,
 }
 
 impl Model {
+    /// Forwarded requests were withdrawn, because their flows were evicted before they were sent.
+    pub(crate) fn expect_withdrawn(&mut self, requests: u64) {
+        self.withdrawn += requests as usize;
+    }
+
     pub(crate) fn expect_request(&mut self, forwarded: Forwarded) {
         self.forwarded.push_back(forwarded);
     }
@@ -76,10 +83,16 @@ impl Model {
 
     /// Checks a request that the endpoint sends.
     pub(crate) fn check_transmit(&mut self, transmit: &Transmit, message: &[u8]) {
-        let Forwarded { domain, path, header, message: expected } =
-            self.forwarded.pop_front().expect("every transmit has a forwarded request");
-        assert_eq!((transmit.path, transmit.header), (path, header));
-        assert!(message == expected, "a message is sent unchanged");
+        let is_sent = |forwarded: &Forwarded| {
+            (forwarded.path, forwarded.header) == (transmit.path, transmit.header) && forwarded.message == message
+        };
+        let position = self.forwarded.iter().position(is_sent).expect("every transmit has a forwarded request");
+        assert!(position <= self.withdrawn, "in order and unchanged, except for what was withdrawn");
+        self.withdrawn -= position;
+        let Some(Forwarded { domain, path, header, message: expected }) = self.forwarded.drain(..=position).next_back()
+        else {
+            return;
+        };
         assert!(transmit.hop_limit >= 1 && transmit.hop_limit == header.hop_limit - 1);
         let class = transmit.socket.class;
         assert_eq!((class.family, class.dont_fragment), (header.family(), header.dont_fragment));
@@ -106,8 +119,9 @@ impl Model {
     }
 
     /// Whether every forwarded input has its output.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.forwarded.is_empty() && self.returned.is_empty()
+    pub(crate) fn is_settled(&mut self) -> bool {
+        let withdrawn = std::mem::take(&mut self.withdrawn);
+        self.forwarded.drain(..).count() == withdrawn && self.returned.is_empty()
     }
 }
 

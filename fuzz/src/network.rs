@@ -134,6 +134,10 @@ impl Network {
             assert!(after.request_drops[reason] > before.request_drops[reason]);
             assert_eq!(after.requests_attempted, before.requests_attempted);
         }
+        if verdict == Verdict::Forwarded {
+            // Its flow took the socket of one whose request had not been sent yet.
+            self.model.expect_withdrawn(after.requests_failed - before.requests_failed);
+        }
         verdict
     }
 

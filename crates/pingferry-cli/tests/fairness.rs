@@ -18,9 +18,9 @@ const ROUNDS: u16 = 30;
 /// The request that an attacker sends as its `number`-th.
 type Attack = fn(u32) -> Vec<u8>;
 
-/// Its sequence number is none of the victim's.
+/// Its sequence number is also the victim's first one, so that a reply to it could be taken for one to the victim.
 fn request(source: [u8; 4], target: &str, ident: u16) -> Vec<u8> {
-    echo_request(source.into(), target.parse().unwrap(), ident, 60_000, b"")
+    echo_request(source.into(), target.parse().unwrap(), ident, 1, b"")
 }
 
 /// One packet from each source, to a host that others ping too.

@@ -11,7 +11,7 @@ use crate::wire::ip::IpHeader;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Output {
-    /// Open a ping socket, then call [`socket_opened`](crate::Endpoint::socket_opened) or
+    /// Open a ping socket, in the place of one that is open there, then call [`socket_opened`](crate::Endpoint::socket_opened) or
     /// [`socket_failed`](crate::Endpoint::socket_failed).
     Open(SocketId),
     /// Send an echo request.

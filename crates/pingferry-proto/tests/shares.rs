@@ -234,3 +234,26 @@ fn requests_of_one_domain_leave_the_rate_of_another() {
     }
     assert!(clients.harness.endpoint.counters().request_drops[DropReason::RateExceeded] > 0);
 }
+
+/// The socket of an evicted flow is opened again for a flow of another owner, with another identifier.
+#[test]
+fn a_late_reply_does_not_reach_the_flow_that_took_over_the_socket() {
+    let mut harness = Harness::new(Config::default().with_max_sockets(48));
+    let other = harness.endpoint.add_path(path_config().with_domain(Some(DomainId(77))));
+    for ident in 0..200 {
+        assert_eq!(harness.packet(&echo(CLIENT, TARGET, ident, 1)), Verdict::Forwarded);
+    }
+    let before: Vec<_> = harness.sent.iter().map(|sent| (sent.transmit.socket, harness.reply_to(sent))).collect();
+    harness.delivered.clear();
+    assert_eq!(harness.packet_on(other, &echo(CLIENT, TARGET, 7, 1)), Verdict::Forwarded);
+    // The last replies of each socket, as they were on their way.
+    for (socket, reply) in before {
+        let _ = harness.receive_reply(socket, TARGET, &reply);
+    }
+    assert!(harness.delivered.iter().all(|(path, _)| *path != other), "the other domain receives none of them");
+    let sent = harness.sent.last().unwrap().clone();
+    let reply = harness.reply_to(&sent);
+    assert_eq!(harness.receive_reply(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
+    assert_eq!(harness.delivered.last().unwrap().0, other);
+    assert!(harness.endpoint.counters().add_up());
+}

@@ -7,11 +7,15 @@
 //! source. It is refused only if its class has no socket at all.
 
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::time::Instant;
 
+use crate::drop_reason::DropReason;
 use crate::endpoint::Endpoint;
+use crate::flow::peer_table::LOW_SLOTS;
 use crate::flow::seq_set::SeqSet;
-use crate::flow::{BASE_SLOTS, Flow, FlowId, FlowKey, LastRequest, Origin};
+use crate::flow::{BASE_SLOTS, Flow, FlowId, FlowKey, LastRequest, Origin, SocketId};
+use crate::output::{Output, Transmit};
 
 impl Endpoint {
     /// Opens a flow. `None` if there is no socket for it.
@@ -100,16 +104,50 @@ impl Endpoint {
     }
 
     /// The slot of a flow to the same peer that is evicted for a flow of the peer's crowd.
+    ///
+    /// A late reply to the evicted flow must not reach a flow of another owner. So the socket is opened again, with another
+    /// identifier. Flows to other peers that share the socket lose the echoes that are on their way. Most of them are in low
+    /// slots, so these are taken last.
     fn slot_of_evicted(&mut self, id: FlowId, now: Instant) -> Option<u16> {
-        let peer = self.flows.get(id)?.key.peer();
-        loop {
-            let candidate = self.peers.eviction_candidate(peer).filter(|candidate| *candidate != id)?;
-            let socket = self.flows.get(candidate)?.socket();
-            self.evict(candidate, now);
-            // A flow whose socket could not be opened leaves nothing. Each is met once, because it is evicted.
-            if self.sockets.is_open(socket) {
-                return Some(socket.slot);
+        let key = self.flows.get(id)?.key;
+        let mut spared = None;
+        // A peer has at most this many flows in low slots.
+        for _ in 0..LOW_SLOTS {
+            let Some(candidate) = self.peers.eviction_candidate(key.peer()).filter(|candidate| *candidate != id) else {
+                break;
+            };
+            let flow = self.flows.get(candidate)?;
+            let is_same_owner = flow.key.owner() == key.owner();
+            if flow.slot < LOW_SLOTS && !is_same_owner {
+                spared = spared.or(Some(candidate));
+                self.peers.touch(candidate);
+            } else if let Some(slot) = self.take_slot(candidate, !is_same_owner, now) {
+                return Some(slot);
             }
+        }
+        self.take_slot(spared?, true, now)
+    }
+
+    /// Evicts a flow and returns its slot, if its socket is open.
+    fn take_slot(&mut self, id: FlowId, reopen: bool, now: Instant) -> Option<u16> {
+        let flow = self.flows.get(id)?;
+        let (socket, destination) = (flow.socket(), flow.key.destination);
+        self.evict(id, now);
+        if reopen && self.sockets.is_open(socket) {
+            self.withdraw(socket, destination);
+            self.outputs.queue.push(Output::Open(socket));
+        }
+        self.sockets.is_open(socket).then_some(socket.slot)
+    }
+
+    /// Drops requests that the driver has not taken yet: they would leave with the new identifier of the socket.
+    fn withdraw(&mut self, socket: SocketId, destination: IpAddr) {
+        let is_withdrawn = |output: &mut Output| matches!(output, Output::Transmit(transmit) if transmit.socket == socket && transmit.header.destination == destination);
+        let withdrawn: Vec<Output> = self.outputs.queue.extract_if(.., is_withdrawn).collect();
+        for output in withdrawn {
+            let Output::Transmit(Transmit { path, tag, .. }) = output else { continue };
+            self.count_failed_request(path);
+            self.count_drop(Origin { path, tag }, DropReason::NoSocket);
         }
     }
 

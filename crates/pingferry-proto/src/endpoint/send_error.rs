@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::drop_reason::DropReason;
 use crate::endpoint::local_error::Reject;
 use crate::endpoint::{Endpoint, Verdict};
-use crate::flow::Origin;
+use crate::flow::{Origin, PathId};
 use crate::output::Transmit;
 use crate::wire::icmp::IcmpError;
 use crate::wire::ip::{Family, IpHeader, IpPacket};
@@ -73,12 +73,17 @@ impl Endpoint {
         payload: &[u8],
         error: SendError,
     ) -> Verdict {
-        self.counters.requests_failed += 1;
-        if let Some(path) = self.paths.get_mut(&origin.path) {
-            path.counters.requests_failed += 1;
-        }
+        self.count_failed_request(origin.path);
         // The packet as the sender sent it, for the quote.
         let packet = IpPacket { header: *header, payload }.to_bytes();
         self.reject(now, origin, error.reject(header.family()), &packet)
+    }
+
+    /// Counts a request that was given to the driver, or would have been, and is not sent.
+    pub(crate) fn count_failed_request(&mut self, path: PathId) {
+        self.counters.requests_failed += 1;
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.counters.requests_failed += 1;
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::flow::table::FlowTable;
 use crate::flow::{BASE_SLOTS, FlowId, Peer};
 
 /// The slots of a peer without a crowd.
-const LOW_SLOTS: u16 = 16;
+pub(crate) const LOW_SLOTS: u16 = 16;
 
 #[derive(Debug)]
 pub(crate) struct PeerTable {

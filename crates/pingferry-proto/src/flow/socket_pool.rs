@@ -20,7 +20,7 @@ const RESERVED_PART: usize = 16;
 /// Why a ping socket could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenFailure {
-    /// There is no room for one more: no descriptor, no memory, no identifier.
+    /// There can be no more: no descriptor, no memory, no identifier, or no permission any more.
     Exhausted,
     /// Anything else, for example that its interface does not exist. The next packet that needs the socket causes another
     /// [`Output::Open`](crate::Output::Open).

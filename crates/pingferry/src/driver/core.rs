@@ -160,7 +160,9 @@ impl Core {
 
 fn open_failure(error: &io::Error) -> OpenFailure {
     match pingferry_sys::errno(error).map(Errno::from_raw_os_error) {
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::ADDRINUSE) => OpenFailure::Exhausted,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::ADDRINUSE | Errno::ACCESS) => {
+            OpenFailure::Exhausted
+        }
         _ => OpenFailure::Other,
     }
 }

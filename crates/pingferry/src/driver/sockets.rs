@@ -67,6 +67,9 @@ impl Sockets {
 
     /// Opens a socket that the endpoint asked for, and returns its identifier.
     pub(super) fn open(&mut self, id: SocketId) -> io::Result<u16> {
+        // First, because there may be no descriptor for both. A slot has a socket if the endpoint wants another identifier, or
+        // has not said yet that its socket is to be closed.
+        self.close(id);
         let opened = PingSocket::open(&self.config.socket_options(id.class));
         let socket = Arc::new(opened.inspect_err(|error| {
             self.failures.insert(id.class, failure(error));
@@ -76,8 +79,6 @@ impl Sockets {
         let ident = socket.ident();
         debug!(index, class = ?id.class, ident, "ping socket opened");
         self.check_buffer(&socket);
-        // A slot that is used again is empty, unless the endpoint has not said yet that its socket is to be closed.
-        self.close(id);
         if self.open.len() <= index {
             self.open.resize_with(index + 1, || None);
         }
