@@ -175,7 +175,8 @@ pub struct PathConfig {
     pub domain: Option<DomainId>,
     /// The largest packet that the path carries, in bytes. Larger replies are fragmented.
     pub mtu: usize,
-    /// The source of the ICMP errors that pingferry generates for this path. `None` chooses one of the host's addresses, or
+    /// The address that pingferry has on this path: the source of the ICMP errors that it generates. Packets to it are answered by
+    /// pingferry itself, and never sent to the network. `None` chooses one of the host's addresses, or
     /// 192.0.0.8 if it has none (RFC 7600 §4.8).
     pub gateway_v4: Option<Ipv4Addr>,
     /// The same for IPv6, where the host without an address has `fd70:696e:6766::1`.

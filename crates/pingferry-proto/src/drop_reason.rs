@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::{AddAssign, Index, IndexMut};
 
+use crate::wire::icmp::IcmpError;
+
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $name:ident => $label:literal,)+) => {
         /// Why a packet was not forwarded. Each dropped packet has exactly one reason.
@@ -68,6 +70,12 @@ drop_reasons! {
     BadTransportChecksum => "bad_transport_checksum",
     /// The ICMP checksum is wrong.
     BadIcmpChecksum => "bad_icmp_checksum",
+    /// A datagram to pingferry itself, where no UDP port is open.
+    PortUnreachable => "port_unreachable",
+    /// A packet to pingferry itself of a protocol that it does not have.
+    ProtocolUnreachable => "protocol_unreachable",
+    /// A TCP RST to pingferry itself, which answers none (RFC 9293 §3.10.7.1).
+    TcpReset => "tcp_reset",
     /// The hop limit is used up (RFC 1812 §5.3.1).
     HopLimitExceeded => "hop_limit_exceeded",
     /// The policy refuses the destination.
@@ -126,6 +134,25 @@ impl fmt::Display for DropReason {
 
 /// So that parsers, which return a reason, can be used with `?`.
 impl std::error::Error for DropReason {}
+
+/// Why a packet is dropped, and the ICMP error that its sender receives, if any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reject {
+    pub(crate) reason: DropReason,
+    pub(crate) error: Option<IcmpError>,
+}
+
+impl Reject {
+    pub(crate) fn with_error(reason: DropReason, error: IcmpError) -> Self {
+        Self { reason, error: Some(error) }
+    }
+}
+
+impl From<DropReason> for Reject {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, error: None }
+    }
+}
 
 /// The number of dropped packets, by reason.
 ///

@@ -22,9 +22,13 @@ pub struct HostAddresses {
 }
 
 impl HostAddresses {
-    /// The address to send ICMP errors from where no gateway is configured: the lowest one that is valid beyond its link, or
-    /// that of a host without any.
-    pub(crate) fn error_source(&self, family: Family) -> IpAddr {
+    /// The gateways of paths that are given none, for IPv4 and IPv6.
+    pub(crate) fn gateways(&self) -> (IpAddr, IpAddr) {
+        (self.gateway(Family::V4), self.gateway(Family::V6))
+    }
+
+    /// The lowest address that is valid beyond its link, or that of a host without any.
+    fn gateway(&self, family: Family) -> IpAddr {
         let is_valid_elsewhere = |address: &&IpAddr| match address {
             IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
             IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
@@ -34,6 +38,18 @@ impl HostAddresses {
             Family::V4 => DUMMY_V4.into(),
             Family::V6 => DUMMY_V6.into(),
         })
+    }
+
+    /// Whether `address` can be the source of a packet: it is that of a single host on a network (RFC 1122 §3.2.1.3, RFC 1812
+    /// §5.3.7, RFC 4291 §2.5, §2.7).
+    pub(crate) fn may_send(&self, address: IpAddr) -> bool {
+        let is_of_host = match address {
+            IpAddr::V4(address) => !address.is_loopback() && address.octets()[0] != 0,
+            IpAddr::V6(address) => {
+                !address.is_loopback() && !address.is_unspecified() && address.to_ipv4_mapped().is_none()
+            }
+        };
+        is_of_host && !self.is_group(address)
     }
 
     /// Whether `address` stands for several hosts: multicast or broadcast.

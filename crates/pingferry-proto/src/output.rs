@@ -102,6 +102,8 @@ pub enum DeliveryKind {
     IcmpError,
     /// An ICMP error that pingferry generated about a packet of the path.
     GeneratedError,
+    /// An echo reply or a TCP RST of pingferry itself.
+    Answer,
 }
 
 /// A tagged packet that was dropped.

@@ -15,8 +15,8 @@ use crate::drop_reason::Drops;
 ///
 /// After each call of the endpoint two equations hold, which [`add_up`](Self::add_up) checks:
 ///
-/// - [`packets`](Self::packets) = [`requests_sent()`](Self::requests_sent) + [`fragments_held()`](Self::fragments_held)
-///   + [`request_drops`](Self::request_drops)[`.total()`](Drops::total)
+/// - [`packets`](Self::packets) = [`requests_sent()`](Self::requests_sent) + [`answers()`](Self::answers)
+///   + [`fragments_held()`](Self::fragments_held) + [`request_drops`](Self::request_drops)[`.total()`](Drops::total)
 /// - [`replies_received`](Self::replies_received) + [`icmp_errors_received`](Self::icmp_errors_received)
 ///   = [`replies_returned()`](Self::replies_returned) + [`icmp_errors_returned()`](Self::icmp_errors_returned)
 ///   + [`reply_drops`](Self::reply_drops)[`.total()`](Drops::total)
@@ -48,6 +48,10 @@ pub struct Counters {
     pub requests_attempted: u64,
     /// Echo requests that the driver reported as not sent. They are in [`request_drops`](Self::request_drops) too.
     pub requests_failed: u64,
+    /// Echo replies and TCP RSTs of pingferry itself, to packets that were addressed to it, given to the driver to deliver.
+    pub answers_attempted: u64,
+    /// Those that the driver reported as not delivered. The packets are in [`request_drops`](Self::request_drops) too.
+    pub answers_failed: u64,
     /// Fragments that were stored to wait for the other fragments of their datagram.
     pub fragments_accepted: u64,
     /// Stored fragments that were dropped later. They are in [`request_drops`](Self::request_drops) too.
@@ -89,6 +93,11 @@ impl Counters {
         self.requests_attempted.saturating_sub(self.requests_failed)
     }
 
+    /// Packets that were addressed to pingferry itself and answered, other than by an ICMP error.
+    pub fn answers(&self) -> u64 {
+        self.answers_attempted.saturating_sub(self.answers_failed)
+    }
+
     /// Fragments that wait for others, or became part of a request when the last fragment arrived. The last fragment itself
     /// is not among them: it is counted as the request, or as a drop.
     pub fn fragments_held(&self) -> u64 {
@@ -115,7 +124,7 @@ impl Counters {
     pub fn add_up(&self) -> bool {
         let received = self.replies_received + self.icmp_errors_received;
         let returned = self.replies_returned() + self.icmp_errors_returned();
-        self.packets == self.requests_sent() + self.fragments_held() + self.request_drops.total()
+        self.packets == self.requests_sent() + self.answers() + self.fragments_held() + self.request_drops.total()
             && received == returned + self.reply_drops.total()
     }
 }
@@ -164,6 +173,8 @@ impl AddAssign<&Counters> for Counters {
             packets,
             requests_attempted,
             requests_failed,
+            answers_attempted,
+            answers_failed,
             fragments_accepted,
             fragments_discarded,
             replies_received,

@@ -5,16 +5,14 @@ mod support;
 
 use std::time::Duration;
 
-use pingferry_proto::wire::{IcmpError, IpHeader, IpPacket, Sum};
+use pingferry_proto::wire::{IcmpError, IpHeader, IpPacket};
 use pingferry_proto::{
     Config, DomainId, DropReason, ErrorReport, Family, PathConfig, ProbeConfig, ProbeReply, SendError, TcpAnswer,
     Verdict,
 };
+use support::transport::{SYN, TCP, UDP, tcp, udp};
 use support::{CLIENT, CLIENT_6, GATEWAY, Harness, TARGET, TARGET_6, header, ip, packet, parse, path_config};
 
-const UDP: u8 = 17;
-const TCP: u8 = 6;
-const SYN: u8 = 0x02;
 const ROUTER: &str = "198.51.100.1";
 
 fn probing() -> PathConfig {
@@ -35,30 +33,9 @@ fn probe_header(source: &str, destination: &str, protocol: u8, hop_limit: u8) ->
     IpHeader { protocol, hop_limit, identification: 0x4321, ..header(source, destination) }
 }
 
-fn with_checksum(header: &IpHeader, mut segment: Vec<u8>, at: usize) -> Vec<u8> {
-    let sum = Sum::pseudo_header(header.source, header.destination, header.protocol, segment.len()).with(&segment);
-    segment[at..at + 2].copy_from_slice(&sum.checksum());
-    segment
-}
-
-fn udp(header: &IpHeader, source_port: u16, destination_port: u16, payload: &[u8]) -> Vec<u8> {
-    let mut datagram = [source_port.to_be_bytes(), destination_port.to_be_bytes()].concat();
-    datagram.extend(u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
-    datagram.extend([0, 0]);
-    datagram.extend(payload);
-    with_checksum(header, datagram, 6)
-}
-
 fn udp_probe(hop_limit: u8, source_port: u16, destination_port: u16, payload: &[u8]) -> Vec<u8> {
     let header = probe_header(CLIENT, TARGET, UDP, hop_limit);
     packet(&header, &udp(&header, source_port, destination_port, payload))
-}
-
-fn tcp(header: &IpHeader, flags: u8, sequence: u32) -> Vec<u8> {
-    let mut segment = [40_000u16.to_be_bytes(), 80u16.to_be_bytes()].concat();
-    segment.extend(sequence.to_be_bytes());
-    segment.extend([0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    with_checksum(header, segment, 16)
 }
 
 fn tcp_probe(hop_limit: u8, flags: u8) -> Vec<u8> {

@@ -101,8 +101,9 @@ impl Accounts {
         let c = endpoint.counters();
         prop_assert!(c.add_up(), "{:?}", c);
         let of_paths: PathCounters = paths.iter().map(|path| endpoint.path_counters(*path).unwrap()).sum();
-        let delivered = c.replies_attempted + c.icmp_errors_attempted + c.errors_generated_attempted;
-        let undelivered = c.replies_failed + c.icmp_errors_failed + c.errors_generated_failed;
+        let delivered =
+            c.replies_attempted + c.icmp_errors_attempted + c.errors_generated_attempted + c.answers_attempted;
+        let undelivered = c.replies_failed + c.icmp_errors_failed + c.errors_generated_failed + c.answers_failed;
         let of_all =
             [c.packets, c.requests_attempted, c.requests_failed, c.request_drops.total(), delivered, undelivered];
         let PathCounters { packets, requests_attempted, requests_failed, drops, .. } = of_paths;

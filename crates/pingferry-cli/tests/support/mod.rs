@@ -8,7 +8,7 @@ pub mod routed;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 
 use ipnet::IpNet;
 use pingferry_testnet::{Host, link, require_program, require_tun};
@@ -167,6 +167,11 @@ impl Running {
         Self { child, stdout, ready }
     }
 
+    /// Its log, which must have been piped.
+    pub fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -237,13 +242,14 @@ impl Drop for Running {
 pub fn assert_counters_add_up(stats: &Value) {
     let count = |key: &str| stats[key].as_u64().unwrap();
     let sum = |key: &str| -> u64 { stats[key].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum() };
-    let [packets, sent, held] = ["packets", "requests_sent", "fragments_held"].map(count);
-    assert_eq!(packets, sent + held + sum("request_drops"), "{stats}");
+    let [packets, sent, answers, held] = ["packets", "requests_sent", "answers", "fragments_held"].map(count);
+    assert_eq!(packets, sent + answers + held + sum("request_drops"), "{stats}");
     let [received, returned] =
         ["received", "returned"].map(|what| count(&format!("replies_{what}")) + count(&format!("icmp_errors_{what}")));
     assert_eq!(received, returned + sum("reply_drops"), "{stats}");
     for (passed, attempted, failed) in [
         ("requests_sent", "requests_attempted", "requests_failed"),
+        ("answers", "answers_attempted", "answers_failed"),
         ("fragments_held", "fragments_accepted", "fragments_discarded"),
         ("replies_returned", "replies_attempted", "replies_failed"),
         ("icmp_errors_returned", "icmp_errors_attempted", "icmp_errors_failed"),

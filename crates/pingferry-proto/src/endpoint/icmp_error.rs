@@ -77,7 +77,7 @@ impl Endpoint {
         // The host's own kernel reports a silent neighbour. To the client the host is pingferry.
         let is_own = self.host_addresses.own.contains(&report.offender);
         let (offender, hop_limit) = if is_own {
-            (self.error_source(origin.path, Family::of(client)).unwrap_or(report.offender), report.hop_limit)
+            (self.gateway(origin.path, Family::of(client)).unwrap_or(report.offender), report.hop_limit)
         } else {
             (report.offender, report.hop_limit.saturating_sub(1))
         };

@@ -3,33 +3,13 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::drop_reason::DropReason;
 use crate::endpoint::Endpoint;
+use crate::flow::Origin;
 use crate::flow::shares::Owner;
-use crate::flow::{Origin, PathId};
 use crate::output::DeliveryKind;
 use crate::wire::icmp::{IcmpError, is_icmp_error, write_checksum};
 use crate::wire::ip::Family;
 use crate::wire::ip::{IpHeader, IpPacket};
-
-/// Why a packet is dropped, and the ICMP error that its sender receives, if any.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reject {
-    pub(crate) reason: DropReason,
-    pub(crate) error: Option<IcmpError>,
-}
-
-impl Reject {
-    pub(crate) fn with_error(reason: DropReason, error: IcmpError) -> Self {
-        Self { reason, error: Some(error) }
-    }
-}
-
-impl From<DropReason> for Reject {
-    fn from(reason: DropReason) -> Self {
-        Self { reason, error: None }
-    }
-}
 
 impl Endpoint {
     /// Sends an error about `original` to its sender, if such a packet may cause an error (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)),
@@ -41,32 +21,31 @@ impl Endpoint {
         error: impl FnOnce(Family) -> IcmpError,
         original: &[u8],
     ) {
-        let Some(packet) = IpPacket::parse(original).ok().filter(|packet| self.may_cause_error(packet)) else { return };
+        let Ok(packet) = IpPacket::parse(original) else { return };
         let family = packet.header.family();
-        let Some(source) = self.error_source(origin.path, family) else { return };
+        let error = error(family);
+        if !self.may_cause_error(&packet, error) {
+            return;
+        }
+        let Some(source) = self.gateway(origin.path, family) else { return };
         let Some(domain) = self.paths.get(&origin.path).map(|path| path.domain) else { return };
         if !self.error_limiter.take(now, domain, Owner::new(domain, packet.header.source)) {
             self.counters.errors_withheld += 1;
             return;
         }
-        let (header, message) = error_about(&packet, original, error(family), source);
+        let (header, message) = error_about(&packet, original, error, source);
         // The path is open: its domain was found.
         let _ = self.deliver(DeliveryKind::GeneratedError, origin, None, header, &message);
     }
 
-    /// No error is sent about an error, a later fragment, or a packet to several hosts.
-    fn may_cause_error(&self, packet: &IpPacket<'_>) -> bool {
+    /// No error is sent about an error, a later fragment, a packet to several hosts, or one that no single host sent.
+    fn may_cause_error(&self, packet: &IpPacket<'_>, error: IcmpError) -> bool {
         let header = &packet.header;
-        let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
-        let is_error =
+        let is_about_error =
             header.is_icmp() && packet.payload.first().is_none_or(|&kind| is_icmp_error(header.family(), kind));
-        is_first && !is_error && !self.host_addresses.is_group(header.destination)
-    }
-
-    /// The address that pingferry's own errors for a path come from. `None` if the path is closed.
-    pub(crate) fn error_source(&self, path: PathId, family: Family) -> Option<IpAddr> {
-        let gateway = self.paths.get(&path)?.config.gateway(family);
-        Some(gateway.unwrap_or_else(|| self.host_addresses.error_source(family)))
+        let is_for_one =
+            !self.host_addresses.is_group(header.destination) || error.may_be_about_multicast(header.family());
+        header.is_first_fragment() && !is_about_error && is_for_one && self.host_addresses.may_send(header.source)
     }
 }
 

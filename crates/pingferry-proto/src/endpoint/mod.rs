@@ -10,11 +10,13 @@
 //!   [`Transmit`](crate::Transmit).
 //! - A reply goes through [`reply`], an ICMP error of a router or host through [`icmp_error`], to a
 //!   [`Delivery`](crate::Delivery).
+//! - A packet to pingferry's own address is answered: [`local_delivery`].
 //! - A packet that is dropped may cause an ICMP error of pingferry's own: [`local_error`].
 //! - Each input is emitted, or dropped and counted.
 
 mod admission;
 pub(crate) mod icmp_error;
+mod local_delivery;
 mod local_error;
 pub(crate) mod probe;
 pub(crate) mod reply;
@@ -23,6 +25,7 @@ pub(crate) mod send_error;
 
 use std::collections::BTreeMap;
 use std::hash::RandomState;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::config::{Config, PathConfig, Rate};
@@ -60,6 +63,8 @@ const ERROR_RATE_PER_SOURCE: Rate = Rate { per_second: 100, burst: 100 };
 pub enum Verdict {
     /// It is among the outputs.
     Forwarded,
+    /// It was addressed to pingferry itself, whose answer is among the outputs.
+    Answered,
     /// It is a fragment that waits for the others of its datagram.
     Held,
     /// It was dropped. An ICMP error for its sender may be among the outputs.
@@ -89,6 +94,8 @@ pub struct Endpoint {
     pub(crate) counters: Counters,
     pub(crate) reassembly: Reassembly,
     pub(crate) host_addresses: HostAddresses,
+    /// The gateways of paths that are given none, for IPv4 and IPv6.
+    pub(crate) default_gateways: (IpAddr, IpAddr),
     /// The reply at hand. It is kept so that replies allocate nothing.
     pub(crate) message: Vec<u8>,
     /// The identification of the newest packet for a path.
@@ -113,6 +120,7 @@ impl Endpoint {
             outputs: Outputs::default(),
             counters: Counters::default(),
             reassembly: Reassembly::new(),
+            default_gateways: HostAddresses::default().gateways(),
             host_addresses: HostAddresses::default(),
             message: Vec::new(),
             identification: 0,
@@ -125,6 +133,7 @@ impl Endpoint {
 
     /// Sets the addresses of the host of the ping sockets. Without this call it has none.
     pub fn set_host_addresses(&mut self, addresses: HostAddresses) {
+        self.default_gateways = addresses.gateways();
         self.host_addresses = addresses;
     }
 

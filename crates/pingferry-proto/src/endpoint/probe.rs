@@ -3,12 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use crate::drop_reason::DropReason;
+use crate::drop_reason::{DropReason, Reject};
 use crate::endpoint::icmp_error::ErrorReport;
-use crate::endpoint::local_error::Reject;
 use crate::endpoint::send_error::SendError;
 use crate::endpoint::{Endpoint, Verdict};
-use crate::flow::shares::Owner;
 use crate::flow::{DomainId, Origin};
 use crate::output::{DeliveryKind, Output, ProbeTransmit};
 use crate::probe::table::{Probe, ProbeKey};
@@ -48,9 +46,7 @@ impl Endpoint {
         if self.paths.get(&origin.path).is_some_and(|path| path.config.probes.denies(destination_port)) {
             return Err(prohibited(DropReason::DestinationRefused));
         }
-        if !self.request_limiter.take(now, domain, Owner::new(domain, header.source)) {
-            return Err(prohibited(DropReason::RateExceeded));
-        }
+        self.take_request_token(now, domain, header)?;
         let destination = SocketAddr::new(header.destination, destination_port);
         let client = SocketAddr::new(header.source, source_port);
         let key = ProbeKey { domain, protocol: header.protocol, client, destination: is_tcp.then_some(destination) };

@@ -84,6 +84,11 @@ impl Endpoint {
                 self.counters.errors_generated_failed += 1;
                 return Verdict::Dropped(reason);
             }
+            DeliveryKind::Answer => {
+                self.counters.answers_failed += 1;
+                self.count_drop(Origin { path: delivery.path, tag: delivery.tag }, reason);
+                return Verdict::Dropped(reason);
+            }
         }
         self.count_reply_drop(reason)
     }
@@ -106,6 +111,7 @@ impl Endpoint {
             DeliveryKind::Reply => self.counters.replies_attempted += 1,
             DeliveryKind::IcmpError => self.counters.icmp_errors_attempted += 1,
             DeliveryKind::GeneratedError => self.counters.errors_generated_attempted += 1,
+            DeliveryKind::Answer => self.counters.answers_attempted += 1,
         }
         // Packets that may be fragmented need different identifications (RFC 6864 §4.3).
         self.identification = self.identification.wrapping_add(1);

@@ -1,14 +1,13 @@
 //! Requests: from a packet of a path to a message for a ping socket, or a drop.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::config::{PathConfig, Sharing};
-use crate::drop_reason::DropReason;
-use crate::endpoint::local_error::Reject;
+use crate::drop_reason::{DropReason, Reject};
+use crate::endpoint::local_delivery::check_local_protocol;
 use crate::endpoint::{Endpoint, Path, Verdict};
 use crate::flow::shares::Owner;
-use crate::flow::{Class, DomainId, Flow, FlowId, FlowKey, LastRequest, Origin, PathId, Tag, is_group};
+use crate::flow::{Class, DomainId, Flow, FlowId, FlowKey, LastRequest, Origin, PathId, Tag};
 use crate::output::{Dropped, Output, Transmit};
 use crate::policy::Policy;
 use crate::probe::PROBE_HOP_LIMIT;
@@ -44,6 +43,11 @@ impl Endpoint {
         let domain = path.domain;
         let IpPacket { header, payload } = IpPacket::parse(packet)?;
         self.check(path, &header, payload)?;
+        if self.is_for_gateway(origin.path, &header) {
+            check_local_protocol(&header, packet)?;
+        } else {
+            self.check_transit(path, &header, payload)?;
+        }
         let Some(fragment) = header.fragment else {
             return self.forward_whole(now, domain, origin, &header, payload);
         };
@@ -56,7 +60,11 @@ impl Endpoint {
             Reassembled::Incomplete => Ok(Verdict::Held),
             // A request that came in fragments may be sent in fragments.
             Reassembled::Whole { header, payload } => {
-                self.forward_whole(now, domain, origin, &IpHeader { dont_fragment: false, ..header }, &payload)
+                let header = IpHeader { dont_fragment: false, ..header };
+                let forwarded = self.forward_whole(now, domain, origin, &header, &payload);
+                // An error quotes the whole packet.
+                let whole = || IpPacket { header, payload: &payload }.to_bytes();
+                Ok(forwarded.unwrap_or_else(|reject| self.reject(now, origin, reject, &whole())))
             }
             Reassembled::Dropped { reason, waiting } => {
                 self.discard_fragments(&waiting, reason);
@@ -73,6 +81,9 @@ impl Endpoint {
         header: &IpHeader,
         message: &[u8],
     ) -> Result<Verdict, Reject> {
+        if self.is_for_gateway(origin.path, header) {
+            return self.deliver_locally(now, domain, origin, header, message);
+        }
         if !header.is_icmp() {
             return self.forward_probe(now, domain, origin, header, message);
         }
@@ -80,9 +91,7 @@ impl Endpoint {
         if !icmp_checksum(header.source, header.destination, message).is_valid() {
             return Err(DropReason::BadIcmpChecksum.into());
         }
-        if !self.request_limiter.take(now, domain, Owner::new(domain, header.source)) {
-            return Err(Reject::with_error(DropReason::RateExceeded, IcmpError::prohibited(header.family())));
-        }
+        self.take_request_token(now, domain, header)?;
         let key = FlowKey {
             domain,
             class: self.class(header),
@@ -94,6 +103,19 @@ impl Endpoint {
         let flow = self.find_or_open_flow(key, origin, last_request(header, echo, message), now)?;
         self.transmit(flow, origin, header, message);
         Ok(Verdict::Forwarded)
+    }
+
+    /// The limits on the rate of requests allow another one.
+    pub(crate) fn take_request_token(
+        &mut self,
+        now: Instant,
+        domain: DomainId,
+        header: &IpHeader,
+    ) -> Result<(), Reject> {
+        if self.request_limiter.take(now, domain, Owner::new(domain, header.source)) {
+            return Ok(());
+        }
+        Err(Reject::with_error(DropReason::RateExceeded, IcmpError::prohibited(header.family())))
     }
 
     fn class(&self, header: &IpHeader) -> Class {
@@ -182,16 +204,20 @@ impl Endpoint {
 /// What every packet of a path must pass. A fragment passes the same checks as a whole packet, so that datagrams that cannot be
 /// forwarded take no memory.
 impl Endpoint {
-    /// Whether a packet of a path may be forwarded.
-    fn check(&self, path: &Path, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
+    /// Whether a packet of a path may be forwarded, or delivered to pingferry itself.
+    fn check(&self, path: &Path, header: &IpHeader, payload: &[u8]) -> Result<(), DropReason> {
         if is_link_control(header, payload) {
-            return Err(DropReason::LinkControl.into());
+            return Err(DropReason::LinkControl);
         }
-        check_addresses(header)?;
+        self.check_addresses(header)?;
         if !path.config.admits(header.source) {
-            return Err(DropReason::SpoofedSource.into());
+            return Err(DropReason::SpoofedSource);
         }
-        self.check_loop(header, payload)?;
+        self.check_loop(header, payload)
+    }
+
+    /// Whether a packet that is not for pingferry itself may be forwarded.
+    fn check_transit(&self, path: &Path, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
         // A router looks at the hop limit before it looks at the protocol (RFC 1812 §5.3.1).
         if header.hop_limit <= 1 {
             let error = IcmpError::time_exceeded(header.family());
@@ -201,10 +227,21 @@ impl Endpoint {
         self.check_policy(&path.config, header)
     }
 
+    /// The addresses are those of two hosts.
+    fn check_addresses(&self, header: &IpHeader) -> Result<(), DropReason> {
+        if !self.host_addresses.may_send(header.source) {
+            return Err(DropReason::InvalidSource);
+        }
+        if header.source == header.destination {
+            return Err(DropReason::SourceIsDestination);
+        }
+        Ok(())
+    }
+
     /// The packet is not one of pingferry's own requests, routed back.
     fn check_loop(&self, header: &IpHeader, payload: &[u8]) -> Result<(), DropReason> {
         let is_own = header.is_icmp()
-            && is_first_fragment(header)
+            && header.is_first_fragment()
             && self.host_addresses.own.contains(&header.source)
             && Echo::parse_request(header.family(), payload).is_ok_and(|echo| self.sockets.has_ident(echo.ident));
         if is_own { Err(DropReason::Loop) } else { Ok(()) }
@@ -213,7 +250,7 @@ impl Endpoint {
     /// The packet is of a kind that crosses: an echo request, or a probe. Of fragments only the first shows it.
     fn check_kind(&self, path: &Path, header: &IpHeader, payload: &[u8]) -> Result<(), Reject> {
         let Path { config, domain, .. } = path;
-        let is_first = is_first_fragment(header);
+        let is_first = header.is_first_fragment();
         let checked = match header.protocol {
             _ if header.is_icmp() && is_first => Echo::parse_request(header.family(), payload).map(|_| ()),
             _ if header.is_icmp() => Ok(()),
@@ -245,26 +282,6 @@ impl Endpoint {
         }
         Ok(())
     }
-}
-
-fn is_first_fragment(header: &IpHeader) -> bool {
-    header.fragment.is_none_or(|fragment| fragment.offset == 0)
-}
-
-/// The addresses are valid ones of two hosts (RFC 1812 §5.3.7, RFC 4291 §2.5, §2.7).
-fn check_addresses(header: &IpHeader) -> Result<(), DropReason> {
-    let source = header.source;
-    let is_loopback_or_mapped = match source {
-        IpAddr::V4(source) => source.is_loopback(),
-        IpAddr::V6(source) => source.is_loopback() || source.to_ipv4_mapped().is_some(),
-    };
-    if source.is_unspecified() || is_group(source) || is_loopback_or_mapped {
-        return Err(DropReason::InvalidSource);
-    }
-    if source == header.destination {
-        return Err(DropReason::SourceIsDestination);
-    }
-    Ok(())
 }
 
 fn last_request(header: &IpHeader, echo: Echo, message: &[u8]) -> LastRequest {

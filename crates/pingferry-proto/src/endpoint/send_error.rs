@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use crate::drop_reason::DropReason;
-use crate::endpoint::local_error::Reject;
+use crate::drop_reason::{DropReason, Reject};
 use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::{Origin, PathId};
 use crate::output::Transmit;

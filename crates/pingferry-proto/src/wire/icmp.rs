@@ -78,8 +78,7 @@ const IPPROTO_IGMP: u8 = 2;
 /// themselves: neighbour and router discovery (RFC 4861, RFC 1256), and the membership of multicast groups (RFC 2710,
 /// RFC 3810, RFC 4286, RFC 3376).
 pub(crate) fn is_link_control(header: &IpHeader, payload: &[u8]) -> bool {
-    let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
-    let icmp_type = payload.first().filter(|_| header.is_icmp() && is_first);
+    let icmp_type = payload.first().filter(|_| header.is_icmp() && header.is_first_fragment());
     match header.family() {
         Family::V4 => header.protocol == IPPROTO_IGMP || matches!(icmp_type, Some(9 | 10)),
         Family::V6 => matches!(icmp_type, Some(130..=137 | 143 | 151..=153)),
@@ -129,6 +128,29 @@ impl IcmpError {
         }
     }
 
+    /// No UDP port is open (RFC 1122 §4.1.3.1, RFC 4443 §3.1).
+    pub const fn port_unreachable(family: Family) -> Self {
+        Self::unreachable(family, 3, 4)
+    }
+
+    /// The destination does not have the protocol: Protocol Unreachable on IPv4 (RFC 1122 §3.2.2.1), and on IPv6 Parameter
+    /// Problem with the offset of the field in the packet that names it (RFC 4443 §3.4).
+    pub fn protocol_unreachable(family: Family, offset: usize) -> Self {
+        match family {
+            Family::V4 => Self::unreachable(family, 2, 0),
+            Family::V6 => Self::parameter_problem(family, 1, offset),
+        }
+    }
+
+    /// Parameter Problem (RFC 792, RFC 4443 §3.4) with the offset in the packet, in bytes, of what is wrong. On IPv4 it must be
+    /// below 256.
+    pub fn parameter_problem(family: Family, code: u8, offset: usize) -> Self {
+        match family {
+            Family::V4 => Self { icmp_type: 12, code, rest: [u8::try_from(offset).unwrap_or(u8::MAX), 0, 0, 0] },
+            Family::V6 => Self { icmp_type: 4, code, rest: u32::try_from(offset).unwrap_or(u32::MAX).to_be_bytes() },
+        }
+    }
+
     const fn unreachable(family: Family, v4_code: u8, v6_code: u8) -> Self {
         match family {
             Family::V4 => Self { icmp_type: 3, code: v4_code, rest: [0; 4] },
@@ -140,6 +162,12 @@ impl IcmpError {
     pub(crate) fn is_time_exceeded(&self, family: Family) -> bool {
         let Self { icmp_type, code, .. } = Self::time_exceeded(family);
         self.icmp_type == icmp_type && self.code == code
+    }
+
+    /// Whether it may be sent about a packet to a multicast address: Packet Too Big, and an option that has to be understood
+    /// (RFC 4443 §2.4 (e.3)).
+    pub(crate) fn may_be_about_multicast(&self, family: Family) -> bool {
+        family == Family::V6 && matches!((self.icmp_type, self.code), (2, 0) | (4, 2))
     }
 
     /// Appends the eight bytes, with a zero checksum, to `out`.

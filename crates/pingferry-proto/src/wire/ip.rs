@@ -127,6 +127,11 @@ impl IpHeader {
         self.protocol == icmp_protocol(self.family())
     }
 
+    /// Whether the payload begins with the header of the protocol: it is not a fragment, or the first one.
+    pub(crate) fn is_first_fragment(&self) -> bool {
+        self.fragment.is_none_or(|fragment| fragment.offset == 0)
+    }
+
     /// The length of this header on the wire, in bytes.
     pub fn wire_len(&self) -> usize {
         match self.family() {
@@ -180,6 +185,14 @@ impl<'a> IpPacket<'a> {
             6 => ipv6::parse(packet),
             _ => Err(DropReason::BadVersion),
         }
+    }
+}
+
+/// The offset in a well-formed packet, in bytes, of the field that names the protocol of its payload.
+pub(crate) fn next_header_offset(packet: &[u8]) -> usize {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(6) => ipv6::next_header_offset(packet),
+        _ => ipv4::PROTOCOL_OFFSET,
     }
 }
 

@@ -10,6 +10,9 @@ const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
 
+/// Where the protocol is in the header.
+pub(super) const PROTOCOL_OFFSET: usize = 9;
+
 pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
     let fixed: &[u8; IPV4_HEADER_LEN] = packet.first_chunk().ok_or(DropReason::Truncated)?;
     let [version_ihl, traffic_class, _, _, _, _, _, _, hop_limit, protocol, ..] = *fixed;

@@ -5,10 +5,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::drop_reason::DropReason;
 use crate::wire::ip::{FRAGMENT_HEADER_LEN, Fragment, IPV6_HEADER_LEN, IpHeader, IpPacket, word};
 
+/// Where the Next Header field is.
+const NEXT_HEADER_OFFSET: usize = 6;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
+/// Nothing follows (RFC 8200 §4.7).
+pub(crate) const NO_NEXT_HEADER: u8 = 59;
 
 pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
     let (fixed, rest) = packet.split_first_chunk::<IPV6_HEADER_LEN>().ok_or(DropReason::Truncated)?;
@@ -27,49 +31,84 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
         dont_fragment: true,
         fragment: None,
     };
-    let payload = skip_extension_headers(&mut header, payload)?;
-    Ok(IpPacket { header, payload })
+    let mut chain = Chain::new(packet.get(..IPV6_HEADER_LEN + payload.len()).unwrap_or(packet));
+    while let Some(Extension { kind, bytes, .. }) = chain.next()? {
+        if kind == FRAGMENT {
+            read_fragment_header(&mut header, bytes);
+        }
+        if kind == ROUTING {
+            return Err(DropReason::SourceRouted);
+        }
+        // The rest can be parsed only when the packet is whole.
+        if header.fragment.is_some() {
+            break;
+        }
+    }
+    header.protocol = chain.kind;
+    Ok(IpPacket { header, payload: packet.get(chain.at..IPV6_HEADER_LEN + payload.len()).unwrap_or(&[]) })
 }
 
-/// Skips the extension headers (RFC 8200 §4.1), and returns the payload. In a fragment it stops after the fragment header:
-/// the rest can be parsed only when the packet is whole. Routing headers are refused for the same reason as IPv4 source routes.
-fn skip_extension_headers<'a>(header: &mut IpHeader, mut payload: &'a [u8]) -> Result<&'a [u8], DropReason> {
-    let mut first = true;
-    loop {
-        payload = match header.protocol {
-            HOP_BY_HOP if first => skip_options(header, payload)?,
-            DESTINATION_OPTIONS => skip_options(header, payload)?,
-            HOP_BY_HOP => return Err(DropReason::BadExtensionHeader),
-            ROUTING => return Err(DropReason::SourceRouted),
-            FRAGMENT => {
-                let rest = read_fragment_header(header, payload)?;
-                if header.fragment.is_some() {
-                    return Ok(rest);
-                }
-                rest
-            }
-            _ => return Ok(payload),
-        };
-        first = false;
+/// The offset of the Next Header field that names the protocol of the payload.
+pub(super) fn next_header_offset(packet: &[u8]) -> usize {
+    let mut chain = Chain::new(packet);
+    while let Ok(Some(Extension { kind, .. })) = chain.next() {
+        if kind == FRAGMENT {
+            break;
+        }
+    }
+    chain.named_at
+}
+
+/// The extension headers of a packet, one after the other (RFC 8200 §4.1).
+struct Chain<'a> {
+    /// As long as its header states.
+    packet: &'a [u8],
+    /// What comes next.
+    kind: u8,
+    /// Where that was named.
+    named_at: usize,
+    /// Where that is.
+    at: usize,
+}
+
+/// An extension header.
+struct Extension<'a> {
+    kind: u8,
+    bytes: &'a [u8],
+}
+
+impl<'a> Chain<'a> {
+    fn new(packet: &'a [u8]) -> Self {
+        let kind = packet.get(NEXT_HEADER_OFFSET).copied().unwrap_or(NO_NEXT_HEADER);
+        Self { packet, kind, named_at: NEXT_HEADER_OFFSET, at: IPV6_HEADER_LEN }
+    }
+
+    /// The next extension header; `None` at the payload.
+    fn next(&mut self) -> Result<Option<Extension<'a>>, DropReason> {
+        let &mut Self { packet, kind, at, .. } = self;
+        if !matches!(kind, HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING | FRAGMENT) {
+            return Ok(None);
+        }
+        let rest = packet.get(at..).unwrap_or(&[]);
+        let [next_header, len, ..] = *rest else { return Err(DropReason::BadExtensionHeader) };
+        let len = if kind == FRAGMENT { FRAGMENT_HEADER_LEN } else { (usize::from(len) + 1) * 8 };
+        let bytes = rest.get(..len).ok_or(DropReason::BadExtensionHeader)?;
+        // Hop-by-Hop Options come first, or not at all.
+        if kind == HOP_BY_HOP && at != IPV6_HEADER_LEN {
+            return Err(DropReason::BadExtensionHeader);
+        }
+        *self = Self { packet, kind: next_header, named_at: at, at: at + len };
+        Ok(Some(Extension { kind, bytes }))
     }
 }
 
-fn skip_options<'a>(header: &mut IpHeader, payload: &'a [u8]) -> Result<&'a [u8], DropReason> {
-    let [next_header, len, ..] = *payload else { return Err(DropReason::BadExtensionHeader) };
-    header.protocol = next_header;
-    payload.get((usize::from(len) + 1) * 8..).ok_or(DropReason::BadExtensionHeader)
-}
-
 /// Reads a fragment header. One with offset 0 and without More Fragments is an atomic fragment: a whole packet (RFC 6946).
-fn read_fragment_header<'a>(header: &mut IpHeader, payload: &'a [u8]) -> Result<&'a [u8], DropReason> {
-    let (fixed, rest) = payload.split_first_chunk::<FRAGMENT_HEADER_LEN>().ok_or(DropReason::BadExtensionHeader)?;
-    let [next_header, _, _, _, identification @ ..] = *fixed;
-    let offset = word(fixed, 2).unwrap_or(0);
+fn read_fragment_header(header: &mut IpHeader, bytes: &[u8]) {
+    let Some(&[_, _, _, _, i0, i1, i2, i3]) = bytes.first_chunk::<FRAGMENT_HEADER_LEN>() else { return };
+    let offset = word(bytes, 2).unwrap_or(0);
     let fragment = Fragment { offset: offset & !7, more: offset & 1 != 0 };
-    header.protocol = next_header;
-    header.identification = u32::from_be_bytes(identification);
+    header.identification = u32::from_be_bytes([i0, i1, i2, i3]);
     header.fragment = (fragment.more || fragment.offset != 0).then_some(fragment);
-    Ok(rest)
 }
 
 pub(super) fn emit(header: &IpHeader, source: Ipv6Addr, payload_len: usize, out: &mut Vec<u8>) {

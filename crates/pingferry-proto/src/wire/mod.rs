@@ -9,7 +9,7 @@ pub(crate) mod echo;
 pub(crate) mod icmp;
 pub(crate) mod ip;
 mod ipv4;
-mod ipv6;
+pub(crate) mod ipv6;
 mod summary;
 pub(crate) mod tcp;
 #[cfg(feature = "testing")]

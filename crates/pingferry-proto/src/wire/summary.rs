@@ -42,8 +42,8 @@ impl Summary {
 
 fn ident(packet: &[u8]) -> Option<u16> {
     let IpPacket { header, payload } = IpPacket::parse(packet).ok()?;
-    let is_first = header.fragment.is_none_or(|fragment| fragment.offset == 0);
-    let echo = Echo::parse_request(header.family(), payload).ok().filter(|_| is_first && header.is_icmp());
+    let echo =
+        Echo::parse_request(header.family(), payload).ok().filter(|_| header.is_first_fragment() && header.is_icmp());
     echo.map(|echo| echo.ident)
 }
 

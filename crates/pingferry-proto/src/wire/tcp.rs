@@ -1,5 +1,7 @@
 //! TCP (RFC 9293), as far as a probe needs it: a SYN, and the two answers to it.
 
+use std::net::IpAddr;
+
 use crate::drop_reason::DropReason;
 use crate::wire::checksum::Sum;
 use crate::wire::ip::{IPPROTO_TCP, IpHeader};
@@ -74,12 +76,40 @@ impl Tcp {
             TcpAnswer::Reset => (0, RST | ACK),
         };
         // A SYN takes one sequence number (RFC 9293 §3.4).
-        let acknowledged = self.sequence.wrapping_add(1);
+        self.reply(header.source, header.destination, sequence, self.sequence.wrapping_add(1), flags)
+    }
+
+    /// The RST with which a host answers the segment of a packet with this IP header if no port is open (RFC 9293 §3.10.7.1).
+    ///
+    /// # Errors
+    /// The reason why the packet has to be dropped without an answer.
+    pub(crate) fn reset(header: &IpHeader, segment: &[u8]) -> Result<Vec<u8>, DropReason> {
+        let tcp = Self::parse(header, segment)?;
+        let &[.., offset, flags, _, _, _, _, _, _] =
+            segment.first_chunk::<TCP_HEADER_LEN>().ok_or(DropReason::Truncated)?;
+        let acknowledgment = segment.get(8..).and_then(<[u8]>::first_chunk).copied().map_or(0, u32::from_be_bytes);
+        if flags & RST != 0 {
+            return Err(DropReason::TcpReset);
+        }
+        let (sequence, acknowledged, flags) = if flags & ACK != 0 {
+            (acknowledgment, 0, RST)
+        } else {
+            let len = segment.len() - usize::from(offset >> 4) * 4;
+            let controls = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+            // A segment has less than 65,536 bytes.
+            (0, tcp.sequence.wrapping_add(len as u32).wrapping_add(controls), RST | ACK)
+        };
+        Ok(tcp.reply(header.destination, header.source, sequence, acknowledged, flags))
+    }
+
+    /// A segment without payload to the sender of this one.
+    fn reply(&self, source: IpAddr, destination: IpAddr, sequence: u32, acknowledged: u32, flags: u8) -> Vec<u8> {
         let ([s0, s1], [d0, d1]) = (self.destination_port.to_be_bytes(), self.source_port.to_be_bytes());
         let ([q0, q1, q2, q3], [a0, a1, a2, a3]) = (sequence.to_be_bytes(), acknowledged.to_be_bytes());
         // No window: nothing can be sent on a connection that is closed at once.
         let mut segment = vec![s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, 5 << 4, flags, 0, 0, 0, 0, 0, 0];
-        let checksum = tcp_sum(header, segment.len()).with(&segment).checksum();
+        let sum = Sum::pseudo_header(source, destination, IPPROTO_TCP, segment.len());
+        let checksum = sum.with(&segment).checksum();
         if let Some(field) = segment.get_mut(16..18) {
             field.copy_from_slice(&checksum);
         }

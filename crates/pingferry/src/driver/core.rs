@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pingferry_proto::{Delivery, Endpoint, OpenFailure, PathConfig, PathCounters, PathId, SocketId};
 use pingferry_sys::ping::{ErrorBatch, SendBatch};
 use rustix::io::Errno;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::poller::Poller;
 use super::probes::Probes;
@@ -35,6 +35,9 @@ pub(super) fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
     core.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How often it is logged that ICMP errors are withheld.
+const WITHHELD_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
 /// What both directions share.
 pub(super) struct Core {
     pub(super) endpoint: Endpoint,
@@ -49,6 +52,8 @@ pub(super) struct Core {
     pub(super) resend: SendBatch,
     /// Connections of clients that were closed at once.
     pub(super) connections_refused: u64,
+    /// How many withheld ICMP errors were logged, and when the next ones may be.
+    withheld_logged: (u64, Option<Instant>),
     published: Arc<Published>,
     /// Paths whose counters may have changed since they were published.
     touched: Vec<PathId>,
@@ -68,6 +73,7 @@ impl Core {
             rejected: Rejected::default(),
             resend: SendBatch::new(),
             connections_refused: 0,
+            withheld_logged: (0, None),
             published,
             touched: Vec::new(),
             closed: Vec::new(),
@@ -129,6 +135,16 @@ impl Core {
     pub(super) fn final_stats(&mut self) -> Stats {
         lock_sockets(&self.sockets).count_overflows();
         stats(&self.endpoint, &self.sockets, self.connections_refused)
+    }
+
+    /// Logs that ICMP errors are withheld: at once, and then every ten seconds at most.
+    pub(super) fn log_withheld(&mut self, now: Instant) {
+        let withheld = self.endpoint.counters().errors_withheld;
+        let (logged, next) = self.withheld_logged;
+        if withheld > logged && next.is_none_or(|next| next <= now) {
+            info!(count = withheld - logged, "ICMP errors withheld, because of the limit on their rate");
+            self.withheld_logged = (withheld, Some(now + WITHHELD_LOG_INTERVAL));
+        }
     }
 
     pub(super) fn open_socket(&mut self, now: Instant, id: SocketId) {

@@ -119,6 +119,7 @@ impl Uplink {
             core.remove_path(path);
         }
         core.endpoint.handle_timeout(now);
+        core.log_withheld(now);
         self.deadline = core.endpoint.next_deadline();
     }
 }
