@@ -35,7 +35,7 @@ use crate::config::build::{path_config, proxy_config};
 use crate::config::flags::SandboxFlag;
 use crate::config::flags::proxy::ProxyFlags;
 use crate::config::model::{Ingress, Settings};
-use crate::config::values::Crossing;
+use crate::config::values::{Crossing, Gateways};
 use crate::error::CliError;
 use crate::{proxy, sandbox, signals};
 
@@ -81,7 +81,7 @@ pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, Cli
     sandbox::confine(settings, &Sandbox::default().with_child(Some(child.pid())).with_tcp(ingress.has_tcp()));
 
     let proxy = proxy::open(config)?;
-    let attached = proxy.attach_tun(path_config(&ingress, None, Some(mtu)), [tun]);
+    let attached = proxy.attach_tun(path_config(&ingress, None, Some(mtu), Gateways::default()), [tun]);
     attached.map_err(|error| CliError::runtime(format!("cannot serve the TUN device: {error}")))?;
     let pid = child.pid();
     signals::pass_on_signals(move |signal| pass_on(pid, signal))

@@ -6,9 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::flow::is_group;
 use crate::wire::ip::Family;
 
-/// The IPv4 dummy address: a source of ICMP errors from a host without an IPv4 address (RFC 7600 §4.8).
-const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
-/// Its counterpart. No IPv6 address is registered for this, so it is from the unique local prefix (RFC 4193) that pingferry
+/// The counterpart of [`HostAddresses::DUMMY_V4`]. No IPv6 address is registered for this, so it is from the unique local prefix (RFC 4193) that pingferry
 /// uses for its own devices.
 const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0xfd70, 0x696e, 0x6766, 0, 0, 0, 0, 1);
 
@@ -22,6 +20,9 @@ pub struct HostAddresses {
 }
 
 impl HostAddresses {
+    /// The IPv4 dummy address: a source of ICMP errors from a host without an IPv4 address (RFC 7600 §4.8).
+    pub const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
     /// The gateways of paths that are given none, for IPv4 and IPv6.
     pub(crate) fn gateways(&self) -> (IpAddr, IpAddr) {
         (self.gateway(Family::V4), self.gateway(Family::V6))
@@ -35,7 +36,7 @@ impl HostAddresses {
         };
         let of_family = self.own.iter().filter(|address| Family::of(**address) == family);
         of_family.filter(is_valid_elsewhere).min().copied().unwrap_or(match family {
-            Family::V4 => DUMMY_V4.into(),
+            Family::V4 => Self::DUMMY_V4.into(),
             Family::V6 => DUMMY_V6.into(),
         })
     }

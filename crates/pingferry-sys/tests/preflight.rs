@@ -32,7 +32,7 @@ fn the_source_address_comes_from_the_route() {
             let address: IpAddr = address.parse().unwrap();
             netlink.add_address(LOOPBACK, ipnet::IpNet::from(address)).unwrap();
             eventually("the address", || netlink.is_local(address)).unwrap();
-            netlink.add_route(any.parse().unwrap(), None, LOOPBACK).unwrap();
+            netlink.add_route(any.parse().unwrap(), None, LOOPBACK, None).unwrap();
             assert_eq!(default_source_address(family).unwrap(), address);
         }
         let loopback = Ipv4Addr::LOCALHOST.into();

@@ -111,7 +111,7 @@ impl Host {
     pub fn add_route(&self, destination: IpNet, via: Option<IpAddr>, device: &str) -> io::Result<()> {
         self.with_netlink(|netlink| {
             let index = netlink.index(device)?;
-            netlink.add_route(destination, via, index)
+            netlink.add_route(destination, via, index, None)
         })
     }
 

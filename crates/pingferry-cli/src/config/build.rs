@@ -8,7 +8,7 @@ use pingferry_sys::netlink::Netlink;
 
 use super::model::{Ingress, Settings};
 use super::number::{Count, Mtu};
-use super::values::{Crossing, OtherTraffic, Sockets, Text};
+use super::values::{Crossing, Gateways, OtherTraffic, Sockets, Text};
 use crate::error::CliError;
 
 /// The MTU of paths that neither a setting nor a device gives one.
@@ -40,8 +40,14 @@ pub(crate) fn proxy_config(settings: &Settings) -> Result<Config, CliError> {
         .with_pcap(settings.pcap.as_deref().map(create_pcap).transpose()?))
 }
 
-/// The configuration of an ingress's paths. `mtu` is that of its device, if it has one.
-pub(crate) fn path_config(ingress: &Ingress, domain: Option<DomainId>, mtu: Option<u32>) -> PathConfig {
+/// The configuration of an ingress's paths. `mtu` is that of its device, if it has one. `default` are its gateways if none are
+/// configured.
+pub(crate) fn path_config(
+    ingress: &Ingress,
+    domain: Option<DomainId>,
+    mtu: Option<u32>,
+    default: Gateways,
+) -> PathConfig {
     let mtu = mtu.or(ingress.mtu.map(Mtu::get)).map_or(MTU, |mtu| mtu as usize);
     let probes = ProbeConfig::default()
         .with_udp(ingress.udp == Some(Crossing::Probes))
@@ -52,15 +58,15 @@ pub(crate) fn path_config(ingress: &Ingress, domain: Option<DomainId>, mtu: Opti
         .with_mtu(mtu)
         .with_probes(probes)
         .with_prohibit_others(ingress.other_traffic != Some(OtherTraffic::Drop));
-    with_live_settings(config, ingress)
+    with_live_settings(config, ingress, default)
 }
 
 /// Sets what can change while the ingress is served.
-pub(super) fn with_live_settings(config: PathConfig, ingress: &Ingress) -> PathConfig {
+pub(super) fn with_live_settings(config: PathConfig, ingress: &Ingress, default: Gateways) -> PathConfig {
     let gateway = ingress.gateway.unwrap_or_default();
     config
-        .with_gateway_v4(gateway.v4)
-        .with_gateway_v6(gateway.v6)
+        .with_gateway_v4(gateway.v4.or(default.v4))
+        .with_gateway_v6(gateway.v6.or(default.v6))
         .with_sources(ingress.source.iter().flatten().map(|prefix| prefix.0.0).collect())
         .with_policy(policy(&ingress.policy))
 }

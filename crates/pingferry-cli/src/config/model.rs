@@ -16,12 +16,13 @@ use super::values::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
-    // These describe an ingress each: `tun` with the four keys after it, and every path of `unix`.
+    // These describe an ingress each: `tun` with the five keys after it, and every path of `unix`.
     pub(crate) tun: Option<String>,
     pub(crate) netns: Option<PathBuf>,
     pub(crate) pid: Option<u32>,
     pub(crate) address: Vec<Text<Prefix>>,
     pub(crate) route: Vec<Text<Route>>,
+    pub(crate) metric: Option<u32>,
     pub(crate) unix: Vec<PathBuf>,
     // These count for each ingress that does not set its own.
     pub(crate) mtu: Option<Mtu>,
@@ -62,6 +63,7 @@ pub(crate) struct Ingress {
     pub(crate) pid: Option<u32>,
     pub(crate) address: Vec<Text<Prefix>>,
     pub(crate) route: Vec<Text<Route>>,
+    pub(crate) metric: Option<u32>,
     pub(crate) unix: Option<PathBuf>,
     pub(crate) mtu: Option<Mtu>,
     pub(crate) gateway: Option<Gateways>,
@@ -85,6 +87,7 @@ impl Default for Settings {
             pid: None,
             address: Vec::new(),
             route: Vec::new(),
+            metric: None,
             unix: Vec::new(),
             mtu: None,
             gateway: Gateways::default(),
@@ -132,6 +135,7 @@ impl Settings {
             pid: self.pid,
             address: self.address.clone(),
             route: self.route.clone(),
+            metric: self.metric,
             ..Ingress::default()
         }
     }

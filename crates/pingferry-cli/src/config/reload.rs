@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::access::AccessKeys;
 use super::build::{policy, with_live_settings};
 use super::model::{Ingress, Settings};
+use super::values::Gateways;
 use crate::error::CliError;
 
 /// The keys, of the top level and of tables, that change while the proxy runs.
@@ -48,6 +49,8 @@ pub(crate) struct Served {
     pub(crate) ingress: Ingress,
     pub(crate) config: PathConfig,
     pub(crate) attachment: Attachment,
+    /// Its gateways if none are configured.
+    pub(crate) default_gateway: Gateways,
 }
 
 impl Reloader {
@@ -102,7 +105,11 @@ impl Reload {
         let ingresses = settings.ingresses();
         for served in &self.served {
             if let Some(ingress) = ingresses.iter().find(|ingress| ingress.device() == served.ingress.device()) {
-                served.attachment.configure(&with_live_settings(served.config.clone(), ingress))?;
+                served.attachment.configure(&with_live_settings(
+                    served.config.clone(),
+                    ingress,
+                    served.default_gateway,
+                ))?;
             }
         }
         Ok(())

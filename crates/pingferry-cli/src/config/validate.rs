@@ -24,7 +24,7 @@ pub(super) fn check_table(ingress: &Ingress) -> Result<(), String> {
 
 /// Checks the keys that only a TUN device has.
 fn check_tun_keys(ingress: &Ingress) -> Result<(), String> {
-    let Ingress { netns, pid, address, route, .. } = ingress;
+    let Ingress { netns, pid, address, route, metric, .. } = ingress;
     if netns.is_some() && pid.is_some() {
         return Err("`netns` and `pid` cannot be used together: both name the namespace of the TUN device".into());
     }
@@ -33,6 +33,7 @@ fn check_tun_keys(ingress: &Ingress) -> Result<(), String> {
         ("pid", pid.is_some()),
         ("address", !address.is_empty()),
         ("route", !route.is_empty()),
+        ("metric", metric.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given && ingress.tun.is_none()) {
         Some((key, _)) => Err(format!("`{key}` needs `tun`: it is about a TUN device")),

@@ -1,13 +1,16 @@
 //! Opening ingresses: TUN devices, also in other namespaces, and Unix sockets.
 
+use std::collections::HashSet;
 use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pingferry::ingress::UnixIngress;
-use pingferry::{DomainId, PathConfig, Proxy, Tun};
+use pingferry::{DomainId, HostAddresses, PathConfig, Proxy, Tun};
 use pingferry_sys::namespace::Netns;
-use pingferry_sys::netlink::Netlink;
+use pingferry_sys::netlink::{AddressMonitor, Netlink};
 use pingferry_sys::process::in_child;
 use pingferry_sys::tun::TunConfig;
 use tracing::warn;
@@ -17,7 +20,7 @@ use crate::config::build::path_config;
 use crate::config::model::Ingress;
 use crate::config::number::Mtu;
 use crate::config::reload::Served;
-use crate::config::values::Route;
+use crate::config::values::{Gateways, Route};
 use crate::error::CliError;
 
 /// The queue of a new device, in packets: room for a burst of a few thousand that comes faster than it is read.
@@ -31,6 +34,7 @@ pub(super) struct Opened {
     device: Device,
     ingress: Ingress,
     config: PathConfig,
+    default_gateway: Gateways,
     /// What it is, for messages.
     pub(super) name: String,
     /// What names the namespace that it is in.
@@ -48,8 +52,16 @@ pub(super) fn open(ingress: &Ingress, domain: Option<DomainId>, workers: usize) 
     match (&ingress.tun, &ingress.unix) {
         (Some(name), _) => open_tun(name, ingress, domain, workers),
         (None, Some(path)) => {
-            let (device, config) = (Device::Unix(listen(path)?), path_config(ingress, domain, None));
-            Ok(Opened { device, ingress: ingress.clone(), config, name: ingress.name(), watched: None })
+            let default_gateway = Gateways::default();
+            let (device, config) = (Device::Unix(listen(path)?), path_config(ingress, domain, None, default_gateway));
+            Ok(Opened {
+                device,
+                ingress: ingress.clone(),
+                config,
+                default_gateway,
+                name: ingress.name(),
+                watched: None,
+            })
         }
         (None, None) => Err(CliError::usage(ingress.name())),
     }
@@ -64,7 +76,8 @@ impl Opened {
         };
         let attachment = attached.map_err(|error| CliError::runtime(format!("cannot serve {}: {error}", self.name)))?;
         self.watched.map_or(Ok(()), |watched| watched.stop_at_its_end(proxy.control()))?;
-        Ok(Served { ingress: self.ingress, config: self.config, attachment })
+        let Self { ingress, config, default_gateway, .. } = self;
+        Ok(Served { ingress, config, attachment, default_gateway })
     }
 }
 
@@ -72,19 +85,22 @@ fn open_tun(name: &str, ingress: &Ingress, domain: Option<DomainId>, workers: us
     let device = TunConfig::new(name)
         .with_addresses(ingress.address.iter().map(|address| address.0.0).collect())
         .with_routes(ingress.route.iter().flat_map(|route| networks(route.0)).collect())
+        .with_metric(ingress.metric)
         .with_mtu(ingress.mtu.map(Mtu::get))
         .with_queue_length(Some(QUEUE_LENGTH));
     let watched = Watched::open(ingress)?;
     let namespace = namespace(ingress).map_err(|error| CliError::runtime(error.to_string()))?;
     // Checked only now: before the namespace is open, its name can become that of another one.
     watched.as_ref().map_or(Ok(()), Watched::check)?;
-    let opened = match namespace {
+    let opened = match &namespace {
         None => open_here(&device, workers),
-        Some(netns) => open_in(&netns, &device, workers),
+        Some(netns) => open_in(netns, &device, workers),
     };
     let (queues, mtu) = opened.map_err(|error| no_tun(name, &error))?;
-    let (config, name) = (path_config(ingress, domain, Some(mtu)), format!("{} with MTU {mtu}", ingress.name()));
-    Ok(Opened { device: Device::Tun(queues), ingress: ingress.clone(), config, name, watched })
+    let default_gateway = default_gateway(namespace.as_ref()).map_err(|error| CliError::runtime(error.to_string()))?;
+    let config = path_config(ingress, domain, Some(mtu), default_gateway);
+    let (device, name) = (Device::Tun(queues), format!("{} with MTU {mtu}", ingress.name()));
+    Ok(Opened { device, ingress: ingress.clone(), config, default_gateway, name, watched })
 }
 
 fn namespace(ingress: &Ingress) -> io::Result<Option<Netns>> {
@@ -129,9 +145,40 @@ fn open_in(netns: &Netns, config: &TunConfig, queues: usize) -> io::Result<(Vec<
     Ok((queues?, mtu))
 }
 
+/// The gateway if none is configured. The kernel throws an IPv4 packet away that comes from one of its own addresses
+/// (`fib_validate_source` in net/ipv4/fib_frontend.c: a martian source), and so it would the errors from this host's address
+/// where the TUN device's namespace is this one, or has that address too, as pasta gives it.
+fn default_gateway(netns: Option<&Netns>) -> io::Result<Gateways> {
+    let shares_address = match netns {
+        None => true,
+        Some(netns) => shares_address(netns, &own_addresses()?)?,
+    };
+    Ok(Gateways { v4: shares_address.then_some(HostAddresses::DUMMY_V4), v6: None })
+}
+
+/// Whether one of these addresses belongs to a namespace too. A child process enters it, which returns a number only together
+/// with a descriptor.
+fn shares_address(netns: &Netns, addresses: &HashSet<IpAddr>) -> io::Result<bool> {
+    let (_, shares) = in_child(|| {
+        let descriptor = netns.as_fd().try_clone_to_owned()?;
+        netns.enter_through_owner()?;
+        Ok((vec![descriptor], u32::from(!own_addresses()?.is_disjoint(addresses))))
+    })?;
+    Ok(shares != 0)
+}
+
+/// The IPv4 addresses of the network namespace of this thread that are valid beyond it.
+fn own_addresses() -> io::Result<HashSet<IpAddr>> {
+    let own = AddressMonitor::open()?.addresses()?.own;
+    Ok(own.into_iter().filter(|address| address.is_ipv4() && !address.is_loopback()).collect())
+}
+
 fn no_tun(name: &str, error: &io::Error) -> CliError {
     let what = format!("cannot open TUN device {name}");
     match error.kind() {
+        io::ErrorKind::AlreadyExists => CliError::runtime(format!(
+            "{what}: {error}; remove that route (ip route del), or give another metric, of which the lowest wins: --metric N"
+        )),
         io::ErrorKind::NotFound => CliError::runtime(format!("{what}: {error}; run: sudo modprobe tun")),
         _ => CliError::from_io(what, error, &format!("run: sudo ip tuntap add dev {name} mode tun user $USER")),
     }

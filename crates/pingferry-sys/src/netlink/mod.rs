@@ -22,6 +22,7 @@ use rustix::net::netdevice;
 use crate::error_context::with_context;
 
 pub use addresses::AddressMonitor;
+pub use route::default_metric;
 #[cfg(feature = "testing")]
 pub use testing::RejectRoute;
 
@@ -77,7 +78,7 @@ impl Netlink {
     }
 
     /// The name of the device `index`, or its number when it does not exist, for error messages.
-    fn name(&self, index: u32) -> String {
+    pub(crate) fn name(&self, index: u32) -> String {
         netdevice::index_to_name(self.socket.as_fd(), index).unwrap_or_else(|_| format!("device {index}"))
     }
 

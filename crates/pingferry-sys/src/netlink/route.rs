@@ -42,13 +42,20 @@ impl Netlink {
     }
 
     /// Adds a route to `destination` through the device `index`: by the gateway `via`, or directly (on-link) when it is
-    /// `None`.
+    /// `None`. Of several routes to one destination, the kernel takes that with the lowest `metric`. `None` is the kernel's
+    /// default, [`default_metric`].
     ///
     /// # Errors
     ///
     /// `EEXIST` when such a route exists, `ENETDOWN` when the device is down, `ENETUNREACH` or `EHOSTUNREACH` when the
     /// gateway is not on-link, `ENODEV`, `EPERM`.
-    pub fn add_route(&mut self, destination: IpNet, via: Option<IpAddr>, index: u32) -> io::Result<()> {
+    pub fn add_route(
+        &mut self,
+        destination: IpNet,
+        via: Option<IpAddr>,
+        index: u32,
+        metric: Option<u32>,
+    ) -> io::Result<()> {
         let gateway = via.map(|via| format!(" via {via}")).unwrap_or_default();
         let operation = format!("add route {destination}{gateway} to {}", self.name(index));
         let mut route = route(destination, RouteType::Unicast);
@@ -57,8 +64,26 @@ impl Netlink {
         }
         route.attributes.push(RouteAttribute::Oif(index));
         route.attributes.extend(via.map(|via| RouteAttribute::Gateway(via.into())));
+        route.attributes.extend(metric.map(RouteAttribute::Priority));
         self.request(RouteNetlinkMessage::NewRoute(route), NEW, operation)?;
         Ok(())
+    }
+
+    /// The routes of the main table to exactly `destination`: the interface index of each, and its metric. A route through
+    /// several devices has the index 0.
+    ///
+    /// # Errors
+    ///
+    /// Those of the netlink request, for example `ENOBUFS`.
+    pub fn routes_to(&mut self, destination: IpNet) -> io::Result<Vec<(u32, u32)>> {
+        let mut query = RouteMessage::default();
+        query.header.address_family = family(destination.addr());
+        let routes = self.dump(RouteNetlinkMessage::GetRoute(query), "list the routes")?;
+        let found = |message| match message {
+            RouteNetlinkMessage::NewRoute(route) if leads_to(&route, destination) => Some(device_and_metric(&route)),
+            _ => None,
+        };
+        Ok(routes.into_iter().filter_map(found).collect())
     }
 
     /// Waits until the kernel accepts packets for `address`.
@@ -91,6 +116,36 @@ impl Netlink {
         let found = self.request(RouteNetlinkMessage::GetRoute(query), 0, format!("find the route to {address}"))?;
         Ok(matches!(found, Some(RouteNetlinkMessage::NewRoute(route)) if route.header.kind == RouteType::Local))
     }
+}
+
+/// The metric of a route that is added without one: the best for IPv4, and `IP6_RT_PRIO_USER` (include/uapi/linux/ipv6_route.h)
+/// for IPv6, where 0 means the same.
+pub const fn default_metric(destination: IpNet) -> u32 {
+    if matches!(destination, IpNet::V4(_)) { 0 } else { 1024 }
+}
+
+fn leads_to(route: &RouteMessage, destination: IpNet) -> bool {
+    let is_address = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Destination(address) => Some(*address == RouteAddress::from(destination.network())),
+        _ => None,
+    };
+    route.header.table == RouteHeader::RT_TABLE_MAIN
+        && route.header.kind == RouteType::Unicast
+        && route.header.destination_prefix_length == destination.prefix_len()
+        // A default route has no address.
+        && route.attributes.iter().find_map(is_address).unwrap_or(destination.prefix_len() == 0)
+}
+
+fn device_and_metric(route: &RouteMessage) -> (u32, u32) {
+    let mut found = (0, 0);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => found.0 = *index,
+            RouteAttribute::Priority(metric) => found.1 = *metric,
+            _ => {}
+        }
+    }
+    found
 }
 
 /// A message about a route to `destination` in the main table, without device and gateway.

@@ -7,7 +7,7 @@ use pingferry_proto::setters;
 
 use super::{Tun, open_queue};
 use crate::error_context::with_context;
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, default_metric};
 
 /// The configuration of a TUN device. By default it changes nothing: no addresses, no routes, the MTU and queue length
 /// that the device has.
@@ -31,6 +31,8 @@ pub struct TunConfig {
     pub addresses: Vec<IpNet>,
     /// Further networks to which the device routes.
     pub routes: Vec<IpNet>,
+    /// The metric of these routes. `None` means the kernel's default, [`default_metric`].
+    pub metric: Option<u32>,
     /// The largest packet in bytes. `None` keeps the MTU of the device, which is 1500 for a new one.
     pub mtu: Option<u32>,
     /// How many packets a device that is created queues for the process. `None` means 500, too few for bursts.
@@ -55,6 +57,7 @@ impl TunConfig {
     setters! {
         with_addresses => addresses: Vec<IpNet>,
         with_routes => routes: Vec<IpNet>,
+        with_metric => metric: Option<u32>,
         with_mtu => mtu: Option<u32>,
         with_queue_length => queue_length: Option<u32>,
     }
@@ -70,7 +73,8 @@ impl TunConfig {
     /// # Errors
     ///
     /// As [`Tun::open`], or `EPERM` without `CAP_NET_ADMIN` to configure the device, `EINVAL` for an MTU out of range,
-    /// `TimedOut` when the kernel does not accept packets for an address within a second. The text names the operation.
+    /// `TimedOut` when the kernel does not accept packets for an address within a second. `EEXIST` when another device
+    /// has one of the routes with the same metric or, if no metric was given, one that is preferred. The text names the operation.
     ///
     /// # Examples
     ///
@@ -129,9 +133,22 @@ impl TunConfig {
             or_exists(netlink.add_address(index, *address))?;
         }
         for route in self.routes.iter().filter(is_possible) {
-            or_exists(netlink.add_route(*route, None, index))?;
+            self.add_route(netlink, index, *route)?;
         }
         addresses().try_for_each(|address| netlink.wait_local(address.addr()))
+    }
+
+    fn add_route(&self, netlink: &mut Netlink, index: u32, destination: IpNet) -> io::Result<()> {
+        let default = default_metric(destination);
+        let takes_precedence = |(device, metric): &(u32, u32)| {
+            *device != index && self.metric.map_or(*metric <= default, |own| *metric == own)
+        };
+        if let Some((other, metric)) = netlink.routes_to(destination)?.into_iter().find(takes_precedence) {
+            let [device, other] = [index, other].map(|index| netlink.name(index));
+            let text = format!("{destination} is routed to {other} with metric {metric}, and so not to {device}");
+            return Err(with_context(io::Error::from_raw_os_error(libc::EEXIST), text));
+        }
+        or_exists(netlink.add_route(destination, None, index, self.metric))
     }
 }
 

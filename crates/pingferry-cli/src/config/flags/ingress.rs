@@ -26,6 +26,9 @@ pub(crate) struct IngressFlags {
     /// A network to route to the TUN device; "default" is all of IPv4 and IPv6; repeatable
     #[arg(long, value_name = "CIDR|default", value_delimiter = ',', env = "PINGFERRY_ROUTE")]
     route: Vec<Text<Route>>,
+    /// The metric of these routes; the kernel takes the route with the lowest one [default: that of the kernel]
+    #[arg(long, value_name = "N", env = "PINGFERRY_METRIC")]
+    metric: Option<u32>,
     /// The largest packet for clients, in bytes, at least 1280 for IPv6; larger replies are fragmented [default: the
     /// MTU of the TUN device, 1500 for a new one and for Unix sockets]
     #[arg(long, value_name = "BYTES", env = "PINGFERRY_MTU")]
@@ -37,12 +40,13 @@ pub(crate) struct IngressFlags {
 
 impl IngressFlags {
     pub(crate) fn apply(&self, settings: &mut Settings) {
-        let Self { tun, netns, pid, address, route, mtu, unix } = self;
+        let Self { tun, netns, pid, address, route, metric, mtu, unix } = self;
         set_option(&mut settings.tun, tun);
         set_option(&mut settings.netns, netns);
         set_option(&mut settings.pid, pid);
         set_list(&mut settings.address, address);
         set_list(&mut settings.route, route);
+        set_option(&mut settings.metric, metric);
         set_option(&mut settings.mtu, mtu);
         set_list(&mut settings.unix, unix);
     }
