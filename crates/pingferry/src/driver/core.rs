@@ -160,10 +160,8 @@ impl Core {
 
     /// Opens another socket in the place of one whose interface was deleted, if there is an interface of that name now.
     pub(super) fn reopen_socket(&mut self, now: Instant, id: SocketId) -> Option<OpenSocket> {
-        let mut sockets = lock_sockets(&self.sockets);
-        let opened = sockets.open(id).inspect_err(|error| debug!(class = ?id.class, %error, "no ping socket"));
-        self.endpoint.socket_opened(now, id, opened.ok()?);
-        sockets.get(id.index()).cloned()
+        self.open_socket(now, id);
+        lock_sockets(&self.sockets).get(id.index()).cloned()
     }
 
     pub(super) fn report_undelivered(&mut self, undelivered: &mut Vec<Delivery>) {
