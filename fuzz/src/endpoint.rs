@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use pingferry_proto::wire::{Fragment, IcmpError, IpHeader};
+use pingferry_proto::wire::{Fragment, IcmpError, IpHeader, write_checksum};
 use pingferry_proto::{
     Config, DomainId, DropReason, ErrorReport, Family, PathConfig, PathId, Policy, Rate, Received, SendError, Sharing,
     Verdict,
@@ -180,7 +180,10 @@ impl Simulation {
         };
         let ident = ops.pick(&[0, 1, 2, 0xffff, Network::BEFORE_FIRST_IDENT + 1]);
         let seq = ops.pick(&[0, 1, 2, 0x0100, 0xffff]);
-        let message = builder::request(&header, ops.flag(), ident, seq, &builder::payload(ops));
+        let kind = ops.byte();
+        let mut message = builder::request(&header, kind & 1 == 1, ident, seq, &builder::payload(ops));
+        message[1] = if kind & 6 == 6 { kind } else { 0 };
+        write_checksum(header.source, header.destination, &mut message);
         let _ = self.network.packet(path, &builder::packet(&header, &message));
     }
 

@@ -29,6 +29,13 @@ pub(crate) struct Forwarded {
     pub(crate) message: Vec<u8>,
 }
 
+impl Forwarded {
+    /// Whether `message` is what a ping socket sends of it: the same with code 0.
+    fn is_sent_as(&self, message: &[u8]) -> bool {
+        message[..2] == [self.message[0], 0] && message[2..] == self.message[2..]
+    }
+}
+
 /// A reply or error that the endpoint forwarded, and that was not delivered yet.
 #[derive(Debug)]
 pub(crate) enum Returned {
@@ -42,6 +49,7 @@ struct Flow {
     domain: DomainId,
     class: Class,
     kind: EchoKind,
+    code: u8,
     ident: u16,
     source: IpAddr,
     destination: IpAddr,
@@ -84,7 +92,7 @@ impl Model {
     /// Checks a request that the endpoint sends.
     pub(crate) fn check_transmit(&mut self, transmit: &Transmit, message: &[u8]) {
         let is_sent = |forwarded: &Forwarded| {
-            (forwarded.path, forwarded.header) == (transmit.path, transmit.header) && forwarded.message == message
+            (forwarded.path, forwarded.header) == (transmit.path, transmit.header) && forwarded.is_sent_as(message)
         };
         let position = self.forwarded.iter().position(is_sent).expect("every transmit has a forwarded request");
         assert!(position <= self.withdrawn, "in order and unchanged, except for what was withdrawn");
@@ -97,9 +105,10 @@ impl Model {
         let class = transmit.socket.class;
         assert_eq!((class.family, class.dont_fragment), (header.family(), header.dont_fragment));
 
-        let Echo { kind, ident, seq } = Echo::parse_request(class.family, message).expect("only requests are sent");
+        let Echo { kind, code, ident, seq } =
+            Echo::parse_request(class.family, &expected).expect("only requests are sent");
         let IpHeader { source, destination, .. } = header;
-        let flow = Flow { domain, class, kind, ident, source, destination };
+        let flow = Flow { domain, class, kind, code, ident, source, destination };
         self.requests.insert((transmit.socket, peer(class, destination), seq), flow);
         self.newest.insert(flow, Newest { path, message: expected });
     }

@@ -19,7 +19,7 @@ pub(crate) fn render(stats: &Stats, format: LogFormat) -> String {
 pub(crate) fn text(stats: &Stats) -> String {
     let Stats { counters: c, flows, sockets, receive_overflows, connections_refused, .. } = stats;
     let mut text = format!(
-        "requests: packets received {}, sent {}, failed {}, answered {}, fragments held {}\n\
+        "requests: packets received {}, sent {}, failed {}, code cleared {}, answered {}, fragments held {}\n\
          replies: received {}, returned {}, failed {}\n\
          ICMP errors: received {}, returned {}, failed {}; generated {}, failed {}, withheld {}\n\
          flows: opened {}, expired {}, evicted {}, open {flows}\n\
@@ -28,6 +28,7 @@ pub(crate) fn text(stats: &Stats) -> String {
         c.packets,
         c.requests_sent(),
         c.requests_failed,
+        c.codes_cleared,
         c.answers(),
         c.fragments_held(),
         c.replies_received,
@@ -64,6 +65,7 @@ pub(crate) fn json(stats: &Stats) -> Value {
         "requests_attempted": c.requests_attempted,
         "requests_failed": c.requests_failed,
         "requests_sent": c.requests_sent(),
+        "codes_cleared": c.codes_cleared,
         "answers_attempted": c.answers_attempted,
         "answers_failed": c.answers_failed,
         "answers": c.answers(),

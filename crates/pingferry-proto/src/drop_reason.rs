@@ -41,11 +41,13 @@ drop_reasons! {
     BadTotalLength => "bad_total_length",
     /// The IPv4 header checksum is wrong (RFC 1812 §5.2.2).
     BadHeaderChecksum => "bad_header_checksum",
-    /// IPv4 options that do not parse.
+    /// IPv4 options that do not parse (RFC 1812 §4.3.3.5).
     BadOptions => "bad_options",
     /// IPv6 extension headers that do not parse, or are in a wrong order (RFC 8200 §4.1).
     BadExtensionHeader => "bad_extension_header",
-    /// An IPv4 source route option or an IPv6 routing header.
+    /// An IPv6 option that must not be ignored by a node that does not know it (RFC 8200 §4.2).
+    UnknownOption => "unknown_option",
+    /// An IPv4 source route option, or an IPv6 routing header with segments left.
     SourceRouted => "source_routed",
     /// Neighbour or router discovery, or the membership of a multicast group: what a kernel and its link tell each other by
     /// themselves. It is no request that was refused.
@@ -62,7 +64,7 @@ drop_reasons! {
     NotIcmp => "not_icmp",
     /// An ICMP message that is not an echo request.
     NotEchoRequest => "not_echo_request",
-    /// An echo request with a code other than 0.
+    /// An extended echo request with a code other than 0 (RFC 8335 §2).
     BadCode => "bad_code",
     /// A TCP segment after a SYN that was answered: nothing follows a probe.
     FollowsProbe => "follows_probe",
@@ -86,7 +88,7 @@ drop_reasons! {
     DuplicateFragment => "duplicate_fragment",
     /// A fragment of a datagram with overlapping fragments (RFC 5722 §4).
     FragmentOverlap => "fragment_overlap",
-    /// A fragment of a datagram that was still incomplete after 60 s (RFC 8200 §4.5).
+    /// A fragment of a datagram that was still incomplete after 30 s on IPv4, or 60 s on IPv6.
     ReassemblyTimeout => "reassembly_timeout",
     /// A fragment of a datagram that was evicted for newer ones.
     ReassemblyFull => "reassembly_full",

@@ -43,6 +43,8 @@ pub struct Transmit {
     pub tag: Option<Tag>,
     /// The header of the request as it was received. It has the destination and the traffic class to send with.
     pub header: IpHeader,
+    /// The code of the request as it was received. In the message it is 0, as ping sockets require.
+    pub(crate) code: u8,
     /// Where the ICMP message is in its [`Outputs`].
     pub message: Range<usize>,
 }

@@ -48,6 +48,8 @@ pub struct Counters {
     pub requests_attempted: u64,
     /// Echo requests that the driver reported as not sent. They are in [`request_drops`](Self::request_drops) too.
     pub requests_failed: u64,
+    /// Echo requests with a code other than 0, which were given to the driver to send with code 0.
+    pub codes_cleared: u64,
     /// Echo replies and TCP RSTs of pingferry itself, to packets that were addressed to it, given to the driver to deliver.
     pub answers_attempted: u64,
     /// Those that the driver reported as not delivered. The packets are in [`request_drops`](Self::request_drops) too.
@@ -173,6 +175,7 @@ impl AddAssign<&Counters> for Counters {
             packets,
             requests_attempted,
             requests_failed,
+            codes_cleared,
             answers_attempted,
             answers_failed,
             fragments_accepted,

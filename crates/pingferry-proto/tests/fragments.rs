@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use pingferry_proto::wire::{Fragment, IpHeader, icmp_checksum};
-use pingferry_proto::{Config, DropReason, Verdict};
+use pingferry_proto::{Config, DropReason, ProbeConfig, Verdict};
 use support::*;
 
 /// The fragments of an echo request with `len` bytes of payload, as a client with an MTU of 1500 sends them.
@@ -79,20 +79,25 @@ fn time_exceeded_is_sent_for_the_first_fragment_only() {
 
 #[test]
 fn an_incomplete_datagram_is_reported_if_its_first_fragment_arrived() {
-    for (missing, reported) in [(1, 1), (0, 0)] {
+    for (client, target, seconds, missing, error) in [
+        (CLIENT, TARGET, 30, 1, &[[11, 1]][..]),
+        (CLIENT, TARGET, 30, 0, &[]),
+        (CLIENT_6, TARGET_6, 60, 1, &[[3, 1]]),
+        (CLIENT_6, TARGET_6, 60, 0, &[]),
+    ] {
         let mut harness = Harness::new(Config::default());
-        let mut fragments = fragments(CLIENT, TARGET, 3000);
+        let mut fragments = fragments(client, target, 3000);
         fragments.remove(missing);
         for fragment in &fragments {
             assert_eq!(harness.packet(fragment), Verdict::Held);
         }
-        harness.advance(Duration::from_secs(59));
+        harness.advance(Duration::from_secs(seconds - 1));
         assert_eq!(harness.endpoint.counters().fragments_held(), 2);
         harness.advance(Duration::from_secs(1));
         let counters = harness.endpoint.counters();
         assert_eq!((counters.fragments_held(), counters.request_drops[DropReason::ReassemblyTimeout]), (0, 2));
         let errors: Vec<_> = harness.delivered.iter().map(|(_, packet)| parse(packet).payload[..2].to_vec()).collect();
-        assert_eq!(errors, vec![vec![11, 1]; reported]);
+        assert_eq!(errors, error);
     }
 }
 
@@ -121,4 +126,55 @@ fn a_fragment_after_the_timeout_of_its_datagram_is_counted_once() {
     assert_eq!(harness.packet(&fragments[1]), Verdict::Held);
     let counters = harness.endpoint.counters();
     assert_eq!((counters.fragments_held(), counters.request_drops[DropReason::ReassemblyTimeout]), (0, 2));
+}
+
+/// A datagram of each protocol has its own identifications on IPv4 (RFC 791 §3.2).
+#[test]
+fn fragments_of_two_protocols_are_not_mixed() {
+    let mut harness = Harness::new(Config::default());
+    let probes = ProbeConfig::default().with_udp(true);
+    assert!(harness.endpoint.set_path_config(harness.path, path_config().with_probes(probes)));
+    let [first, last] = &fragments(CLIENT, TARGET, 2000)[..] else { panic!("two fragments") };
+    let udp = IpHeader { protocol: 17, hop_limit: 9, ..parse(first).header };
+    assert_eq!(harness.packet(&packet(&udp, &[0; 1440])), Verdict::Held);
+    assert_eq!(harness.packet(first), Verdict::Held);
+    harness.send(last);
+}
+
+/// The time of an IPv6 datagram is longer, so it is not over first even if it began first.
+#[test]
+fn datagrams_of_both_families_end_in_their_own_time() {
+    let mut harness = Harness::new(Config::default());
+    for (client, target) in [(CLIENT_6, TARGET_6), (CLIENT, TARGET)] {
+        assert_eq!(harness.packet(&fragments(client, target, 2000)[0]), Verdict::Held);
+    }
+    let start = harness.now;
+    assert_eq!(harness.endpoint.next_deadline(), Some(start + Duration::from_secs(30)));
+    harness.advance(Duration::from_secs(30));
+    assert_eq!(harness.endpoint.counters().fragments_held(), 1);
+    assert_eq!(harness.endpoint.next_deadline(), Some(start + Duration::from_secs(60)));
+}
+
+/// RFC 8200 §4.5. IPv4 has no such error.
+#[test]
+fn a_first_fragment_of_a_wrong_length_is_reported_on_ipv6() {
+    for (client, target, pointer) in [(CLIENT_6, TARGET_6, Some(4)), (CLIENT, TARGET, None)] {
+        let mut harness = Harness::new(Config::default());
+        let fragment = Some(Fragment { offset: 0, more: true });
+        let header = IpHeader { fragment, ..header(client, target) };
+        let cut = packet(&header, &icmp(&header, if client == CLIENT { 8 } else { 128 }, 1, 1, b"three"));
+        assert_eq!(harness.packet(&cut), Verdict::Dropped(DropReason::BadFragment));
+        let errors: Vec<_> = harness.delivered.iter().map(|(_, packet)| parse(packet).payload.to_vec()).collect();
+        assert_eq!(errors.len(), usize::from(pointer.is_some()));
+        if let Some(pointer) = pointer {
+            assert_eq!(
+                (&errors[0][..2], &errors[0][4..8], &errors[0][8..]),
+                (&[4, 0][..], &[0, 0, 0, pointer][..], &cut[..])
+            );
+        }
+        // About a later fragment there is none.
+        let later = IpHeader { fragment: Some(Fragment { offset: 8, more: true }), ..header };
+        assert_eq!(harness.packet(&packet(&later, b"three")), Verdict::Dropped(DropReason::BadFragment));
+        assert_eq!(harness.delivered.len(), errors.len());
+    }
 }

@@ -58,7 +58,7 @@ impl Error {
         let IpPacket { header, payload } = IpPacket::parse(&quote).expect("the quotation is well-formed");
         assert_eq!((header.source, header.destination), (flow.source, flow.destination));
         let echo = Echo::parse_request(self.family(), payload).expect("requests are quoted");
-        assert_eq!((echo.kind, echo.ident), (flow.kind, flow.ident));
+        assert_eq!((echo.kind, echo.code, echo.ident), (flow.kind, flow.code, flow.ident));
         self.check_quoted(newest, &payload[..payload.len().min(quote_len - header.wire_len())]);
     }
 
@@ -66,11 +66,12 @@ impl Error {
     /// checksum than the request that was sent, the request was damaged on its way; the quotation must show that, too.
     fn check_quoted(&self, newest: &Newest, payload: &[u8]) {
         let len = self.quoted.len().min(newest.message.len());
-        if self.quoted[..2] != newest.message[..2] || self.quoted[6..len] != newest.message[6..len] {
+        if self.quoted[0] != newest.message[0] || self.quoted[6..len] != newest.message[6..len] {
             return;
         }
         assert!(payload[4..len] == newest.message[4..len]);
         let mut left = newest.message.clone();
+        left[1] = 0;
         left[4..6].copy_from_slice(&self.quoted[4..6]);
         let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         write_checksum(nobody, nobody, &mut left);

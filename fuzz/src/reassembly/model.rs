@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use pingferry_proto::wire::{Echo, IpHeader, icmp_checksum};
 use pingferry_proto::{DomainId, DropReason, Family, Verdict};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_BYTES: usize = 4 << 20;
 /// What a datagram and a fragment count besides their bytes.
 const DATAGRAM_BYTES: usize = 1024;
@@ -106,9 +105,9 @@ impl Model {
         let weight_of = |is_held: &dyn Fn(&Key) -> bool| -> usize {
             self.datagrams.iter().filter(|(key, _)| is_held(key)).map(|(_, datagram)| datagram.weight()).sum()
         };
-        let (&oldest, datagram) = self.datagrams.iter().min_by_key(|(_, datagram)| datagram.number)?;
         if weight_of(&|_| true) <= MAX_BYTES {
-            return (now >= datagram.started_at + TIMEOUT).then_some((oldest, false));
+            let over = self.datagrams.iter().filter(|(key, datagram)| now >= datagram.started_at + timeout(key.1));
+            return over.min_by_key(|(_, datagram)| datagram.number).map(|(key, _)| (*key, false));
         }
         let first = |domain, source| -self.order[&(domain, source)];
         let domains = self.datagrams.keys().map(|key| key.0);
@@ -131,8 +130,13 @@ impl Model {
 
     /// When the oldest datagram expires.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.datagrams.values().map(|datagram| datagram.started_at + TIMEOUT).min()
+        self.datagrams.iter().map(|(key, datagram)| datagram.started_at + timeout(key.1)).min()
     }
+}
+
+/// How long a datagram may take to become whole.
+fn timeout(source: IpAddr) -> Duration {
+    Duration::from_secs(if source.is_ipv4() { 30 } else { 60 })
 }
 
 /// An IPv6 source is a network with a prefix of 64 bits.

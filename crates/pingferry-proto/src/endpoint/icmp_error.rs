@@ -16,7 +16,7 @@ use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::Flow;
 use crate::flow::{FlowId, FlowKey, Origin, Peer, SocketId};
 use crate::output::DeliveryKind;
-use crate::wire::echo::{Echo, restore_ident};
+use crate::wire::echo::{Echo, restore};
 use crate::wire::icmp::{ICMP_HEADER_LEN, IcmpError, write_checksum};
 use crate::wire::ip::Family;
 use crate::wire::ip::IpHeader;
@@ -98,7 +98,7 @@ impl Endpoint {
         let quoted =
             Echo::parse_request(socket.class.family, report.quoted).map_err(|_| DropReason::UnexpectedQuote)?;
         let is_expected = flow.key.destination == report.destination
-            && flow.key.kind == quoted.kind
+            && (flow.key.kind, 0) == (quoted.kind, quoted.code)
             && self.sockets.ident(socket) == Some(quoted.ident);
         if !is_expected {
             return Err(DropReason::UnexpectedQuote);
@@ -124,7 +124,7 @@ fn error_message(header: &IpHeader, mut quote: Vec<u8>, report: &ErrorReport<'_>
     message
 }
 
-/// The quoted packet with the client's addresses, identifier and checksum.
+/// The quoted packet with the client's addresses, code, identifier and checksum.
 fn quoted_packet(flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
     let last = &flow.last_request;
     // A quote of a short packet is padded with zeros when extensions follow it (RFC 4884 §4).
@@ -147,11 +147,11 @@ fn quoted_packet(flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
     packet
 }
 
-/// Restores the client's identifier and checksum in a quoted message.
+/// Restores the client's code, identifier and checksum in a quoted message.
 fn restore_request(flow: &Flow, message: &mut [u8]) {
     let last = &flow.last_request;
-    let FlowKey { source, destination, ident, class, .. } = flow.key;
-    restore_ident(source, destination, ident, message);
+    let FlowKey { source, destination, code, ident, class, .. } = flow.key;
+    restore(source, destination, code, ident, message);
     // An IPv6 checksum cannot be restored from a part of the message, or from more than the message. The flow has that of the
     // newest request.
     let is_cut = destination.is_ipv6() && message.len() != usize::from(last.len);

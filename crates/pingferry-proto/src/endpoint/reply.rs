@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Verdict};
-use crate::flow::{FlowId, Origin, Peer, SocketId};
+use crate::flow::{FlowId, FlowKey, Origin, Peer, SocketId};
 use crate::output::{Delivery, DeliveryKind, Output};
-use crate::wire::echo::{Echo, restore_ident};
+use crate::wire::echo::{Echo, restore};
 use crate::wire::ip::{IpHeader, emit_fragmented};
 
 /// A message that a ping socket received.
@@ -35,7 +35,7 @@ impl Endpoint {
         let echo = Echo::parse_reply(socket.class.family, received.message)?;
         let id = self.flow_for_reply(socket, received.from, echo)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
-        let (origin, ident, client) = (flow.origin, flow.key.ident, flow.key.source);
+        let (origin, FlowKey { code, ident, source: client, .. }) = (flow.origin, flow.key);
         let hop_limit = received.hop_limit.saturating_sub(1);
         if hop_limit == 0 {
             return Err(DropReason::ReplyHopLimitExceeded);
@@ -45,7 +45,7 @@ impl Endpoint {
         let mut message = std::mem::take(&mut self.message);
         message.clear();
         message.extend_from_slice(received.message);
-        restore_ident(header.source, header.destination, ident, &mut message);
+        restore(header.source, header.destination, code, ident, &mut message);
         let delivered = self.deliver(DeliveryKind::Reply, origin, Some(id), header, &message);
         self.message = message;
         delivered?;

@@ -12,9 +12,9 @@ use crate::output::{Dropped, Output, Transmit};
 use crate::policy::Policy;
 use crate::probe::PROBE_HOP_LIMIT;
 use crate::reassembly::{Discarded, Reassembled};
-use crate::wire::echo::Echo;
+use crate::wire::echo::{CODE, Echo};
 use crate::wire::icmp::{IcmpError, icmp_checksum, is_link_control};
-use crate::wire::ip::{IPPROTO_TCP, IPPROTO_UDP, IpHeader, IpPacket};
+use crate::wire::ip::{IPPROTO_TCP, IPPROTO_UDP, IpHeader, IpPacket, check_options};
 use crate::wire::tcp::Tcp;
 
 impl Endpoint {
@@ -43,6 +43,7 @@ impl Endpoint {
         let domain = path.domain;
         let IpPacket { header, payload } = IpPacket::parse(packet)?;
         self.check(path, &header, payload)?;
+        check_options(packet)?;
         if self.is_for_gateway(origin.path, &header) {
             check_local_protocol(&header, packet)?;
         } else {
@@ -66,9 +67,9 @@ impl Endpoint {
                 let whole = || IpPacket { header, payload: &payload }.to_bytes();
                 Ok(forwarded.unwrap_or_else(|reject| self.reject(now, origin, reject, &whole())))
             }
-            Reassembled::Dropped { reason, waiting } => {
-                self.discard_fragments(&waiting, reason);
-                Err(reason.into())
+            Reassembled::Dropped { reject, waiting } => {
+                self.discard_fragments(&waiting, reject.reason);
+                Err(reject)
             }
         }
     }
@@ -96,12 +97,13 @@ impl Endpoint {
             domain,
             class: self.class(header),
             kind: echo.kind,
+            code: echo.code,
             ident: echo.ident,
             source: header.source,
             destination: header.destination,
         };
         let flow = self.find_or_open_flow(key, origin, last_request(header, echo, message), now)?;
-        self.transmit(flow, origin, header, message);
+        self.transmit(flow, origin, header, echo.code, message);
         Ok(Verdict::Forwarded)
     }
 
@@ -150,7 +152,7 @@ impl Endpoint {
         Ok(id)
     }
 
-    fn transmit(&mut self, flow: FlowId, Origin { path, tag }: Origin, header: &IpHeader, message: &[u8]) {
+    fn transmit(&mut self, flow: FlowId, Origin { path, tag }: Origin, header: &IpHeader, code: u8, message: &[u8]) {
         let Some(socket) = self.flows.get(flow).map(Flow::socket) else { return };
         if self.sockets.needs_opening(socket) {
             self.outputs.queue.push(Output::Open(socket));
@@ -161,12 +163,17 @@ impl Endpoint {
         }
         let start = self.outputs.bytes.len();
         self.outputs.bytes.extend_from_slice(message);
+        if let Some(sent) = self.outputs.bytes.get_mut(start + CODE).filter(|_| code != 0) {
+            *sent = 0;
+            self.counters.codes_cleared += 1;
+        }
         self.outputs.queue.push(Output::Transmit(Transmit {
             socket,
             hop_limit: header.hop_limit - 1,
             path,
             tag,
             header: *header,
+            code,
             message: start..self.outputs.bytes.len(),
         }));
     }

@@ -6,6 +6,7 @@ use crate::drop_reason::{DropReason, Reject};
 use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::{Origin, PathId};
 use crate::output::Transmit;
+use crate::wire::echo::CODE;
 use crate::wire::icmp::IcmpError;
 use crate::wire::ip::{Family, IpHeader, IpPacket};
 
@@ -59,8 +60,11 @@ impl Endpoint {
         message: &[u8],
         error: SendError,
     ) -> Verdict {
-        let Transmit { path, tag, header, .. } = *transmit;
-        self.refuse(now, Origin { path, tag }, &header, message, error)
+        let Transmit { path, tag, header, code, .. } = *transmit;
+        // The packet of the client has its own code.
+        let mut message = message.to_vec();
+        message.get_mut(CODE).into_iter().for_each(|sent| *sent = code);
+        self.refuse(now, Origin { path, tag }, &header, &message, error)
     }
 
     /// Drops a request with this header and payload because the kernel did not send it.

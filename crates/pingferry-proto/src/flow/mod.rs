@@ -119,6 +119,9 @@ pub(crate) struct FlowKey {
     pub(crate) domain: DomainId,
     pub(crate) class: Class,
     pub(crate) kind: EchoKind,
+    /// The code of its requests. They are sent with code 0, the only one of a ping socket (`ping_supported` in
+    /// `net/ipv4/ping.c`), and the code is restored in replies and quotes.
+    pub(crate) code: u8,
     pub(crate) ident: u16,
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,

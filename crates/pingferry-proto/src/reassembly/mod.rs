@@ -2,8 +2,8 @@
 //!
 //! # Theory of operation
 //!
-//! Each [datagram] collects its fragments until it is whole. Time is limited by one timeout for both families (RFC 1122
-//! §3.3.2, RFC 8200 §4.5). Memory is limited, and has [shares](Shares): what counts are the bytes that have arrived, and what a
+//! Each [datagram] collects its fragments until it is whole. Its time is limited, for IPv4 as by Linux, and for IPv6 by RFC 8200
+//! §4.5. Memory is limited, and has [shares](Shares): what counts are the bytes that have arrived, and what a
 //! datagram and a fragment take besides. Above the limit the oldest datagram of whoever holds most is evicted, so a flood of
 //! fragments that never become whole evicts its own.
 
@@ -15,16 +15,19 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::drop_reason::DropReason;
+use crate::drop_reason::{DropReason, Reject};
 use crate::flow::hash_index::HashIndex;
 use crate::flow::list::{Index, Links, List};
 use crate::flow::shares::{Owner, Place, Pool, Shares};
 use crate::flow::{DomainId, Origin};
 use crate::reassembly::datagram::{Datagram, Inserted};
+use crate::wire::icmp::IcmpError;
 use crate::wire::ip::{Family, Fragment, IPV4_HEADER_LEN, IpHeader};
 
-/// How long a datagram may take to become whole (RFC 8200 §4.5).
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an IPv4 datagram may take to become whole, as in Linux (`IP_FRAG_TIME`).
+const TIMEOUT_V4: Duration = Duration::from_secs(30);
+/// How long an IPv6 datagram may take to become whole (RFC 8200 §4.5).
+const TIMEOUT_V6: Duration = Duration::from_secs(60);
 /// The memory of incomplete datagrams in bytes, as Linux allows a network namespace (`ipfrag_high_thresh`): enough for 57 of
 /// the largest pings at once, and for three thousand small ones.
 const MAX_BYTES: usize = 4 << 20;
@@ -37,8 +40,8 @@ const FRAGMENT_BYTES: usize = 128;
 pub(crate) struct Reassembly {
     entries: Slab<Entry>,
     by_key: HashIndex<Index>,
-    /// By the time of the first fragment.
-    by_age: List,
+    /// Those of IPv4 and of IPv6, each by the time of the first fragment.
+    by_age: (List, List),
     shares: Shares,
     /// All datagrams.
     pool: Pool,
@@ -61,6 +64,8 @@ struct Key {
     domain: DomainId,
     source: IpAddr,
     destination: IpAddr,
+    /// Of IPv4 only (RFC 791 §3.2). On IPv6 identifications are unique for all protocols (RFC 8200 §4.5).
+    protocol: Option<u8>,
     identification: u32,
 }
 
@@ -72,7 +77,7 @@ pub(crate) enum Reassembled {
     /// It was the last one missing. The header is that of the first fragment.
     Whole { header: IpHeader, payload: Vec<u8> },
     /// It is dropped, and with it the fragments that waited, which came from `waiting`.
-    Dropped { reason: DropReason, waiting: Vec<Origin> },
+    Dropped { reject: Reject, waiting: Vec<Origin> },
 }
 
 /// A datagram that was discarded before it was whole.
@@ -89,7 +94,7 @@ impl Reassembly {
     pub(crate) fn new() -> Self {
         let mut shares = Shares::new();
         let pool = shares.add_pool();
-        Self { entries: Slab::new(), by_key: HashIndex::new(), by_age: List::default(), shares, pool }
+        Self { entries: Slab::new(), by_key: HashIndex::new(), by_age: <(List, List)>::default(), shares, pool }
     }
 
     /// Adds a fragment.
@@ -102,12 +107,14 @@ impl Reassembly {
         fragment: Fragment,
         payload: &[u8],
     ) -> Reassembled {
-        let dropped = |reason, waiting| Reassembled::Dropped { reason, waiting };
-        let Some(range) = range_of(header.family(), fragment, payload) else {
-            return dropped(DropReason::BadFragment, Vec::new());
+        let dropped = |reason: DropReason, waiting| Reassembled::Dropped { reject: reason.into(), waiting };
+        let range = match range_of(header.family(), fragment, payload) {
+            Ok(range) => range,
+            Err(reject) => return Reassembled::Dropped { reject, waiting: Vec::new() },
         };
         let IpHeader { source, destination, identification, .. } = *header;
-        let key = Key { domain, source, destination, identification };
+        let protocol = source.is_ipv4().then_some(header.protocol);
+        let key = Key { domain, source, destination, protocol, identification };
         let Some(index) = self.find_or_add(key, now) else { return dropped(DropReason::ReassemblyFull, Vec::new()) };
         let Some(entry) = self.entries.get_mut(index.key()) else {
             return dropped(DropReason::ReassemblyFull, Vec::new());
@@ -130,10 +137,9 @@ impl Reassembly {
         let is_full = self.shares.total(&self.pool) > MAX_BYTES;
         let (index, reason) = if is_full {
             (self.shares.eviction_candidate(&self.pool)?, DropReason::ReassemblyFull)
-        } else if self.next_deadline()? <= now {
-            (self.by_age.first()?, DropReason::ReassemblyTimeout)
         } else {
-            return None;
+            let (index, _) = self.oldest().filter(|(_, deadline)| *deadline <= now)?;
+            (index, DropReason::ReassemblyTimeout)
         };
         let datagram = self.remove(index)?;
         let first = datagram.first_packet();
@@ -141,8 +147,17 @@ impl Reassembly {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let oldest = self.entries.get(self.by_age.first()?.key())?;
-        Some(oldest.began + TIMEOUT)
+        self.oldest().map(|(_, deadline)| deadline)
+    }
+
+    /// The datagram whose time is over first, and when that is.
+    fn oldest(&self) -> Option<(Index, Instant)> {
+        let oldest = |list: &List, timeout| {
+            let index = list.first()?;
+            Some((index, self.entries.get(index.key())?.began + timeout))
+        };
+        let of_families = [oldest(&self.by_age.0, TIMEOUT_V4), oldest(&self.by_age.1, TIMEOUT_V6)];
+        of_families.into_iter().flatten().min_by_key(|(_, deadline)| *deadline)
     }
 
     fn find_or_add(&mut self, key: Key, now: Instant) -> Option<Index> {
@@ -160,7 +175,8 @@ impl Reassembly {
             self.entries.try_remove(index.key());
             return None;
         }
-        self.by_age.push(index, &mut self.entries, |entry| &mut entry.by_age);
+        let of_family = if key.source.is_ipv4() { &mut self.by_age.0 } else { &mut self.by_age.1 };
+        of_family.push(index, &mut self.entries, |entry| &mut entry.by_age);
         self.by_key.insert(hash, index);
         Some(index)
     }
@@ -177,24 +193,35 @@ impl Reassembly {
 
     fn remove(&mut self, index: Index) -> Option<Datagram> {
         let Entry { key, weight, .. } = *self.entries.get(index.key())?;
-        self.by_age.remove(index, &mut self.entries, |entry| &mut entry.by_age);
+        let of_family = if key.source.is_ipv4() { &mut self.by_age.0 } else { &mut self.by_age.1 };
+        of_family.remove(index, &mut self.entries, |entry| &mut entry.by_age);
         self.shares.remove(weight, index, &mut self.entries, |entry| &mut entry.place);
         self.by_key.remove(self.by_key.hash(key), |other| *other == index);
         self.entries.try_remove(index.key()).map(|entry| entry.datagram)
     }
 }
 
-/// The bytes of its datagram that a fragment has. `None` if there can be no such fragment: it is empty, not of whole units of
-/// eight bytes although others follow, or extends beyond the largest packet.
-fn range_of(family: Family, fragment: Fragment, payload: &[u8]) -> Option<Range<usize>> {
+/// The bytes of its datagram that a fragment has.
+///
+/// # Errors
+/// There can be no such fragment: it is empty, extends beyond the largest packet, or is not of whole units of eight bytes
+/// although others follow. The last is reported on IPv6, with the offset of the payload length (RFC 8200 §4.5).
+fn range_of(family: Family, fragment: Fragment, payload: &[u8]) -> Result<Range<usize>, Reject> {
+    const PAYLOAD_LENGTH_OFFSET: usize = 4;
     let start = usize::from(fragment.offset);
     let end = start + payload.len();
     let longest = match family {
         Family::V4 => 65_535 - IPV4_HEADER_LEN,
         Family::V6 => 65_535,
     };
-    let is_whole_units = !fragment.more || payload.len().is_multiple_of(8);
-    (!payload.is_empty() && is_whole_units && end <= longest).then_some(start..end)
+    if payload.is_empty() || end > longest {
+        return Err(DropReason::BadFragment.into());
+    }
+    if !fragment.more || payload.len().is_multiple_of(8) {
+        return Ok(start..end);
+    }
+    let error = IcmpError::parameter_problem(family, 0, PAYLOAD_LENGTH_OFFSET);
+    Err(Reject { reason: DropReason::BadFragment, error: (family == Family::V6).then_some(error) })
 }
 
 #[cfg(test)]
@@ -241,7 +268,7 @@ mod tests {
 
         fn dropped(&mut self, offset: u16, more: bool, payload: &[u8]) -> (DropReason, usize) {
             match self.insert(1, offset, more, payload) {
-                Reassembled::Dropped { reason, waiting } => (reason, waiting.len()),
+                Reassembled::Dropped { reject, waiting } => (reject.reason, waiting.len()),
                 other => panic!("{other:?}"),
             }
         }
@@ -282,12 +309,12 @@ mod tests {
         let mut harness = Harness::new();
         harness.insert(1, 0, true, &[1; 8]);
         harness.insert(2, 8, true, &[1; 8]);
-        assert_eq!(harness.reassembly.next_deadline(), Some(harness.now + TIMEOUT));
-        assert!(harness.reassembly.discard(harness.now + TIMEOUT - Duration::from_millis(1)).is_none());
-        let first = harness.reassembly.discard(harness.now + TIMEOUT).unwrap();
+        assert_eq!(harness.reassembly.next_deadline(), Some(harness.now + TIMEOUT_V4));
+        assert!(harness.reassembly.discard(harness.now + TIMEOUT_V4 - Duration::from_millis(1)).is_none());
+        let first = harness.reassembly.discard(harness.now + TIMEOUT_V4).unwrap();
         assert_eq!((first.reason, first.origins.len()), (DropReason::ReassemblyTimeout, 1));
         assert_eq!(first.first.unwrap().0.len(), 28);
-        assert!(harness.reassembly.discard(harness.now + TIMEOUT).unwrap().first.is_none());
+        assert!(harness.reassembly.discard(harness.now + TIMEOUT_V4).unwrap().first.is_none());
         assert_eq!((harness.bytes(), harness.reassembly.next_deadline()), (0, None));
     }
 

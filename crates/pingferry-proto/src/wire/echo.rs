@@ -10,6 +10,8 @@ use crate::wire::checksum::update;
 use crate::wire::icmp::{CHECKSUM, ICMP_HEADER_LEN, write_checksum};
 use crate::wire::ip::Family;
 
+/// Where the code is in the header.
+pub(crate) const CODE: usize = 1;
 const IDENT: std::ops::Range<usize> = 4..6;
 
 /// The two queries that a ping socket sends.
@@ -50,7 +52,7 @@ impl EchoKind {
 /// use pingferry_proto::{DropReason, Family};
 ///
 /// let request = [8, 0, 0xf7, 0xe5, 0x00, 0x07, 0x00, 0x13];
-/// let echo = Echo { kind: EchoKind::Echo, ident: 7, seq: 19 };
+/// let echo = Echo { kind: EchoKind::Echo, code: 0, ident: 7, seq: 19 };
 /// assert_eq!(Echo::parse_request(Family::V4, &request), Ok(echo));
 /// assert_eq!(Echo::parse_reply(Family::V4, &request), Err(DropReason::NotEchoReply));
 /// assert_eq!(Echo::parse_request(Family::V6, &request), Err(DropReason::NotEchoRequest));
@@ -59,6 +61,8 @@ impl EchoKind {
 pub struct Echo {
     /// Echo or Extended Echo.
     pub kind: EchoKind,
+    /// The code. It means nothing in an Echo: RFC 792 requires 0, and hosts reply with that of the request.
+    pub code: u8,
     /// The identifier.
     pub ident: u16,
     /// The sequence number; at most 255 in an Extended Echo.
@@ -69,13 +73,12 @@ impl Echo {
     /// Parses a request. The checksum is not checked.
     ///
     /// # Errors
-    /// The reason why it is not a request, or not one that a ping socket can send: its code must be 0 (`ping_supported` in
-    /// `net/ipv4/ping.c`).
+    /// The reason why it is not a request, or that it is an extended one with a code other than 0 (RFC 8335 §2).
     pub fn parse_request(family: Family, message: &[u8]) -> Result<Self, DropReason> {
-        let [icmp_type, code, ..] = *message else { return Err(DropReason::Truncated) };
+        let icmp_type = *message.first().ok_or(DropReason::Truncated)?;
         let kind = EchoKind::ALL.into_iter().find(|kind| kind.request_type(family) == icmp_type);
         let echo = Self::parse(kind.ok_or(DropReason::NotEchoRequest)?, message)?;
-        if code == 0 { Ok(echo) } else { Err(DropReason::BadCode) }
+        if echo.kind == EchoKind::Echo || echo.code == 0 { Ok(echo) } else { Err(DropReason::BadCode) }
     }
 
     /// Parses a reply. The checksum is not checked.
@@ -90,24 +93,28 @@ impl Echo {
 
     fn parse(kind: EchoKind, message: &[u8]) -> Result<Self, DropReason> {
         let header: &[u8; ICMP_HEADER_LEN] = message.first_chunk().ok_or(DropReason::Truncated)?;
-        let [_, _, _, _, ident_high, ident_low, seq_high, seq_low] = *header;
+        let [_, code, _, _, ident_high, ident_low, seq_high, seq_low] = *header;
         let seq = match kind {
             EchoKind::Echo => u16::from_be_bytes([seq_high, seq_low]),
             EchoKind::Extended => seq_high.into(),
         };
-        Ok(Self { kind, ident: u16::from_be_bytes([ident_high, ident_low]), seq })
+        Ok(Self { kind, code, ident: u16::from_be_bytes([ident_high, ident_low]), seq })
     }
 }
 
-/// Writes `ident` and a valid checksum into an echo message from `source` to `destination`.
+/// Restores the identifier and the code of a client in an echo message from `source` to `destination` that has those of a ping
+/// socket, and its checksum. A code other than 0 in the message is not a ping socket's, and stays.
 ///
 /// On IPv4 the checksum is updated, so that damage to the message can still be detected. On IPv6 it covers an address that is
 /// not known here, the one at which the kernel received the message, so it is computed anew.
-pub(crate) fn restore_ident(source: IpAddr, destination: IpAddr, ident: u16, message: &mut [u8]) {
+pub(crate) fn restore(source: IpAddr, destination: IpAddr, code: u8, ident: u16, message: &mut [u8]) {
     let new = ident.to_be_bytes();
     let Some(header) = message.first_chunk_mut::<ICMP_HEADER_LEN>() else { return };
-    let [_, _, sum_high, sum_low, old_high, old_low, ..] = *header;
+    let [icmp_type, old_code, sum_high, sum_low, old_high, old_low, ..] = *header;
+    let code = if old_code == 0 { code } else { old_code };
     let updated = update([sum_high, sum_low], [old_high, old_low], new);
+    let updated = update(updated, [icmp_type, old_code], [icmp_type, code]);
+    header[CODE] = code;
     header[IDENT].copy_from_slice(&new);
     header[CHECKSUM].copy_from_slice(&updated);
     // The checksum of a message of zeros is 0xffff, and the update gives 0: one's complement has two zeros (RFC 1624 §3).
@@ -124,8 +131,8 @@ mod tests {
     #[test]
     fn requests_of_both_families_and_kinds() {
         let parse = |family, icmp_type| Echo::parse_request(family, &[icmp_type, 0, 0, 0, 0x12, 0x34, 5, 6, 7]);
-        let echo = Echo { kind: EchoKind::Echo, ident: 0x1234, seq: 0x0506 };
-        let extended = Echo { kind: EchoKind::Extended, ident: 0x1234, seq: 5 };
+        let echo = Echo { kind: EchoKind::Echo, code: 0, ident: 0x1234, seq: 0x0506 };
+        let extended = Echo { kind: EchoKind::Extended, code: 0, ident: 0x1234, seq: 5 };
         assert_eq!(parse(Family::V4, 8), Ok(echo));
         assert_eq!(parse(Family::V6, 128), Ok(echo));
         assert_eq!(parse(Family::V4, 42), Ok(extended));
@@ -138,7 +145,8 @@ mod tests {
             let requests = (0..=u8::MAX).filter(|&t| Echo::parse_request(family, &[t, 0, 0, 0, 0, 0, 0, 0]).is_ok());
             assert_eq!(requests.count(), 2);
         }
-        assert_eq!(Echo::parse_request(Family::V4, &[8, 1, 0, 0, 0, 0, 0, 0]), Err(DropReason::BadCode));
+        assert_eq!(Echo::parse_request(Family::V4, &[8, 1, 0, 0, 0, 0, 0, 0]).map(|echo| echo.code), Ok(1));
+        assert_eq!(Echo::parse_request(Family::V4, &[42, 1, 0, 0, 0, 0, 0, 0]), Err(DropReason::BadCode));
         assert_eq!(Echo::parse_request(Family::V4, &[8, 0, 0, 0, 0, 0, 0]), Err(DropReason::Truncated));
         assert_eq!(Echo::parse_reply(Family::V4, &[8, 0, 0, 0, 0, 0, 0, 0]), Err(DropReason::NotEchoReply));
     }
@@ -146,18 +154,20 @@ mod tests {
     #[test]
     fn an_extended_reply_keeps_its_code() {
         let reply = Echo::parse_reply(Family::V4, &[43, 2, 0, 0, 0, 9, 1, 0xe0]);
-        assert_eq!(reply, Ok(Echo { kind: EchoKind::Extended, ident: 9, seq: 1 }));
+        assert_eq!(reply, Ok(Echo { kind: EchoKind::Extended, code: 2, ident: 9, seq: 1 }));
     }
 
     #[test]
-    fn a_restored_ident_leaves_a_valid_checksum() {
+    fn a_restored_code_and_ident_leave_a_valid_checksum() {
         for (source, destination) in [("192.0.2.1", "10.0.0.1"), ("2001:db8::1", "fd00::1")] {
             let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
             let mut message = vec![0, 0, 0, 0, 0xab, 0xcd, 0, 1, 42];
             write_checksum(source, destination, &mut message);
-            restore_ident(source, destination, 0x0102, &mut message);
-            assert_eq!(message[4..], [1, 2, 0, 1, 42]);
+            restore(source, destination, 7, 0x0102, &mut message);
+            assert_eq!((message[1], &message[4..]), (7, &[1, 2, 0, 1, 42][..]));
             assert!(icmp_checksum(source, destination, &message).is_valid());
+            restore(source, destination, 8, 0x0102, &mut message);
+            assert_eq!(message[1], 7, "a code that is not 0 stays");
         }
     }
 
@@ -167,7 +177,7 @@ mod tests {
         let (source, destination) = ("192.0.2.1".parse().unwrap(), "10.0.0.1".parse().unwrap());
         let mut message = vec![0, 0, 0, 0, 0xab, 0xcd, 0, 0];
         write_checksum(source, destination, &mut message);
-        restore_ident(source, destination, 0, &mut message);
+        restore(source, destination, 0, 0, &mut message);
         assert!(icmp_checksum(source, destination, &message).is_valid());
     }
 
@@ -177,7 +187,7 @@ mod tests {
         let mut message = vec![0, 0, 0, 0, 0xab, 0xcd, 0, 1, 42];
         write_checksum(source, destination, &mut message);
         message[8] ^= 1;
-        restore_ident(source, destination, 0x0102, &mut message);
+        restore(source, destination, 0, 0x0102, &mut message);
         assert!(!icmp_checksum(source, destination, &message).is_valid());
     }
 }

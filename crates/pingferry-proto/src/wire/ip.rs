@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::drop_reason::DropReason;
+use crate::drop_reason::{DropReason, Reject};
 use crate::wire::{ipv4, ipv6};
 
 /// An IP version, and the ICMP that belongs to it.
@@ -156,8 +156,8 @@ pub(crate) fn word(bytes: &[u8], offset: usize) -> Option<u16> {
 }
 
 impl<'a> IpPacket<'a> {
-    /// Parses an IPv4 or IPv6 packet (RFC 791 §3.1, RFC 8200 §3). It checks the IPv4 header checksum, but no checksum of the
-    /// payload.
+    /// Parses an IPv4 or IPv6 packet (RFC 791 §3.1, RFC 8200 §3), and skips IPv4 options and IPv6 extension headers. It checks
+    /// the IPv4 header checksum, but no checksum of the payload.
     ///
     /// # Errors
     /// The reason why the packet has to be dropped.
@@ -185,6 +185,17 @@ impl<'a> IpPacket<'a> {
             6 => ipv6::parse(packet),
             _ => Err(DropReason::BadVersion),
         }
+    }
+}
+
+/// Checks the IPv4 options or IPv6 extension headers of a well-formed packet, which are skipped when it is parsed.
+///
+/// # Errors
+/// The reason why the packet has to be dropped, and the ICMP error that says what is wrong.
+pub(crate) fn check_options(packet: &[u8]) -> Result<(), Reject> {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(6) => ipv6::check_extension_headers(packet),
+        _ => ipv4::check_options(packet),
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::drop_reason::DropReason;
+use crate::drop_reason::{DropReason, Reject};
 use crate::wire::checksum::Sum;
-use crate::wire::ip::{Fragment, IPV4_HEADER_LEN, IpHeader, IpPacket, word};
+use crate::wire::icmp::IcmpError;
+use crate::wire::ip::{Family, Fragment, IPV4_HEADER_LEN, IpHeader, IpPacket, word};
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -30,7 +31,6 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
     if !Sum::default().with(header_bytes).is_valid() {
         return Err(DropReason::BadHeaderChecksum);
     }
-    check_options(header_bytes.get(IPV4_HEADER_LEN..).unwrap_or(&[]))?;
     let flags = word(fixed, 6).unwrap_or(0);
     let fragment = Fragment { offset: (flags & OFFSET_MASK) << 3, more: flags & MORE_FRAGMENTS != 0 };
     let header = IpHeader {
@@ -46,21 +46,28 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
     Ok(IpPacket { header, payload })
 }
 
-/// Checks the options (RFC 791 §3.1). Source routes are refused, because the sender would choose the way of pingferry's own
-/// packets (RFC 7126 §4.3, §4.4).
-fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
+/// Checks the options of a well-formed packet (RFC 791 §3.1). One with a length that cannot be is reported with its offset
+/// (RFC 1812 §4.3.3.5). Source routes are refused, because the sender would choose the way of pingferry's own packets (RFC 7126
+/// §4.3, §4.4); Linux refuses them silently too (`ip_rcv_options` in `net/ipv4/ip_input.c`).
+pub(super) fn check_options(packet: &[u8]) -> Result<(), Reject> {
     const END_OF_LIST: u8 = 0;
     const NO_OPERATION: u8 = 1;
     const LOOSE_SOURCE_ROUTE: u8 = 131;
     const STRICT_SOURCE_ROUTE: u8 = 137;
-    while let Some((&kind, rest)) = options.split_first() {
-        options = match kind {
+    let header_len = packet.first().map_or(0, |byte| usize::from(byte & 0x0f) * 4);
+    let header = packet.get(..header_len).unwrap_or(packet);
+    let mut at = IPV4_HEADER_LEN;
+    while let Some(&kind) = header.get(at) {
+        at += match kind {
             END_OF_LIST => return Ok(()),
-            NO_OPERATION => rest,
-            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(DropReason::SourceRouted),
-            _ => match rest.first() {
-                Some(&len) if len >= 2 => options.get(usize::from(len)..).ok_or(DropReason::BadOptions)?,
-                _ => return Err(DropReason::BadOptions),
+            NO_OPERATION => 1,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(DropReason::SourceRouted.into()),
+            _ => match header.get(at + 1).map(|len| usize::from(*len)) {
+                Some(len) if len >= 2 && at + len <= header.len() => len,
+                _ => {
+                    let error = IcmpError::parameter_problem(Family::V4, 0, at);
+                    return Err(Reject::with_error(DropReason::BadOptions, error));
+                }
             },
         };
     }
@@ -155,11 +162,16 @@ mod tests {
     fn options_are_skipped_but_source_routes_refused() {
         let record_route = [1, 7, 7, 4, 0, 0, 0, 0];
         assert_eq!(parse(&with_options(&record_route)).unwrap().payload, [1, 2, 3, 4]);
-        assert_eq!(parse(&with_options(&[131, 4, 4, 0])).unwrap_err(), DropReason::SourceRouted);
-        assert_eq!(parse(&with_options(&[1, 137, 3, 4])).unwrap_err(), DropReason::SourceRouted);
-        assert_eq!(parse(&with_options(&[7, 5, 4, 0])).unwrap_err(), DropReason::BadOptions);
-        assert_eq!(parse(&with_options(&[7, 1, 4, 0])).unwrap_err(), DropReason::BadOptions);
-        assert_eq!(parse(&with_options(&[1, 1, 1, 7])).unwrap_err(), DropReason::BadOptions);
-        assert!(parse(&with_options(&[0, 131, 0, 0])).is_ok(), "bytes after the end of the list are ignored");
+        let reason =
+            |options: &[u8]| check_options(&with_options(options)).map_err(|reject| (reject.reason, reject.error));
+        assert_eq!(reason(&record_route), Ok(()));
+        assert_eq!(reason(&[131, 4, 4, 0]), Err((DropReason::SourceRouted, None)));
+        assert_eq!(reason(&[1, 137, 3, 4]), Err((DropReason::SourceRouted, None)));
+        assert_eq!(reason(&[0, 131, 0, 0]), Ok(()), "bytes after the end of the list are ignored");
+        // Too long, too short, and none, each with its offset in the header.
+        for (options, offset) in [([7, 5, 4, 0], 20), ([7, 1, 4, 0], 20), ([1, 1, 1, 7], 23), ([7, 3, 4, 8], 23)] {
+            let error = IcmpError { icmp_type: 12, code: 0, rest: [offset, 0, 0, 0] };
+            assert_eq!(reason(&options), Err((DropReason::BadOptions, Some(error))), "{options:?}");
+        }
     }
 }

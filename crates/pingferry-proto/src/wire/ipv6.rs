@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::drop_reason::DropReason;
-use crate::wire::ip::{FRAGMENT_HEADER_LEN, Fragment, IPV6_HEADER_LEN, IpHeader, IpPacket, word};
+use crate::drop_reason::{DropReason, Reject};
+use crate::wire::icmp::IcmpError;
+use crate::wire::ip::{FRAGMENT_HEADER_LEN, Family, Fragment, IPV6_HEADER_LEN, IpHeader, IpPacket, word};
 
 /// Where the Next Header field is.
 const NEXT_HEADER_OFFSET: usize = 6;
+/// Where the destination is.
+const DESTINATION_OFFSET: usize = 24;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -36,9 +39,6 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
         if kind == FRAGMENT {
             read_fragment_header(&mut header, bytes);
         }
-        if kind == ROUTING {
-            return Err(DropReason::SourceRouted);
-        }
         // The rest can be parsed only when the packet is whole.
         if header.fragment.is_some() {
             break;
@@ -59,6 +59,67 @@ pub(super) fn next_header_offset(packet: &[u8]) -> usize {
     chain.named_at
 }
 
+/// Checks the extension headers of a well-formed packet. A router cannot pass them to the destination through a ping socket, so
+/// pingferry answers as the destination of a packet with headers that it does not know.
+pub(super) fn check_extension_headers(packet: &[u8]) -> Result<(), Reject> {
+    let mut chain = Chain::new(packet);
+    while let Some(extension) = chain.next()? {
+        match extension.kind {
+            ROUTING => check_routing_header(&extension)?,
+            // What follows it belongs to the whole packet.
+            FRAGMENT => break,
+            _ => check_options(packet, &extension)?,
+        }
+    }
+    Ok(())
+}
+
+/// A routing header of an unknown type is ignored if no segments are left. Otherwise its type is reported (RFC 8200 §4.4).
+fn check_routing_header(extension: &Extension<'_>) -> Result<(), Reject> {
+    match extension.bytes {
+        [_, _, _, 0, ..] => Ok(()),
+        _ => {
+            let error = IcmpError::parameter_problem(Family::V6, 0, extension.at + 2);
+            Err(Reject::with_error(DropReason::SourceRouted, error))
+        }
+    }
+}
+
+fn check_options(packet: &[u8], extension: &Extension<'_>) -> Result<(), Reject> {
+    const PAD1: u8 = 0;
+    let Extension { kind: header, at: start, bytes } = *extension;
+    let mut at = 2;
+    while let Some(&option) = bytes.get(at) {
+        if option == PAD1 {
+            at += 1;
+            continue;
+        }
+        let len = usize::from(*bytes.get(at + 1).ok_or(DropReason::BadExtensionHeader)?);
+        check_option(packet, header, option, start + at)?;
+        at += 2 + len;
+    }
+    // The last option ends where the header ends.
+    if at == bytes.len() { Ok(()) } else { Err(DropReason::BadExtensionHeader.into()) }
+}
+
+/// What the two highest bits of the type of an option say about a node that does not know it (RFC 8200 §4.2).
+fn check_option(packet: &[u8], header: u8, option: u8, at: usize) -> Result<(), Reject> {
+    /// No packet is so large, so the option contradicts the length in the IPv6 header (RFC 2675 §3).
+    const JUMBO_PAYLOAD: u8 = 0xc2;
+    let problem = |code| IcmpError::parameter_problem(Family::V6, code, at);
+    let is_multicast = packet.get(DESTINATION_OFFSET) == Some(&0xff);
+    let reason = DropReason::UnknownOption;
+    match option >> 6 {
+        _ if (header, option) == (HOP_BY_HOP, JUMBO_PAYLOAD) => {
+            Err(Reject::with_error(DropReason::BadExtensionHeader, problem(0)))
+        }
+        0b00 => Ok(()),
+        0b10 => Err(Reject::with_error(reason, problem(2))),
+        0b11 if !is_multicast => Err(Reject::with_error(reason, problem(2))),
+        _ => Err(reason.into()),
+    }
+}
+
 /// The extension headers of a packet, one after the other (RFC 8200 §4.1).
 struct Chain<'a> {
     /// As long as its header states.
@@ -74,6 +135,8 @@ struct Chain<'a> {
 /// An extension header.
 struct Extension<'a> {
     kind: u8,
+    /// Its offset in the packet.
+    at: usize,
     bytes: &'a [u8],
 }
 
@@ -98,7 +161,7 @@ impl<'a> Chain<'a> {
             return Err(DropReason::BadExtensionHeader);
         }
         *self = Self { packet, kind: next_header, named_at: at, at: at + len };
-        Ok(Some(Extension { kind, bytes }))
+        Ok(Some(Extension { kind, at, bytes }))
     }
 }
 
@@ -176,12 +239,60 @@ mod tests {
     #[test]
     fn bad_chains_have_a_reason() {
         let reason = |next_header, payload: &[u8]| parse(&packet(next_header, payload)).unwrap_err();
-        assert_eq!(reason(ROUTING, &[58, 0, 0, 0, 0, 0, 0, 0]), DropReason::SourceRouted);
         assert_eq!(reason(HOP_BY_HOP, &[58]), DropReason::BadExtensionHeader);
         assert_eq!(reason(HOP_BY_HOP, &[58, 1, 0, 0, 0, 0, 0, 0]), DropReason::BadExtensionHeader);
         let hop_by_hop_second = [0, 0, 1, 4, 0, 0, 0, 0, 58, 0, 1, 4, 0, 0, 0, 0];
         assert_eq!(reason(DESTINATION_OPTIONS, &hop_by_hop_second), DropReason::BadExtensionHeader);
         assert_eq!(reason(FRAGMENT, &[58, 0, 0, 1]), DropReason::BadExtensionHeader);
+    }
+
+    /// Reason and ICMP error, as type, code and pointer.
+    fn rejected(packet: &[u8]) -> Option<(DropReason, Option<(u8, u8, u32)>)> {
+        assert_eq!(parse(packet).unwrap().payload, [7], "what is skipped");
+        let Reject { reason, error } = check_extension_headers(packet).err()?;
+        Some((reason, error.map(|error| (error.icmp_type, error.code, u32::from_be_bytes(error.rest)))))
+    }
+
+    #[test]
+    fn an_unknown_option_is_treated_as_its_type_says() {
+        let unknown = |error| Some((DropReason::UnknownOption, error));
+        for header in [HOP_BY_HOP, DESTINATION_OPTIONS] {
+            // Two options: one of padding, and one that begins at offset 45.
+            let with = |option| packet(header, &[58, 0, 1, 1, 0, option, 1, 9, 7]);
+            assert_eq!(rejected(&with(0x3e)), None, "00: skip");
+            assert_eq!(rejected(&with(0x7e)), unknown(None), "01: discard");
+            assert_eq!(rejected(&with(0xbe)), unknown(Some((4, 2, 45))), "10: report");
+            assert_eq!(rejected(&with(0xfe)), unknown(Some((4, 2, 45))), "11: report");
+            let to_group = |option| {
+                let mut packet = with(option);
+                packet[24] = 0xff;
+                packet
+            };
+            assert_eq!(rejected(&to_group(0xbe)), unknown(Some((4, 2, 45))), "10: report, multicast or not");
+            assert_eq!(rejected(&to_group(0xfe)), unknown(None), "11: report unless multicast");
+        }
+    }
+
+    #[test]
+    fn options_that_do_not_end_with_their_header_are_refused() {
+        let bad = Some((DropReason::BadExtensionHeader, None));
+        assert_eq!(rejected(&packet(HOP_BY_HOP, &[58, 0, 1, 5, 0, 0, 0, 0, 7])), bad);
+        assert_eq!(rejected(&packet(HOP_BY_HOP, &[58, 0, 1, 3, 0, 0, 0, 1, 7])), bad);
+        assert_eq!(rejected(&packet(HOP_BY_HOP, &[58, 0, 0, 0, 0, 0, 0, 0, 7])), None, "six Pad1");
+    }
+
+    #[test]
+    fn a_jumbo_payload_is_reported() {
+        let jumbo = packet(HOP_BY_HOP, &[58, 0, 0xc2, 4, 0, 1, 0, 0, 7]);
+        assert_eq!(rejected(&jumbo), Some((DropReason::BadExtensionHeader, Some((4, 0, 42)))));
+    }
+
+    #[test]
+    fn a_routing_header_without_segments_left_is_skipped() {
+        let routing =
+            |left| packet(DESTINATION_OPTIONS, &[ROUTING, 0, 1, 4, 0, 0, 0, 0, 58, 0, 0, left, 0, 0, 0, 0, 7]);
+        assert_eq!(rejected(&routing(0)), None);
+        assert_eq!(rejected(&routing(1)), Some((DropReason::SourceRouted, Some((4, 0, 50)))));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Packets on the wire: checked parsing and emitting of IPv4, IPv6, ICMP, UDP and TCP.
 //!
 //! Parsing never indexes without a check and never allocates. A packet that is not well-formed gives a
-//! [`DropReason`](crate::DropReason). Header fields that pingferry does not use are not kept: IPv4 options and IPv6 options
-//! headers are checked and skipped.
+//! [`DropReason`](crate::DropReason). Header fields that pingferry does not use are not kept: IPv4 options and IPv6
+//! extension headers are skipped, and checked apart from the rest.
 
 pub(crate) mod checksum;
 pub(crate) mod echo;
