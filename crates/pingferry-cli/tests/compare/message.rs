@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::ip::{Ip, icmp_checksum};
+use super::ip::{Ip, UDP, icmp_checksum};
 
 /// Types of queries and replies, in IPv4 and IPv6.
 pub const ECHO: [u8; 2] = [8, 128];
@@ -21,6 +21,21 @@ pub fn packet(source: IpAddr, destination: IpAddr, mut message: Vec<u8>) -> Ip {
     let checksum = icmp_checksum(source, destination, &message);
     message[2..4].copy_from_slice(&checksum);
     Ip::new(source, destination, message)
+}
+
+/// A UDP datagram. Its checksum is calculated over the pseudo-header (RFC 768, RFC 8200 §8.1).
+pub fn udp(source: IpAddr, destination: IpAddr, source_port: u16, destination_port: u16, payload: &[u8]) -> Ip {
+    let len = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let mut datagram = [source_port.to_be_bytes(), destination_port.to_be_bytes(), len, [0, 0]].concat();
+    datagram.extend(payload);
+    let pseudo_header = [octets(source), octets(destination), len.to_vec(), vec![0, UDP]].concat();
+    let checksum = super::ip::checksum(&[pseudo_header, datagram.clone()].concat());
+    datagram[6..8].copy_from_slice(&checksum);
+    Ip { protocol: UDP, ..Ip::new(source, destination, datagram) }
 }
 
 /// An echo request with `len` bytes of payload, in which no part is like another.

@@ -2,6 +2,7 @@
 
 mod errors;
 mod fragments;
+mod gateway;
 mod paths;
 mod replies;
 mod requests;
@@ -77,6 +78,7 @@ pub fn all() -> Vec<Case> {
         errors::add(&mut list);
         replies::add(&mut list);
         requests::add(&mut list);
+        gateway::add(&mut list);
     }
     list.cases
 }
