@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pingferry_proto::Family;
-use pingferry_proto::wire::{IpHeader, write_checksum};
+use pingferry_proto::wire::{IpHeader, Sum, write_checksum};
 
 use crate::operations::Operations;
 
@@ -89,6 +89,26 @@ pub(crate) fn request(header: &IpHeader, extended: bool, ident: u16, seq: u16, p
     message.extend(payload);
     write_checksum(header.source, header.destination, &mut message);
     message
+}
+
+/// A UDP datagram with a valid checksum.
+pub(crate) fn udp(header: &IpHeader, ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let len = (8 + payload.len()) as u16;
+    let datagram = [ports.0, ports.1, len, 0].map(u16::to_be_bytes).concat();
+    with_checksum(header, [&datagram, payload].concat(), 6)
+}
+
+/// A TCP segment without options, with a valid checksum.
+pub(crate) fn tcp(header: &IpHeader, ports: (u16, u16), flags: u8) -> Vec<u8> {
+    let mut segment = [ports.0, ports.1].map(u16::to_be_bytes).concat();
+    segment.extend([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    with_checksum(header, segment, 16)
+}
+
+fn with_checksum(header: &IpHeader, mut segment: Vec<u8>, at: usize) -> Vec<u8> {
+    let sum = Sum::pseudo_header(header.source, header.destination, header.protocol, segment.len()).with(&segment);
+    segment[at..at + 2].copy_from_slice(&sum.checksum());
+    segment
 }
 
 /// A request as the kernel sends it: with the ident of the socket and a checksum over the host's own address.

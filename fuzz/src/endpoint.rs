@@ -3,13 +3,15 @@
 //! Beside the operations of the input, a steady client in a domain of its own has one flow, which is its fair share or less.
 //! Whatever the other domains do, in any class and with any number of sources and identifiers, it must not lose that flow.
 
+mod probes;
+
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use pingferry_proto::wire::{Fragment, IcmpError, IpHeader, write_checksum};
 use pingferry_proto::{
-    Config, DomainId, DropReason, ErrorReport, Family, PathConfig, PathId, Policy, Rate, Received, SendError, Sharing,
-    Verdict,
+    Config, DomainId, DropReason, ErrorReport, Family, PathConfig, PathId, Policy, ProbeConfig, Rate, Received,
+    SendError, Sharing, Verdict,
 };
 
 use crate::builder;
@@ -18,6 +20,8 @@ use crate::operations::Operations;
 
 /// When an operation has this bit set, the outputs of the endpoint are processed only after the next operation.
 const HOLD_OUTPUTS: u8 = 0x80;
+/// An operation with these bits set is about probes.
+const PROBES: u8 = 0x60;
 
 /// Runs an input whose operations are: requests, fragments and garbage; correct and forged replies and errors; failing sends,
 /// deliveries and sockets; changes of paths and addresses; waiting. At the end the clock advances until everything is closed.
@@ -60,6 +64,7 @@ fn config(ops: &mut Operations<'_>) -> Config {
         .with_max_flows(ops.pick(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 12]))
         .with_socket_linger(Duration::from_secs(ops.pick(&[10, 0, 90])))
         .with_policy(Policy { rules: if ops.flag() { rules.into() } else { Vec::new() } })
+        .with_max_probe_flows(4)
         .with_max_flows_per_source(ops.pick(&[usize::MAX, 1, 2, 4]))
         .with_max_sockets(ops.pick(&[usize::MAX, 1, 2, 3, 48]))
         .with_rate_per_source(ops.pick(&[None, Some(Rate { per_second: 1, burst: 3 })]))
@@ -92,11 +97,16 @@ impl Simulation {
             .with_domain(Some(domain))
             .with_mtu(mtu)
             .with_prohibit_others(number % 2 == 1)
+            .with_probes(ProbeConfig::default().with_udp(true).with_tcp(number != 1).with_denied_ports(vec![7..=7]))
             .with_sources(if number % 4 == 3 { sources.into() } else { Vec::new() });
         self.paths.push(self.network.add_path(config));
     }
 
     fn take(&mut self, step: u8, ops: &mut Operations<'_>) {
+        // Few values, so that most operations are about echoes.
+        if step & PROBES == PROBES {
+            return self.probe_step(step, ops);
+        }
         match step % 16 {
             0..=2 => self.request(ops),
             3..=5 => self.reply(ops),

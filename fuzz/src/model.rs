@@ -7,17 +7,20 @@
 //! a request with the same sequence number, to the same host, on the socket that received the reply or error.
 
 mod error;
+mod probe;
 mod reply;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use pingferry_proto::wire::{Echo, EchoKind, IpHeader};
-use pingferry_proto::{Class, DomainId, PathId, SocketId, Transmit};
+use pingferry_proto::{Class, DomainId, PathId, ProbeSocketId, ProbeTransmit, SocketId, Transmit};
 
 use crate::delivered::Delivered;
+use probe::Probes;
 
 pub(crate) use error::Error;
+pub(crate) use probe::{Probe, ProbeReturn};
 pub(crate) use reply::Reply;
 
 /// A request from a client that the endpoint forwarded, and that was not sent yet.
@@ -41,6 +44,7 @@ impl Forwarded {
 pub(crate) enum Returned {
     Reply(Reply),
     Error(Error),
+    Probe(ProbeSocketId, ProbeReturn),
 }
 
 /// An ICMP query session (RFC 5508), with the class of its socket.
@@ -71,6 +75,7 @@ pub(crate) struct Model {
     newest: HashMap<Flow, Newest>,
     forwarded: VecDeque<Forwarded>,
     returned: VecDeque<Returned>,
+    probes: Probes,
     /// How many of the forwarded requests were withdrawn before they were sent.
     withdrawn: usize,
 }
@@ -83,6 +88,10 @@ impl Model {
 
     pub(crate) fn expect_request(&mut self, forwarded: Forwarded) {
         self.forwarded.push_back(forwarded);
+    }
+
+    pub(crate) fn expect_probe(&mut self, probe: Probe) {
+        self.probes.expect(probe);
     }
 
     pub(crate) fn expect_return(&mut self, returned: Returned) {
@@ -113,9 +122,18 @@ impl Model {
         self.newest.insert(flow, Newest { path, message: expected });
     }
 
+    /// Checks a probe that the endpoint sends.
+    pub(crate) fn check_probe(&mut self, transmit: &ProbeTransmit, segment: &[u8], payload: &[u8]) -> Probe {
+        self.probes.check_transmit(transmit, segment, payload)
+    }
+
     /// Checks a reply or an error that the endpoint delivers to a client.
     pub(crate) fn check_delivery(&mut self, path: PathId, delivered: &Delivered) {
         let returned = self.returned.pop_front().expect("every delivery has a reply or error");
+        if let Returned::Probe(socket, returned) = &returned {
+            return self.probes.check_delivery(path, *socket, returned, delivered);
+        }
+        assert!(delivered.header.is_icmp());
         let (socket, host, seq) = returned.about();
         let flow = self.requests.get(&(socket, peer(socket.class, host), seq)).expect("a client sent the request");
         let newest = &self.newest[flow];
@@ -124,13 +142,14 @@ impl Model {
         match &returned {
             Returned::Reply(reply) => reply.check(flow, delivered),
             Returned::Error(error) => error.check(flow, newest, delivered),
+            Returned::Probe(..) => unreachable!("it was checked before"),
         }
     }
 
     /// Whether every forwarded input has its output.
     pub(crate) fn is_settled(&mut self) -> bool {
         let withdrawn = std::mem::take(&mut self.withdrawn);
-        self.forwarded.drain(..).count() == withdrawn && self.returned.is_empty()
+        self.forwarded.drain(..).count() == withdrawn && self.returned.is_empty() && self.probes.is_settled()
     }
 }
 
@@ -139,6 +158,7 @@ impl Returned {
     fn about(&self) -> (SocketId, IpAddr, u16) {
         let (socket, host, echo) = match self {
             Self::Reply(reply) => (reply.socket, reply.from, Echo::parse_reply(reply.family(), &reply.message)),
+            Self::Probe(..) => unreachable!("it is about no echo"),
             Self::Error(error) => (error.socket, error.destination, Echo::parse_request(error.family(), &error.quoted)),
         };
         (socket, host, echo.expect("only replies and quoted requests are relayed").seq)

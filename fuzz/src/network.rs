@@ -1,19 +1,22 @@
 //! A simulated network: an endpoint, its ping sockets and the paths to its clients, with a clock that the input advances.
 
 mod outputs;
+mod probes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use pingferry_proto::wire::{IpHeader, IpPacket};
+use pingferry_proto::wire::{IPPROTO_UDP, IpHeader, IpPacket};
 use pingferry_proto::{
-    Config, Counters, Endpoint, ErrorReport, Family, HostAddresses, Outputs, PathConfig, PathId, Received, SendError,
-    SocketId, Verdict,
+    Config, Counters, Endpoint, ErrorReport, Family, HostAddresses, Outputs, PathConfig, PathId, ProbeSocketId,
+    Received, SendError, SocketId, Verdict,
 };
 
 use crate::builder::{self, gateway_v4, gateway_v6};
-use crate::model::{Error, Forwarded, Model, Reply, Returned};
+use crate::model::{Error, Forwarded, Model, Probe, Reply, Returned};
+
+pub(crate) use probes::SentProbe;
 
 /// A request that was sent. The message is the one that the client sent.
 #[derive(Clone, Debug)]
@@ -29,6 +32,10 @@ pub(crate) struct Network {
     pub(crate) now: Instant,
     /// The requests that were sent, oldest first.
     pub(crate) sent: Vec<Sent>,
+    /// The probes that were sent, oldest first.
+    pub(crate) sent_probes: Vec<SentProbe>,
+    open_probes: HashSet<ProbeSocketId>,
+    max_probe_flows: usize,
     /// How many sockets can still be opened.
     pub(crate) free_descriptors: usize,
     /// The error of the next send.
@@ -60,6 +67,9 @@ impl Network {
         let mut network = Self {
             max_flows: config.max_flows,
             max_sockets: config.max_sockets,
+            max_probe_flows: config.max_probe_flows,
+            sent_probes: Vec::new(),
+            open_probes: HashSet::new(),
             endpoint: Endpoint::new(config),
             now,
             sent: Vec::new(),
@@ -110,9 +120,21 @@ impl Network {
         let verdict = self.handle(path, packet);
         if let (Verdict::Forwarded, false) = (verdict, fragment) {
             let IpPacket { header, payload } = parsed.expect("only well-formed packets are forwarded");
-            self.expect_request(path, header, payload.to_vec());
+            match header.is_icmp() {
+                true => self.expect_request(path, header, payload.to_vec()),
+                false => self.expect_probe(path, header, payload),
+            }
         }
         verdict
+    }
+
+    /// What follows the length of a datagram is not sent.
+    fn expect_probe(&mut self, path: PathId, header: IpHeader, payload: &[u8]) {
+        let len = match header.protocol {
+            IPPROTO_UDP => usize::from(u16::from_be_bytes([payload[4], payload[5]])),
+            _ => payload.len(),
+        };
+        self.model.expect_probe(Probe { path, header, segment: payload[..len].to_vec() });
     }
 
     /// Receives a fragment from a client. `whole` is the datagram that is sent if this fragment completes it.

@@ -1,6 +1,6 @@
 //! What the driver does with the outputs of the endpoint, and the invariants that hold afterwards.
 
-use pingferry_proto::wire::{IpPacket, MAX_PACKET, is_icmp_error};
+use pingferry_proto::wire::{IPPROTO_TCP, IpPacket, MAX_PACKET, is_icmp_error};
 use pingferry_proto::{
     Delivery, DeliveryKind, DropReason, Family, OpenFailure, Output, Outputs, SendError, SocketId, Transmit, Verdict,
 };
@@ -27,6 +27,12 @@ impl Network {
                     Output::Close(socket) => self.close(*socket),
                     Output::Transmit(transmit) => self.transmit(transmit, outputs.bytes(&transmit.message)),
                     Output::Deliver(delivery) => self.deliver(delivery, &outputs),
+                    Output::Probe(transmit) => {
+                        let [segment, payload] =
+                            [&transmit.segment, &transmit.payload].map(|range| outputs.bytes(range));
+                        self.send_probe(transmit, segment, payload);
+                    }
+                    Output::CloseProbe(socket) => _ = self.open_probes.remove(socket),
                     other => panic!("{other:?}"),
                 }
             }
@@ -82,10 +88,10 @@ impl Network {
     fn deliver(&mut self, delivery: &Delivery, outputs: &Outputs) {
         let mtu = self.paths.get(&delivery.path).map_or(usize::MAX, |path| path.mtu);
         let delivered = Delivered::join(outputs.packets(delivery), mtu);
-        if delivery.kind == DeliveryKind::GeneratedError {
-            check_local_error(&delivered);
-        } else {
-            self.model.check_delivery(delivery.path, &delivered);
+        match delivery.kind {
+            DeliveryKind::GeneratedError => check_local_error(&delivered),
+            DeliveryKind::Answer => check_answer(&delivered),
+            _ => self.model.check_delivery(delivery.path, &delivered),
         }
         if std::mem::take(&mut self.delivery_fails) || !self.paths.contains_key(&delivery.path) {
             let verdict = self.endpoint.handle_delivery_error(delivery);
@@ -98,7 +104,7 @@ impl Network {
         let c = self.endpoint.counters();
         assert!(c.add_up(), "{c:?}");
         let flows = self.endpoint.flows();
-        assert_eq!(c.flows_opened, c.flows_expired + c.flows_evicted + flows as u64, "{c:?}");
+        self.check_probes();
         assert!(flows <= self.max_flows);
         assert_eq!(self.endpoint.sockets(), self.sockets.len());
         assert!(self.sockets.len() <= self.max_sockets);
@@ -117,7 +123,19 @@ impl Network {
             deadlines += 1;
             assert!(deadlines < 100_000, "every deadline passes");
         }
-        assert_eq!((self.endpoint.flows(), self.sockets.len()), (0, 0));
+        assert_eq!((self.endpoint.flows(), self.sockets.len(), self.open_probes.len()), (0, 0, 0));
+        let c = self.endpoint.counters();
+        assert_eq!(c.flows_opened, c.flows_expired + c.flows_evicted, "{c:?}");
+    }
+}
+
+/// Checks an answer of pingferry itself: an echo reply, or a RST.
+fn check_answer(delivered: &Delivered) {
+    let Delivered { header, message } = delivered;
+    assert!(header.source == gateway_v4() || header.source == gateway_v6());
+    match header.protocol {
+        IPPROTO_TCP => assert!(message[13] & 0x04 != 0, "only a RST"),
+        _ => assert!(delivered.checksum_is_valid() && matches!(message[0], 0 | 129), "an echo reply"),
     }
 }
 
@@ -126,6 +144,7 @@ impl Network {
 fn check_local_error(delivered: &Delivered) {
     let Delivered { header, message } = delivered;
     let family = header.family();
+    assert!(header.is_icmp());
     assert!(header.source == gateway_v4() || header.source == gateway_v6());
     assert!(is_icmp_error(family, message[0]));
     assert!(delivered.checksum_is_valid());

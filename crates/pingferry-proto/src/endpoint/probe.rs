@@ -40,7 +40,14 @@ impl Endpoint {
         segment: &[u8],
     ) -> Result<Verdict, Reject> {
         let is_tcp = header.protocol == IPPROTO_TCP;
-        if is_tcp { Tcp::parse(header, segment).map(|_| ()) } else { Udp::parse(header, segment).map(|_| ()) }?;
+        let segment = if is_tcp {
+            Tcp::parse(header, segment)?;
+            segment
+        } else {
+            // What follows the datagram (RFC 9868) cannot be sent from a UDP socket.
+            let len = UDP_HEADER_LEN + Udp::parse(header, segment)?.payload.len();
+            segment.get(..len).unwrap_or(segment)
+        };
         let (source_port, destination_port) = ports(segment)?;
         let prohibited = |reason| Reject::with_error(reason, IcmpError::prohibited(header.family()));
         if self.paths.get(&origin.path).is_some_and(|path| path.config.probes.denies(destination_port)) {
