@@ -4,9 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pingferry_testnet::require_program;
+use pingferry_testnet::{has_program, require_program};
 
 use super::support::routed::{FILTERED, TARGET};
+
+/// The library that scamper is run with.
+const LIBRARY: &str = "keep_user.so";
+/// Names no server that listens.
+const RESOLV_CONF: &str = "resolv.conf";
 
 pub struct Tool {
     program: &'static str,
@@ -19,6 +24,10 @@ pub struct Tool {
 }
 
 pub fn tools(folder: &Path) -> Vec<Tool> {
+    fs::write(folder.join(RESOLV_CONF), "nameserver 127.0.0.1\n").unwrap();
+    if has_program("cc") {
+        build_library(folder);
+    }
     let mut tools = Vec::new();
     let mut add = |program, arguments: String| {
         let shows_errors = ["traceroute", "tracepath", "scamper"].contains(&program);
@@ -81,11 +90,10 @@ impl Tool {
     /// The command to execute. Those that look names up do not wait: no name server listens.
     pub fn shell(&self, command: &str) -> Command {
         let mut shell = Command::new("timeout");
-        fs::write(self.folder.join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
-        let script = format!("mount --bind resolv.conf /etc/resolv.conf && exec {command}");
+        let script = format!("mount --bind {RESOLV_CONF} /etc/resolv.conf && exec {command}");
         shell.args(["60", "unshare", "--mount", "sh", "-c", &script]).env("LC_ALL", "C").current_dir(&self.folder);
         if self.program == "scamper" {
-            shell.env("LD_PRELOAD", keep_user(&self.folder));
+            shell.env("LD_PRELOAD", self.folder.join(LIBRARY));
         }
         shell
     }
@@ -93,18 +101,12 @@ impl Tool {
 
 /// A library in which changing the user and the group does nothing. scamper insists on it, and the namespace of a test has
 /// one user and one group only.
-fn keep_user(folder: &Path) -> PathBuf {
-    let [source, library] = ["keep_user.c", "keep_user.so"].map(|name| folder.join(name));
-    if !library.exists() {
-        let functions = ["setgroups", "setgid", "setuid"].map(|name| format!("int {name}() {{ return 0; }}\n"));
-        fs::write(&source, functions.concat()).unwrap();
-        // Nothing of the C library is included, so its declarations cannot disagree.
-        let built = Command::new("cc")
-            .args(["-w", "-fno-builtin", "-shared", "-fPIC", "-o"])
-            .arg(&library)
-            .arg(&source)
-            .status();
-        assert!(built.unwrap().success());
-    }
-    library
+fn build_library(folder: &Path) {
+    let source = folder.join("keep_user.c");
+    let functions = ["setgroups", "setgid", "setuid"].map(|name| format!("int {name}() {{ return 0; }}\n"));
+    fs::write(&source, functions.concat()).unwrap();
+    let mut compiler = Command::new("cc");
+    // Nothing of the C library is included, so its declarations cannot disagree.
+    compiler.args(["-w", "-fno-builtin", "-shared", "-fPIC", "-o"]).arg(folder.join(LIBRARY)).arg(&source);
+    assert!(compiler.status().unwrap().success());
 }
