@@ -247,7 +247,9 @@ mod tests {
     }
 
     /// Reason and ICMP error, as type, code and pointer.
-    fn rejected(packet: &[u8]) -> Option<(DropReason, Option<(u8, u8, u32)>)> {
+    type Rejected = (DropReason, Option<(u8, u8, u32)>);
+
+    fn rejected(packet: &[u8]) -> Option<Rejected> {
         assert_eq!(parse(packet).unwrap().payload, [7], "what is skipped");
         let Reject { reason, error } = check_extension_headers(packet).err()?;
         Some((reason, error.map(|error| (error.icmp_type, error.code, u32::from_be_bytes(error.rest)))))
