@@ -39,7 +39,7 @@ impl Probe {
 pub(crate) enum ProbeReturn {
     Datagram { from: SocketAddr, hop_limit: u8, traffic_class: u8, payload: Vec<u8> },
     Answer(TcpAnswer),
-    Error { error: IcmpError, offender_is_host: bool, destination: SocketAddr, extensions: Vec<u8> },
+    Error { error: IcmpError, offender_is_host: bool, destination: SocketAddr, quoted: Vec<u8>, extensions: Vec<u8> },
 }
 
 impl ProbeReturn {
@@ -48,6 +48,7 @@ impl ProbeReturn {
             error: report.error,
             offender_is_host: report.offender == host_address(Family::of(report.offender)),
             destination: SocketAddr::new(report.destination, port),
+            quoted: report.quoted.to_vec(),
             extensions: report.extensions.to_vec(),
         }
     }
@@ -125,13 +126,13 @@ impl Probes {
                 assert!(self.answered.insert(socket), "a SYN is answered once");
                 check_answer(newest, *answer, delivered);
             }
-            ProbeReturn::Error { error, offender_is_host, destination, extensions } => {
+            ProbeReturn::Error { error, offender_is_host, destination, quoted, extensions } => {
                 let to_client = gateway_v4() == delivered.header.source || gateway_v6() == delivered.header.source;
                 assert_eq!(*offender_is_host, to_client);
                 assert_eq!(delivered.message[..2], [error.icmp_type, error.code]);
                 assert!(delivered.checksum_is_valid() && delivered.message.ends_with(extensions));
                 let quote = &delivered.message[8..delivered.message.len() - extensions.len()];
-                let is_quoted = |probe: &Probe| probe.destination() == *destination && quotes(probe, quote);
+                let is_quoted = |probe: &Probe| probe.destination() == *destination && quotes(probe, quoted, quote);
                 assert!(flow.sent.iter().any(is_quoted), "the client sent what is quoted");
             }
         }
@@ -160,14 +161,17 @@ fn transport_checksum_is_valid(Delivered { header, message }: &Delivered) -> boo
     Sum::pseudo_header(header.source, header.destination, header.protocol, message.len()).with(message).is_valid()
 }
 
-/// Whether an error quotes a probe: its header, and its segment or the beginning of that, padded with zeros.
-fn quotes(probe: &Probe, quote: &[u8]) -> bool {
+/// Whether an error quotes a probe: its headers, and of a datagram the payload as the network quoted it. Zeros may follow.
+fn quotes(probe: &Probe, from_network: &[u8], quote: &[u8]) -> bool {
     let len = quote.len();
     let mut quote = quote.to_vec();
     quote.resize(MAX_PACKET, 0);
     let IpPacket { header, payload } = IpPacket::parse(&quote).expect("the quote is well-formed");
     let quoted = &payload[..payload.len().min(len - header.wire_len())];
-    let (quoted, padding) = quoted.split_at(quoted.len().min(probe.segment.len()));
-    let expected = IpHeader { hop_limit: header.hop_limit, ..probe.header };
-    header == expected && probe.segment.starts_with(quoted) && padding.iter().all(|byte| *byte == 0)
+    let expected = match probe.header.protocol {
+        IPPROTO_UDP => [&probe.segment[..8], &from_network[..from_network.len().min(probe.segment.len() - 8)]].concat(),
+        _ => probe.segment[..20].to_vec(),
+    };
+    header == IpHeader { hop_limit: header.hop_limit, ..probe.header }
+        && quoted.strip_prefix(&expected[..]).is_some_and(|padding| padding.iter().all(|byte| *byte == 0))
 }
