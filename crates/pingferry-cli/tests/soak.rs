@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -194,14 +193,6 @@ impl Soak {
         let _ = route;
         eventually("the link to work again", || Ok(self.ping())).unwrap();
     }
-}
-
-/// The resident memory of a process in KiB, and its number of descriptors.
-fn resources_of(pid: u32) -> (u64, usize) {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    let resident = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    (resident, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
 #[test]

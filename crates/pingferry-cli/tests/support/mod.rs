@@ -6,6 +6,7 @@ pub mod client;
 pub mod forgery;
 pub mod routed;
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
@@ -236,6 +237,14 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The resident memory of a process in KiB, and its number of descriptors.
+pub fn resources_of(pid: u32) -> (u64, usize) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let resident = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (resident, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
 /// Every packet, reply and ICMP error is counted exactly once: as passed on or as dropped.
