@@ -17,7 +17,7 @@ impl Simulation {
             3 => self.datagram(ops),
             4 => self.answer(ops),
             5 | 6 => self.probe_error(ops),
-            _ => self.to_gateway(ops),
+            _ => self.packet_to_gateway(ops),
         }
     }
 
@@ -89,7 +89,7 @@ impl Simulation {
     }
 
     /// A packet to the gateway: pingferry answers it, whatever it is.
-    fn to_gateway(&mut self, ops: &mut Operations<'_>) {
+    fn packet_to_gateway(&mut self, ops: &mut Operations<'_>) {
         let (path, family) = (self.path(ops), family(ops));
         let gateway = match family {
             Family::V4 => builder::gateway_v4().into(),

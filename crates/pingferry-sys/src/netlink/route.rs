@@ -90,11 +90,11 @@ impl Netlink {
     ///
     /// # Errors
     ///
-    /// `TimedOut` after about a second.
+    /// `TimedOut` after about ten seconds.
     pub fn wait_local(&mut self, address: IpAddr) -> io::Result<()> {
-        // No netlink message reports this, so the address is polled. The bound ends a wait that cannot succeed, for
+        // No netlink message reports this, so the address is polled. On a busy machine the kernel takes seconds. The bound ends a wait that cannot succeed, for
         // example while the device is down.
-        for _ in 0..1000 {
+        for _ in 0..10_000 {
             if self.is_local(address)? {
                 return Ok(());
             }
