@@ -17,7 +17,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use hashbrown::HashTable;
 use hashbrown::hash_table::OccupiedEntry;
 
-/// The number of shards: a million values are 16,384 a shard, which move in less than a millisecond.
+/// The number of shards: of a million values, 16,384 move at once.
 const SHARDS: usize = 64;
 /// Which bits of a hash choose the shard: those below the seven that hashbrown compares first.
 const SHARD_SHIFT: u32 = 19;
