@@ -52,7 +52,7 @@ pub fn tools(folder: &Path) -> Vec<Tool> {
         add("trip", format!("FAMILY -m csv -C 2 -i 300ms -g 20ms {mode}"));
     }
     add("dublin-traceroute", "-n 2 -T 5 -D 100".into());
-    add("tcptraceroute", "-n".into());
+    add("tcptraceroute", "-n -w 5".into());
     tools
 }
 
