@@ -110,15 +110,13 @@ impl Endpoint {
     /// slots, so these are taken last.
     fn slot_of_evicted(&mut self, id: FlowId, now: Instant) -> Option<u16> {
         let key = self.flows.get(id)?.key;
-        let mut spared = None;
-        // A peer has at most this many flows in low slots.
-        for _ in 0..LOW_SLOTS {
-            let Some(candidate) = self.peers.eviction_candidate(key.peer()).filter(|candidate| *candidate != id) else {
-                break;
-            };
+        let (mut spared, mut spared_count) = (None, 0);
+        // Each turn evicts a flow or spares one, at most as many as a peer has in low slots.
+        while let Some(candidate) = self.peers.eviction_candidate(key.peer()).filter(|candidate| *candidate != id) {
             let flow = self.flows.get(candidate)?;
             let is_same_owner = flow.key.owner() == key.owner();
-            if flow.slot < LOW_SLOTS && !is_same_owner {
+            if flow.slot < LOW_SLOTS && !is_same_owner && spared_count < LOW_SLOTS {
+                spared_count += 1;
                 spared = spared.or(Some(candidate));
                 self.peers.touch(candidate);
             } else if let Some(slot) = self.take_slot(candidate, !is_same_owner, now) {
@@ -133,16 +131,22 @@ impl Endpoint {
         let flow = self.flows.get(id)?;
         let (socket, destination) = (flow.socket(), flow.key.destination);
         self.evict(id, now);
-        if reopen && self.sockets.is_open(socket) {
+        if !self.sockets.is_open(socket) {
+            return None;
+        }
+        if reopen {
             self.withdraw(socket, destination);
             self.outputs.queue.push(Output::Open(socket));
         }
-        self.sockets.is_open(socket).then_some(socket.slot)
+        Some(socket.slot)
     }
 
     /// Drops requests that the driver has not taken yet: they would leave with the new identifier of the socket.
     fn withdraw(&mut self, socket: SocketId, destination: IpAddr) {
-        let is_withdrawn = |output: &mut Output| matches!(output, Output::Transmit(transmit) if transmit.socket == socket && transmit.header.destination == destination);
+        let is_withdrawn = |output: &mut Output| match output {
+            Output::Transmit(transmit) => (transmit.socket, transmit.header.destination) == (socket, destination),
+            _ => false,
+        };
         let withdrawn: Vec<Output> = self.outputs.queue.extract_if(.., is_withdrawn).collect();
         for output in withdrawn {
             let Output::Transmit(Transmit { path, tag, .. }) = output else { continue };
