@@ -41,9 +41,10 @@ fn ping(client: &Client, payload: &[u8]) {
     assert!(client.receive().ends_with(payload));
 }
 
-/// Packets that are dropped, each with a line in the log at the level `debug`.
-fn send_bad_packets(client: &Client) {
+/// Sends packets that are dropped, each with a line in the log at the level `debug`. A ping still crosses after them.
+fn send_bad_packets_and_ping(client: &Client) {
     (0..10_000).for_each(|_| client.send(&[0x15; 100]));
+    ping(client, b"still");
 }
 
 /// The first packet that has the proxy's address and the identifier of its socket is logged, as a loop.
@@ -66,9 +67,7 @@ fn a_log_without_a_reader_does_not_stop_the_proxy() {
 fn a_log_without_room_does_not_stop_the_proxy() {
     isolated(|| {
         let served = serve("debug", full());
-        let client = served.client();
-        send_bad_packets(&client);
-        ping(&client, b"still");
+        send_bad_packets_and_ping(&served.client());
         assert_eq!(served.running.stop()["request_drops"]["bad_version"], 10_000);
     });
 }
@@ -79,9 +78,7 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
     isolated(|| {
         let (_reader, writer) = full_pipe();
         let served = serve("debug", writer);
-        let client = served.client();
-        send_bad_packets(&client);
-        ping(&client, b"still");
+        send_bad_packets_and_ping(&served.client());
         served.running.signal(Signal::HUP);
         served.running.signal(Signal::USR1);
         served.running.signal(Signal::USR2);
@@ -94,9 +91,7 @@ fn lines_that_are_lost_are_counted_in_the_log() {
     isolated(|| {
         let (reader, writer) = full_pipe();
         let served = serve("debug", writer);
-        let client = served.client();
-        send_bad_packets(&client);
-        ping(&client, b"after them");
+        send_bad_packets_and_ping(&served.client());
         let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
         let lost = lines.find(|line| line.contains("lines of the log were lost")).unwrap();
         assert!(!lost.contains(" 0 lines"), "{lost}");

@@ -13,15 +13,13 @@ use std::net::IpAddr;
 
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Verdict};
-use crate::flow::Flow;
-use crate::flow::{FlowId, FlowKey, Origin, Peer, SocketId};
+use crate::flow::{Flow, FlowId, FlowKey, Origin, Peer, SocketId};
 use crate::output::DeliveryKind;
 use crate::wire::echo::{Echo, restore};
 use crate::wire::icmp::{ICMP_HEADER_LEN, IcmpError, write_checksum};
-use crate::wire::ip::Family;
-use crate::wire::ip::IpHeader;
+use crate::wire::ip::{Family, IpHeader};
 
-/// An ICMP error about a request that a ping socket sent.
+/// An ICMP error about a request or a probe that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorReport<'a> {
     /// The address that the error came from.
@@ -34,7 +32,8 @@ pub struct ErrorReport<'a> {
     pub traffic_class: u8,
     /// The destination of the request.
     pub destination: IpAddr,
-    /// The quote of the request, from its ICMP header on.
+    /// The quote of the request, from its ICMP header on. Of a [probe](Endpoint::handle_probe_error) the payload of the datagram,
+    /// or the TCP segment.
     pub quoted: &'a [u8],
     /// The extension structure (RFC 4884 §7) with its header and checksum. Empty if there is none.
     pub extensions: &'a [u8],
@@ -55,7 +54,7 @@ impl Endpoint {
     pub fn handle_icmp_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Verdict {
         self.counters.icmp_errors_received += 1;
         let relayed = self.relay_error(socket, report);
-        relayed.map_or_else(|reason| self.count_reply_drop(reason), |()| Verdict::Forwarded)
+        self.verdict_of_return(relayed)
     }
 
     fn relay_error(&mut self, socket: SocketId, report: &ErrorReport<'_>) -> Result<(), DropReason> {

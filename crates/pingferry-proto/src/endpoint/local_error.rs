@@ -8,8 +8,7 @@ use crate::flow::Origin;
 use crate::flow::shares::Owner;
 use crate::output::DeliveryKind;
 use crate::wire::icmp::{IcmpError, is_icmp_error, write_checksum};
-use crate::wire::ip::Family;
-use crate::wire::ip::{IpHeader, IpPacket};
+use crate::wire::ip::{Family, IpHeader, IpPacket};
 
 impl Endpoint {
     /// Sends an error about `original` to its sender, if such a packet may cause an error (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)),

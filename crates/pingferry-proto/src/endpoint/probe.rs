@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::drop_reason::{DropReason, Reject};
 use crate::endpoint::icmp_error::ErrorReport;
+use crate::endpoint::reply::one_hop_less;
 use crate::endpoint::send_error::SendError;
 use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::{DomainId, Origin};
@@ -96,10 +97,7 @@ impl Endpoint {
         (source_port, destination_port): (u16, u16),
         segment: &[u8],
     ) {
-        self.counters.requests_attempted += 1;
-        if let Some(path) = self.paths.get_mut(&path) {
-            path.counters.requests_attempted += 1;
-        }
+        self.count_attempted_request(path);
         let start = self.outputs.bytes.len();
         self.outputs.bytes.extend_from_slice(segment);
         let end = self.outputs.bytes.len();
@@ -130,7 +128,7 @@ impl Endpoint {
     pub fn handle_probe_reply(&mut self, now: Instant, socket: ProbeSocketId, reply: ProbeReply<'_>) -> Verdict {
         self.counters.replies_received += 1;
         let returned = self.return_probe_reply(now, socket, reply);
-        returned.map_or_else(|reason| self.count_reply_drop(reason), |()| Verdict::Forwarded)
+        self.verdict_of_return(returned)
     }
 
     fn return_probe_reply(
@@ -165,7 +163,7 @@ impl Endpoint {
         let returned = self.return_probe_answer(socket, answer, hop_limit);
         self.close_probe_socket(socket);
         self.probes.touch(socket, now);
-        returned.map_or_else(|reason| self.count_reply_drop(reason), |()| Verdict::Forwarded)
+        self.verdict_of_return(returned)
     }
 
     fn return_probe_answer(
@@ -190,7 +188,7 @@ impl Endpoint {
     pub fn handle_probe_error(&mut self, socket: ProbeSocketId, port: u16, report: &ErrorReport<'_>) -> Verdict {
         self.counters.icmp_errors_received += 1;
         let returned = self.return_probe_error(socket, SocketAddr::new(report.destination, port), report);
-        returned.map_or_else(|reason| self.count_reply_drop(reason), |()| Verdict::Forwarded)
+        self.verdict_of_return(returned)
     }
 
     fn return_probe_error(
@@ -250,8 +248,6 @@ fn answer_header(
     hop_limit: u8,
     traffic_class: u8,
 ) -> Result<IpHeader, DropReason> {
-    match hop_limit.saturating_sub(1) {
-        0 => Err(DropReason::ReplyHopLimitExceeded),
-        hop_limit => Ok(IpHeader { protocol, hop_limit, traffic_class, ..IpHeader::icmp(host, client) }),
-    }
+    let hop_limit = one_hop_less(hop_limit)?;
+    Ok(IpHeader { protocol, hop_limit, traffic_class, ..IpHeader::icmp(host, client) })
 }

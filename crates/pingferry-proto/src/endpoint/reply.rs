@@ -28,7 +28,7 @@ impl Endpoint {
     pub fn handle_reply(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Verdict {
         self.counters.replies_received += 1;
         let returned = self.return_reply(now, socket, received);
-        returned.map_or_else(|reason| self.count_reply_drop(reason), |()| Verdict::Forwarded)
+        self.verdict_of_return(returned)
     }
 
     fn return_reply(&mut self, now: Instant, socket: SocketId, received: Received<'_>) -> Result<(), DropReason> {
@@ -36,10 +36,7 @@ impl Endpoint {
         let id = self.flow_for_reply(socket, received.from, echo)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
         let (origin, FlowKey { code, ident, source: client, .. }) = (flow.origin, flow.key);
-        let hop_limit = received.hop_limit.saturating_sub(1);
-        if hop_limit == 0 {
-            return Err(DropReason::ReplyHopLimitExceeded);
-        }
+        let hop_limit = one_hop_less(received.hop_limit)?;
         let traffic_class = received.traffic_class;
         let header = IpHeader { hop_limit, traffic_class, ..IpHeader::icmp(received.from, client) };
         let mut message = std::mem::take(&mut self.message);
@@ -124,9 +121,22 @@ impl Endpoint {
         Ok(())
     }
 
+    /// What became of a reply or ICMP error. A drop is counted.
+    pub(crate) fn verdict_of_return(&mut self, returned: Result<(), DropReason>) -> Verdict {
+        returned.map_or_else(|reason| self.count_reply_drop(reason), |()| Verdict::Forwarded)
+    }
+
     /// Counts the drop of a reply or ICMP error that came from a ping socket.
-    pub(crate) fn count_reply_drop(&mut self, reason: DropReason) -> Verdict {
+    fn count_reply_drop(&mut self, reason: DropReason) -> Verdict {
         self.counters.reply_drops[reason] += 1;
         Verdict::Dropped(reason)
     }
+}
+
+/// The hop limit after pingferry, which is a hop for replies too.
+///
+/// # Errors
+/// It is used up.
+pub(crate) fn one_hop_less(hop_limit: u8) -> Result<u8, DropReason> {
+    hop_limit.checked_sub(1).filter(|left| *left > 0).ok_or(DropReason::ReplyHopLimitExceeded)
 }

@@ -157,10 +157,7 @@ impl Endpoint {
         if self.sockets.needs_opening(socket) {
             self.outputs.queue.push(Output::Open(socket));
         }
-        self.counters.requests_attempted += 1;
-        if let Some(path) = self.paths.get_mut(&path) {
-            path.counters.requests_attempted += 1;
-        }
+        self.count_attempted_request(path);
         let start = self.outputs.bytes.len();
         self.outputs.bytes.extend_from_slice(message);
         if let Some(sent) = self.outputs.bytes.get_mut(start + CODE).filter(|_| code != 0) {
@@ -176,6 +173,14 @@ impl Endpoint {
             code,
             message: start..self.outputs.bytes.len(),
         }));
+    }
+
+    /// Counts a request that is given to the driver.
+    pub(crate) fn count_attempted_request(&mut self, path: PathId) {
+        self.counters.requests_attempted += 1;
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.counters.requests_attempted += 1;
+        }
     }
 
     /// Drops datagrams that are incomplete for too long, or whose memory newer ones need.

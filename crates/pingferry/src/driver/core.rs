@@ -1,7 +1,7 @@
 //! What both directions of a worker share, under one lock.
 //!
-//! No system call of the packet path is made with the lock, except to repeat a send that the kernel refused and to read error
-//! queues. Opening and closing a ping socket is not part of the packet path.
+//! No system call of the packet path is made with the lock, except for [probes](super::probes), to repeat a send that the kernel
+//! refused, and to read error queues. Opening and closing a ping socket is not part of the packet path.
 
 use std::collections::HashMap;
 use std::io;
