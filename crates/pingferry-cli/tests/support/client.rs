@@ -35,7 +35,22 @@ impl Client {
     /// The next packet, or an empty one if the connection is closed.
     pub fn receive(&self) -> Vec<u8> {
         let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
-        assert_eq!(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)).unwrap(), 1, "no packet came");
+        assert!(self.is_readable_within(timeout), "no packet came");
+        self.read()
+    }
+
+    /// Reads all packets that have come.
+    pub fn drain(&self) {
+        while self.is_readable_within(Timespec::default()) {
+            self.read();
+        }
+    }
+
+    fn is_readable_within(&self, timeout: Timespec) -> bool {
+        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)).unwrap() == 1
+    }
+
+    fn read(&self) -> Vec<u8> {
         let mut buffer = vec![0; 70_000];
         let received = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty());
         buffer.truncate(received.map_or(0, |(len, _)| len));
