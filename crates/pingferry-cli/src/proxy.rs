@@ -42,7 +42,9 @@ pub(crate) fn raise_descriptor_limit(workers: usize, of_ingresses: usize) -> Res
 pub(crate) fn open(config: Config) -> Result<Proxy, CliError> {
     log::detach().map_err(|error| CliError::runtime(format!("cannot start the thread of the log: {error}")))?;
     Proxy::open(config).map_err(|error| match error {
-        OpenError::NoPing { v4, v6 } => CliError::permission(check::explain_no_ping(&v4, &v6)),
+        OpenError::NotPermitted { v4, v6, .. } | OpenError::NoPing { v4, v6 } => {
+            CliError::permission(check::explain_no_ping(&v4, &v6))
+        }
         // Not an error of usage: while a machine starts, the address may be about to come, and a restart finds it.
         OpenError::Source { .. } => CliError::runtime(format!("{error}; to list addresses, run: ip address")),
         _ => CliError::runtime(error.to_string()),

@@ -9,8 +9,11 @@ use ipnet::IpNet;
 
 use crate::flow::DomainId;
 use crate::policy::Policy;
+use crate::probe::PROBE_HOP_LIMIT;
 use crate::setters;
-use crate::wire::ip::Family;
+use crate::wire::echo::Echo;
+use crate::wire::ip::{Family, IPPROTO_TCP, IPPROTO_UDP, IpPacket};
+use crate::wire::tcp::Tcp;
 
 /// How flows are given sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,28 +128,36 @@ impl Config {
     }
 }
 
-/// A duration of a configuration is out of its range.
+/// A duration or a size of a configuration is out of its range.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutOfRange {
     /// The name of the field.
     pub field: &'static str,
-    /// What it can be.
-    pub range: RangeInclusive<Duration>,
+    /// The least that it can be, with its unit.
+    pub min: String,
+    /// The most that it can be, with its unit.
+    pub max: String,
 }
 
 impl OutOfRange {
-    /// Checks the `duration` of a field.
+    /// Checks the `value` of a field.
     ///
     /// # Errors
     /// It is not in `range`.
-    pub fn check(field: &'static str, duration: Duration, range: RangeInclusive<Duration>) -> Result<(), Self> {
-        if range.contains(&duration) { Ok(()) } else { Err(Self { field, range }) }
+    pub fn check<T: PartialOrd + fmt::Debug>(
+        field: &'static str,
+        value: T,
+        range: RangeInclusive<T>,
+    ) -> Result<(), Self> {
+        let (min, max) = (format!("{:?}", range.start()), format!("{:?}", range.end()));
+        if range.contains(&value) { Ok(()) } else { Err(Self { field, min, max }) }
     }
 }
 
 impl fmt::Display for OutOfRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` must be from {:?} to {:?}", self.field, self.range.start(), self.range.end())
+        write!(f, "`{}` must be from {} to {}", self.field, self.min, self.max)
     }
 }
 
@@ -173,7 +184,9 @@ pub struct PathConfig {
     /// The domain that the path belongs to, with a number below [`DomainId::FIRST_RESERVED`]. `None`, the default, gives the path
     /// a domain of its own: no other path can take over its flows and receive their replies.
     pub domain: Option<DomainId>,
-    /// The largest packet that the path carries, in bytes. Larger replies are fragmented.
+    /// The largest packet that the path carries, in bytes, within [`MTU`](Self::MTU); 1,500 by default. Larger replies are
+    /// fragmented. A path that is told of IPv6, by a gateway or a source, carries at least
+    /// [`MIN_MTU_V6`](Self::MIN_MTU_V6).
     pub mtu: usize,
     /// The address that pingferry has on this path: the source of the ICMP errors that it generates. Packets to it are answered by
     /// pingferry itself, and never sent to the network. `None` chooses one of the host's addresses, or
@@ -183,6 +196,11 @@ pub struct PathConfig {
     pub gateway_v6: Option<Ipv6Addr>,
     /// The source addresses that packets of this path may have. Packets from others are dropped as spoofed. Empty allows all.
     pub sources: Vec<IpNet>,
+    /// The largest rate of requests of this path. `None`, the default, is no limit but those of the endpoint.
+    pub rate: Option<Rate>,
+    /// The largest number of flows of the path's domain, at least 1; by default there is no limit but the endpoint's. One more
+    /// evicts a flow of the domain: of its source with the most flows, the one that was idle longest.
+    pub max_flows: usize,
     /// Answer packets that are not echo requests with Destination Unreachable, administratively prohibited, so that programs
     /// fail at once. Otherwise they are dropped silently.
     pub prohibit_others: bool,
@@ -201,6 +219,8 @@ impl Default for PathConfig {
             gateway_v4: None,
             gateway_v6: None,
             sources: Vec::new(),
+            rate: None,
+            max_flows: usize::MAX,
             prohibit_others: false,
             probes: ProbeConfig::default(),
             policy: Policy::default(),
@@ -215,9 +235,36 @@ impl PathConfig {
         with_gateway_v4 => gateway_v4: Option<Ipv4Addr>,
         with_gateway_v6 => gateway_v6: Option<Ipv6Addr>,
         with_sources => sources: Vec<IpNet>,
+        with_rate => rate: Option<Rate>,
+        with_max_flows => max_flows: usize,
         with_prohibit_others => prohibit_others: bool,
         with_probes => probes: ProbeConfig,
         with_policy => policy: Policy,
+    }
+
+    /// What [`mtu`](Self::mtu) can be: from the least of a link with IPv4 (RFC 791 §3.2) to the largest packet.
+    pub const MTU: RangeInclusive<usize> = 68..=65_535;
+    /// The least [`mtu`](Self::mtu) of a link with IPv6 (RFC 8200 §5).
+    pub const MIN_MTU_V6: usize = 1280;
+
+    /// Checks the ranges of all sizes.
+    ///
+    /// # Errors
+    /// The first one that is out of its range.
+    ///
+    /// ```
+    /// use pingferry_proto::PathConfig;
+    ///
+    /// let config = PathConfig::default().with_mtu(1000);
+    /// assert!(config.check().is_ok());
+    /// let error = config.with_gateway_v6(Some("fd00::1".parse()?)).check().unwrap_err();
+    /// assert_eq!(error.to_string(), "`mtu` must be from 1280 to 65535");
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        let has_v6 = self.gateway_v6.is_some() || self.sources.iter().any(|prefix| prefix.addr().is_ipv6());
+        let min = if has_v6 { Self::MIN_MTU_V6 } else { *Self::MTU.start() };
+        OutOfRange::check("mtu", self.mtu, min..=*Self::MTU.end())
     }
 
     pub(crate) fn gateway(&self, family: Family) -> Option<IpAddr> {
@@ -259,6 +306,32 @@ impl ProbeConfig {
         with_udp => udp: bool,
         with_tcp => tcp: bool,
         with_denied_ports => denied_ports: Vec<RangeInclusive<u16>>,
+    }
+
+    /// Whether a packet is of a kind that crosses: an echo request, a fragment of one, or a probe. A program with a network
+    /// stack of its own keeps the other packets. Of fragments only the first shows what they are, so every later one of an ICMP
+    /// message is wanted.
+    ///
+    /// ```
+    /// use pingferry_proto::ProbeConfig;
+    /// use pingferry_proto::wire::{IpHeader, IpPacket};
+    ///
+    /// let header = IpHeader::icmp("10.0.0.2".parse()?, "192.0.2.1".parse()?);
+    /// let [request, reply] = [[8, 0, 0xf7, 0xfe, 0, 1, 0, 0], [0, 0, 0xff, 0xfe, 0, 1, 0, 0]]
+    ///     .map(|message| IpPacket { header, payload: &message }.to_bytes());
+    /// assert!(ProbeConfig::default().wants(&request) && !ProbeConfig::default().wants(&reply));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn wants(&self, packet: &[u8]) -> bool {
+        let Ok(IpPacket { header, payload }) = IpPacket::parse(packet) else { return false };
+        match header.protocol {
+            _ if header.is_icmp() => {
+                !header.is_first_fragment() || Echo::parse_request(header.family(), payload).is_ok()
+            }
+            IPPROTO_UDP => self.udp && header.hop_limit < PROBE_HOP_LIMIT,
+            IPPROTO_TCP => self.tcp && header.hop_limit < PROBE_HOP_LIMIT && Tcp::is_syn(payload),
+            _ => false,
+        }
     }
 
     pub(crate) fn denies(&self, port: u16) -> bool {

@@ -29,6 +29,8 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
+    /// The queue in front of the path is full: packets come faster than they are handled.
+    QueueFull => "queue_full",
     /// Larger than an IP packet can be, or than the ingress can carry.
     Oversized => "oversized",
     /// Shorter than its headers state.
@@ -92,7 +94,7 @@ drop_reasons! {
     ReassemblyTimeout => "reassembly_timeout",
     /// A fragment of a datagram that was evicted for newer ones.
     ReassemblyFull => "reassembly_full",
-    /// More requests than the rate limit of the source, or of all sources together, allows.
+    /// More requests than the rate limit of the source, of the path, or of all sources together, allows.
     RateExceeded => "rate_exceeded",
     /// There is no socket to send from, and none could be opened.
     NoSocket => "no_socket",

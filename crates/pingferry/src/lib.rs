@@ -24,7 +24,9 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod config;
+mod control;
 mod driver;
+mod ending;
 mod error;
 mod handle;
 pub mod ingress;
@@ -34,12 +36,14 @@ mod sync;
 mod waker;
 
 pub use config::Config;
-pub use error::{Closed, OpenError, RunError, SendError};
-pub use handle::{Attachment, Control, Path};
+pub use control::Control;
+pub use error::{AttachError, Closed, OpenError, RunError, SendError};
+pub use handle::{Attachment, Offer, Path};
 pub use pingferry_proto::{
     Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, HostAddresses,
     OutOfRange, ParseRuleError, PathConfig, PathCounters, Policy, ProbeConfig, Rate, Rule, Sharing, Tag,
 };
+pub use pingferry_sys::preflight::{GroupRange, Groups};
 pub use pingferry_sys::tun::Tun;
 pub use proxy::Proxy;
 pub use stats::Stats;

@@ -90,6 +90,11 @@ impl Published {
         self.stale.load(Ordering::Relaxed)
     }
 
+    /// Waits until no reader has the copy.
+    pub(crate) fn wait_for_reader(&self) {
+        drop(self.newest());
+    }
+
     /// The newest copy.
     pub(crate) fn stats(&self) -> Stats {
         self.newest().stats.clone()

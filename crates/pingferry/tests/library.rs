@@ -52,7 +52,7 @@ fn a_duration_out_of_its_range_is_an_error() {
         (Config::default().with_busy_poll(Some(Duration::MAX)), "`busy_poll` must be from 0ns to 1s"),
     ] {
         let error = Proxy::open(config).unwrap_err();
-        assert!(matches!(error, OpenError::Duration(_)) && error.to_string().starts_with(message), "{error}");
+        assert!(matches!(error, OpenError::OutOfRange(_)) && error.to_string().starts_with(message), "{error}");
     }
 }
 
@@ -275,7 +275,7 @@ fn a_flood_fills_the_queue_but_never_blocks() {
 fn a_callback_that_panics_harms_its_own_path_only() {
     isolated(|| {
         let proxy = open();
-        let panicking = proxy.attach(PathConfig::default(), |_: &[u8]| panic!("in the callback")).unwrap();
+        let panicking = proxy.attach(PathConfig::default(), |_: &[u8]| -> () { panic!("in the callback") }).unwrap();
         let (path, replies) = attach(&proxy);
         for ident in [1, 2] {
             panicking.send(&echo("10.0.0.2", "127.0.0.1", ident, b"")).unwrap();
@@ -293,7 +293,7 @@ fn without_permission_it_does_not_open() {
     isolated(|| {
         let bare = Netns::create().unwrap();
         let refused = bare.run(|| Proxy::open(Config::default()).map(drop)).unwrap();
-        assert!(matches!(refused, Err(OpenError::NoPing { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(OpenError::NotPermitted { .. })), "{refused:?}");
     });
 }
 

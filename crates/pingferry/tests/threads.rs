@@ -150,7 +150,7 @@ fn statistics_can_be_read_under_load_and_only_grow() {
             }
             assert!(reader.join().unwrap() > 0);
         });
-        eventually("the statistics of the path", || Ok(path.attachment().stats().packets == u64::from(sent))).unwrap();
-        assert_eq!(path.attachment().stats().delivered(), u64::from(sent));
+        eventually("the statistics of the path", || Ok(path.stats().packets == u64::from(sent))).unwrap();
+        assert_eq!(path.stats().delivered(), u64::from(sent));
     });
 }

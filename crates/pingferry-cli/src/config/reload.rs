@@ -8,7 +8,7 @@ use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
-use pingferry::{Attachment, Closed, Control, PathConfig};
+use pingferry::{AttachError, Attachment, Control, PathConfig};
 use toml::{Table, Value};
 use tracing::{error, info, warn};
 
@@ -100,7 +100,7 @@ impl Reload {
         Ok((changed_keys(&self.initial, &loaded.settings)?, loaded))
     }
 
-    fn apply(&self, settings: &Settings, control: &Control) -> Result<(), Closed> {
+    fn apply(&self, settings: &Settings, control: &Control) -> Result<(), AttachError> {
         control.set_policy(&policy(&settings.policy))?;
         let ingresses = settings.ingresses();
         for served in &self.served {

@@ -40,7 +40,8 @@ pub(crate) fn demo() -> Result<ExitCode, CliError> {
         .run(|| proxy::open(Config::default()))
         .map_err(failed("cannot enter the namespace of the proxy"))??;
     let (tun, path_config) = network.open_tun().map_err(failed("cannot open the TUN device"))?;
-    proxy.attach_tun(path_config, [tun]).map_err(failed("cannot serve the TUN device"))?;
+    let attached = proxy.attach_tun(path_config, [tun]);
+    attached.map_err(|error| CliError::runtime(format!("cannot serve the TUN device: {error}")))?;
     let tally = network.client.run(probe).map_err(failed("cannot enter the namespace of the client"))??;
 
     let stats = proxy.close()?;

@@ -74,15 +74,24 @@ impl Endpoint {
         self.counters.flows_evicted += 1;
     }
 
-    /// The flow to evict after a new one was added, if there are too many: of those of its source, or of all.
+    /// The flow to evict after a new one was added, if there are too many: of those of its source, of its
+    /// domain, or of all.
     fn eviction_candidate(&self, new: FlowId) -> Option<FlowId> {
         if self.flows.count_of_source(new) > self.config.max_flows_per_source {
             self.flows.oldest_of_source(new)
+        } else if self.flows.count_of_domain(new) > self.max_flows_of_domain(new) {
+            self.flows.eviction_candidate_of_domain(new)
         } else if self.flows.len() > self.config.max_flows {
             self.flows.eviction_candidate()
         } else {
             None
         }
+    }
+
+    /// The limit that the path of a flow has for its domain.
+    fn max_flows_of_domain(&self, id: FlowId) -> usize {
+        let path = self.flows.get(id).and_then(|flow| self.paths.get(&flow.origin.path));
+        path.map_or(usize::MAX, |path| path.config.max_flows.max(1))
     }
 
     /// A slot for a flow that has none. If no flow can have another socket for its peer, one is evicted for it.

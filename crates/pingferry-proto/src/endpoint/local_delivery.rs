@@ -65,7 +65,7 @@ impl Endpoint {
             IPPROTO_TCP => Tcp::reset(header, payload)?,
             _ => echo_reply(header, payload)?,
         };
-        self.take_request_token(now, domain, header)?;
+        self.take_request_token(now, domain, origin.path, header)?;
         let IpHeader { source, destination, protocol, traffic_class, .. } = *header;
         // The type of service of a reply is that of its request (RFC 1812 §4.3.2.5).
         let header = IpHeader { protocol, traffic_class, ..IpHeader::icmp(destination, source) };

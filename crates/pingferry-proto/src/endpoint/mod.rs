@@ -38,7 +38,7 @@ use crate::host_addresses::HostAddresses;
 use crate::output::{Output, Outputs};
 use crate::policy::Policy;
 use crate::probe::table::ProbeTable;
-use crate::rate_limit::RateLimiter;
+use crate::rate_limit::{RateLimiter, TokenBucket};
 use crate::reassembly::Reassembly;
 use crate::stats::{Counters, PathCounters};
 
@@ -77,6 +77,8 @@ pub(crate) struct Path {
     pub(crate) config: PathConfig,
     /// That of `config`, or its own.
     pub(crate) domain: DomainId,
+    /// For the rate of `config`.
+    pub(crate) bucket: TokenBucket,
     pub(crate) counters: PathCounters,
 }
 
@@ -154,7 +156,8 @@ impl Endpoint {
         let domain = config.domain.unwrap_or(DomainId::of_path(id));
         self.error_limiter.add_domain(domain);
         self.request_limiter.add_domain(domain);
-        self.paths.insert(id, Path { config, domain, counters: PathCounters::default() });
+        self.paths
+            .insert(id, Path { config, domain, bucket: TokenBucket::default(), counters: PathCounters::default() });
         id
     }
 

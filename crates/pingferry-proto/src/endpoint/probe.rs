@@ -54,7 +54,7 @@ impl Endpoint {
         if self.paths.get(&origin.path).is_some_and(|path| path.config.probes.denies(destination_port)) {
             return Err(prohibited(DropReason::DestinationRefused));
         }
-        self.take_request_token(now, domain, header)?;
+        self.take_request_token(now, domain, origin.path, header)?;
         let destination = SocketAddr::new(header.destination, destination_port);
         let client = SocketAddr::new(header.source, source_port);
         let key = ProbeKey { domain, protocol: header.protocol, client, destination: is_tcp.then_some(destination) };

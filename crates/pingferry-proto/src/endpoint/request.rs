@@ -11,6 +11,7 @@ use crate::flow::{Class, DomainId, Flow, FlowId, FlowKey, LastRequest, Origin, P
 use crate::output::{Dropped, Output, Transmit};
 use crate::policy::Policy;
 use crate::probe::PROBE_HOP_LIMIT;
+use crate::rate_limit::TokenRate;
 use crate::reassembly::{Discarded, Reassembled};
 use crate::wire::echo::{CODE, Echo};
 use crate::wire::icmp::{IcmpError, icmp_checksum, is_link_control};
@@ -27,6 +28,27 @@ impl Endpoint {
         }
         let origin = Origin { path, tag };
         self.forward(now, origin, packet).unwrap_or_else(|reject| self.reject(now, origin, reject, packet))
+    }
+
+    /// The driver lost so many packets of a path before it could hand them in, because its queue in front of the path was full
+    /// or the path was closed. They are counted as dropped for this reason.
+    ///
+    /// ```
+    /// use pingferry_proto::{Config, DropReason, Endpoint, PathConfig};
+    ///
+    /// let mut endpoint = Endpoint::new(Config::default());
+    /// let path = endpoint.add_path(PathConfig::default());
+    /// endpoint.handle_lost(path, DropReason::QueueFull, 3);
+    /// assert_eq!(endpoint.counters().request_drops[DropReason::QueueFull], 3);
+    /// assert!(endpoint.counters().add_up());
+    /// ```
+    pub fn handle_lost(&mut self, path: PathId, reason: DropReason, count: u64) {
+        self.counters.packets += count;
+        self.counters.request_drops[reason] += count;
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.counters.packets += count;
+            path.counters.drops += count;
+        }
     }
 
     /// Drops a packet that came from a path, and sends the ICMP error that is due.
@@ -92,7 +114,7 @@ impl Endpoint {
         if !icmp_checksum(header.source, header.destination, message).is_valid() {
             return Err(DropReason::BadIcmpChecksum.into());
         }
-        self.take_request_token(now, domain, header)?;
+        self.take_request_token(now, domain, origin.path, header)?;
         let key = FlowKey {
             domain,
             class: self.class(header),
@@ -112,9 +134,11 @@ impl Endpoint {
         &mut self,
         now: Instant,
         domain: DomainId,
+        path: PathId,
         header: &IpHeader,
     ) -> Result<(), Reject> {
-        if self.request_limiter.take(now, domain, Owner::new(domain, header.source)) {
+        let of_path = self.paths.get_mut(&path).is_none_or(|path| path.take_token(now));
+        if of_path && self.request_limiter.take(now, domain, Owner::new(domain, header.source)) {
             return Ok(());
         }
         Err(Reject::with_error(DropReason::RateExceeded, IcmpError::prohibited(header.family())))
@@ -210,6 +234,13 @@ impl Endpoint {
         if let Some(tag) = tag {
             self.outputs.queue.push(Output::Drop(Dropped { path, tag, reason }));
         }
+    }
+}
+
+impl Path {
+    /// The limit on the rate of the path allows another request.
+    fn take_token(&mut self, now: Instant) -> bool {
+        self.config.rate.is_none_or(|rate| self.bucket.take(now, TokenRate::of(rate)))
     }
 }
 

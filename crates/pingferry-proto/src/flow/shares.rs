@@ -120,14 +120,32 @@ impl Shares {
         self.holders.get(place.source?.key())?.children.first()
     }
 
+    /// The weight of all items of the domain of an item.
+    pub(crate) fn weight_of_domain(&self, place: Place) -> usize {
+        let domain = self.domain_of(place).and_then(|domain| self.holders.get(domain.key()));
+        domain.map_or(0, |domain| domain.weight as usize)
+    }
+
+    /// The item of the domain of an item to evict: the oldest one of its heaviest source.
+    pub(crate) fn eviction_candidate_of_domain(&self, place: Place) -> Option<Index> {
+        let source = self.heaviest(self.domain_of(place)?)?;
+        self.holders.get(source.key())?.children.first()
+    }
+
     /// The item to evict: the oldest one of the heaviest source of the heaviest domain.
     pub(crate) fn eviction_candidate(&self, Pool(pool): &Pool) -> Option<Index> {
-        let heaviest = |parent: Index| {
-            let level = self.holders.get(parent.key())?.children.last()?;
-            self.levels.get(level.key())?.holders.first()
-        };
-        let source = heaviest(heaviest((*pool)?)?)?;
+        let source = self.heaviest(self.heaviest((*pool)?)?)?;
         self.holders.get(source.key())?.children.first()
+    }
+
+    fn domain_of(&self, place: Place) -> Option<Index> {
+        self.holders.get(place.source?.key())?.parent
+    }
+
+    /// The heaviest child of a pool or domain, of several the one that was idle longest.
+    fn heaviest(&self, parent: Index) -> Option<Index> {
+        let level = self.holders.get(parent.key())?.children.last()?;
+        self.levels.get(level.key())?.holders.first()
     }
 
     /// Adds an item as the newest one of its source. `place` finds its place in its entry. Returns false if there are four

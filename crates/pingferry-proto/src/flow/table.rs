@@ -90,6 +90,16 @@ impl FlowTable {
         self.shares.oldest_of_source(self.entries.get(index.key())?.place).map(FlowId)
     }
 
+    /// How many flows the domain of a flow has.
+    pub(crate) fn count_of_domain(&self, FlowId(index): FlowId) -> usize {
+        self.entries.get(index.key()).map_or(0, |entry| self.shares.weight_of_domain(entry.place))
+    }
+
+    /// The flow to evict if the domain of a flow has too many.
+    pub(crate) fn eviction_candidate_of_domain(&self, FlowId(index): FlowId) -> Option<FlowId> {
+        self.shares.eviction_candidate_of_domain(self.entries.get(index.key())?.place).map(FlowId)
+    }
+
     /// The flow to evict if there are too many.
     pub(crate) fn eviction_candidate(&self) -> Option<FlowId> {
         self.shares.eviction_candidate(&self.pool).map(FlowId)

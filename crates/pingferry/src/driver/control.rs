@@ -1,72 +1,118 @@
 //! What a worker does besides moving packets: commands of other threads, new connections, and changes of the host's addresses.
+//!
+//! # Theory of operation
+//!
+//! Other threads change what the endpoint knows themselves, with the worker's lock ([`Remote`]). A sink is never called with
+//! that lock, so a callback can do it too, and it waits for no thread. What only the worker's thread has, its sources and
+//! listeners, is changed by commands, for which nobody waits.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
 
-use pingferry_proto::{PathConfig, Policy};
+use pingferry_proto::{PathConfig, PathId, Policy};
 use pingferry_sys::netlink::AddressMonitor;
 use tracing::{debug, warn};
 
 use super::core::{Core, lock};
 use super::helper::Shared;
+use super::inbox::Inbox;
 use super::poller::{Poller, Ready, Token};
-use super::uplink::Uplink;
-use crate::error::Closed;
+use super::uplink::{Source, Uplink};
+use crate::error::{AttachError, Closed};
 use crate::ingress::{Halves, UnixIngress};
 use crate::stats::{IngressId, Published};
-use crate::waker::Waker;
 
-/// A command. What is sent by `done` is the reply; a caller that no longer waits for it does not need it.
+/// Something for the worker's thread to do.
 pub(crate) enum Command {
-    /// Serve a path.
-    Attach { ingress: IngressId, config: PathConfig, halves: Halves, done: SyncSender<io::Result<()>> },
-    /// Serve each connection of a listener as a path.
-    Listen { ingress: IngressId, config: PathConfig, listener: UnixIngress, done: SyncSender<io::Result<()>> },
-    /// Change the configuration of an ingress: of its paths and of those to come.
-    Configure { ingress: IngressId, config: PathConfig, done: SyncSender<()> },
-    /// Follow another policy.
-    SetPolicy { policy: Policy, done: SyncSender<()> },
+    /// Read the source of a path.
+    Read { path: PathId, source: Source },
+    /// Accept the connections of a listener.
+    Listen { ingress: IngressId, listener: UnixIngress },
+    /// Close the paths and the listener of an ingress.
+    Detach(IngressId),
     /// End.
     Stop,
 }
 
 /// The other threads' end of a worker.
-#[derive(Debug)]
-pub(crate) struct Mailbox {
-    pub(crate) commands: Sender<Command>,
-    pub(crate) waker: Arc<Waker>,
-    pub(crate) published: Arc<Published>,
+#[derive(Clone)]
+pub(crate) struct Remote {
+    pub(super) shared: Arc<Shared>,
+    pub(super) commands: Sender<Command>,
 }
 
-impl Mailbox {
-    /// Sends a command and waits until it is carried out.
-    pub(crate) fn call<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, Closed> {
-        let (done, reply) = sync_channel(1);
-        self.send(command(done))?;
-        reply.recv().map_err(|_| Closed)
+impl Remote {
+    /// Serves a path. Its source is watched unless it is scheduled by the inbox.
+    pub(crate) fn attach(
+        &self,
+        ingress: IngressId,
+        config: PathConfig,
+        (source, sink): Halves,
+        watched: bool,
+    ) -> Result<PathId, AttachError> {
+        let path = lock(&self.shared.core).add_path(ingress, config, sink)?;
+        if watched && let Err(error) = self.shared.up.add(&source, Token::Path(path)) {
+            lock(&self.shared.core).remove_path(path);
+            return Err(error.into());
+        }
+        self.send(Command::Read { path, source: Source { source, watched } });
+        Ok(path)
     }
 
-    /// Sends a command.
-    pub(crate) fn send(&self, command: Command) -> Result<(), Closed> {
-        self.commands.send(command).map_err(|_| Closed)?;
-        self.waker.wake();
+    /// Serves each connection of a listener as a path.
+    pub(crate) fn listen(
+        &self,
+        ingress: IngressId,
+        config: PathConfig,
+        listener: UnixIngress,
+    ) -> Result<(), AttachError> {
+        lock(&self.shared.core).add_listener(ingress, config)?;
+        self.shared.up.add(&listener, Token::Listener(ingress.0))?;
+        self.send(Command::Listen { ingress, listener });
         Ok(())
+    }
+
+    /// Changes the configuration of an ingress: of its paths and of those to come.
+    pub(crate) fn configure(&self, ingress: IngressId, config: &PathConfig) -> Result<(), Closed> {
+        lock(&self.shared.core).configure(ingress, config)
+    }
+
+    /// Follows another policy.
+    pub(crate) fn set_policy(&self, policy: Policy) -> Result<(), Closed> {
+        lock(&self.shared.core).set_policy(policy)
+    }
+
+    pub(crate) fn detach(&self, ingress: IngressId) {
+        self.send(Command::Detach(ingress));
+    }
+
+    pub(crate) fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+        &self.shared.inbox
+    }
+
+    pub(crate) fn published(&self) -> &Published {
+        &self.shared.published
+    }
+
+    fn send(&self, command: Command) {
+        // A worker that has ended has closed everything already.
+        let _ = self.commands.send(command);
+        self.shared.inbox.wake();
     }
 }
 
 /// Where the work besides packets comes from.
 pub(super) struct Control {
     commands: Receiver<Command>,
-    listeners: Vec<Listener>,
+    listeners: HashMap<IngressId, UnixIngress>,
     addresses: AddressMonitor,
-}
-
-struct Listener {
-    socket: UnixIngress,
-    ingress: IngressId,
-    config: PathConfig,
 }
 
 impl Control {
@@ -75,15 +121,18 @@ impl Control {
         let mut addresses = AddressMonitor::open()?;
         poller.add(&addresses, Token::Addresses)?;
         learn_addresses(&mut addresses, core);
-        Ok(Self { commands, listeners: Vec::new(), addresses })
+        Ok(Self { commands, listeners: HashMap::new(), addresses })
     }
 
     /// Handles all of `ready` that is no packet. Breaks when the worker is to stop.
     pub(super) fn handle(&mut self, ready: &[Ready], shared: &Shared, uplink: &mut Uplink) -> ControlFlow<()> {
         for ready in ready {
             match ready.token {
-                Token::Wake => self.carry_out_commands(shared, uplink)?,
-                Token::Listener(index) => self.accept(shared, uplink, index),
+                Token::Wake => {
+                    shared.inbox.rest();
+                    self.look(shared, uplink)?;
+                }
+                Token::Listener(ingress) => self.accept(shared, uplink, IngressId(ingress)),
                 Token::Addresses => learn_addresses(&mut self.addresses, &mut lock(&shared.core)),
                 Token::Socket(_) | Token::Path(_) | Token::Downlink | Token::Probe(_) => {}
             }
@@ -91,24 +140,22 @@ impl Control {
         ControlFlow::Continue(())
     }
 
-    /// Carries out the commands that came; breaks at the one to stop.
-    fn carry_out_commands(&mut self, shared: &Shared, uplink: &mut Uplink) -> ControlFlow<()> {
-        shared.waker.rest();
+    /// Looks for what other threads have added. Breaks at the command to stop.
+    pub(super) fn look(&mut self, shared: &Shared, uplink: &mut Uplink) -> ControlFlow<()> {
+        // Before the commands: a path is scheduled after the command to read it was sent.
+        uplink.take_scheduled(&shared.inbox);
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Attach { ingress, config, halves, done } => {
-                    _ = done.send(attach(&shared.core, uplink, ingress, config, halves));
-                }
-                Command::Listen { ingress, config, listener, done } => {
-                    _ = done.send(self.listen(shared, Listener { socket: listener, ingress, config }));
-                }
-                Command::Configure { ingress, config, done } => {
-                    self.configure(shared, ingress, &config);
-                    _ = done.send(());
-                }
-                Command::SetPolicy { policy, done } => {
-                    lock(&shared.core).endpoint.set_policy(policy);
-                    _ = done.send(());
+                Command::Read { path, source } => uplink.add_source(path, source),
+                Command::Listen { ingress, listener } => _ = self.listeners.insert(ingress, listener),
+                Command::Detach(ingress) => {
+                    self.listeners.remove(&ingress).into_iter().for_each(|listener| shared.up.remove(listener));
+                    let removed = {
+                        let mut core = lock(&shared.core);
+                        uplink.detach(&mut core, ingress);
+                        core.take_removed()
+                    };
+                    drop(removed);
                 }
                 Command::Stop => return ControlFlow::Break(()),
             }
@@ -116,27 +163,10 @@ impl Control {
         ControlFlow::Continue(())
     }
 
-    fn listen(&mut self, shared: &Shared, listener: Listener) -> io::Result<()> {
-        let index = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
-        shared.up.add(&listener.socket, Token::Listener(index))?;
-        self.listeners.push(listener);
-        Ok(())
-    }
-
-    fn configure(&mut self, shared: &Shared, ingress: IngressId, config: &PathConfig) {
-        let listeners = self.listeners.iter_mut().filter(|listener| listener.ingress == ingress);
-        listeners.for_each(|listener| listener.config = config.clone());
-        let mut core = lock(&shared.core);
-        for path in core.paths_of(ingress) {
-            core.endpoint.set_path_config(path, config.clone());
-        }
-    }
-
-    fn accept(&mut self, shared: &Shared, uplink: &mut Uplink, index: u32) {
-        let Some(listener) = self.listeners.get_mut(index as usize) else { return };
-        let (ingress, config) = (listener.ingress, listener.config.clone());
-        let attached = match listener.socket.accept() {
-            Ok(Some(connection)) => attach(&shared.core, uplink, ingress, config, connection),
+    fn accept(&mut self, shared: &Shared, uplink: &mut Uplink, ingress: IngressId) {
+        let Some(listener) = self.listeners.get_mut(&ingress) else { return };
+        let attached = match listener.accept() {
+            Ok(Some(connection)) => serve(shared, uplink, ingress, connection),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -144,29 +174,22 @@ impl Control {
             debug!(%error, "connection refused");
             let connections_refused = &mut lock(&shared.core).connections_refused;
             if *connections_refused == 0 {
-                warn!(
-                    "a connection to {} was refused: {error}; more are only counted",
-                    listener.socket.path().display()
-                );
+                warn!("a connection to {} was refused: {error}; more are only counted", listener.path().display());
             }
             *connections_refused += 1;
         }
     }
 }
 
-fn attach(
-    core: &Mutex<Core>,
-    uplink: &mut Uplink,
-    ingress: IngressId,
-    config: PathConfig,
-    (source, sink): Halves,
-) -> io::Result<()> {
-    let path = lock(core).add_path(ingress, config, Arc::new(Mutex::new(sink)));
-    let added = uplink.add_source(path, source);
-    if added.is_err() {
-        lock(core).remove_path(path);
+/// Serves a connection that was accepted.
+fn serve(shared: &Shared, uplink: &mut Uplink, ingress: IngressId, (source, sink): Halves) -> io::Result<()> {
+    let path = lock(&shared.core).add_connection(ingress, sink)?;
+    if let Err(error) = shared.up.add(&source, Token::Path(path)) {
+        lock(&shared.core).remove_path(path);
+        return Err(error);
     }
-    added
+    uplink.add_source(path, Source { source, watched: true });
+    Ok(())
 }
 
 fn learn_addresses(monitor: &mut AddressMonitor, core: &mut Core) {

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pingferry_proto::{Delivery, Endpoint, OpenFailure, PathConfig, PathCounters, PathId, SocketId};
+use pingferry_proto::{Delivery, Endpoint, OpenFailure, PathConfig, PathCounters, PathId, Policy, SocketId};
 use pingferry_sys::ping::{ErrorBatch, SendBatch};
 use rustix::io::Errno;
 use tracing::{debug, info};
@@ -18,12 +18,9 @@ use super::probes::Probes;
 use super::rejected::Rejected;
 use super::sockets::{OpenSocket, SharedSockets, lock_sockets};
 use crate::config::Config;
-use crate::ingress::PacketSink;
+use crate::error::Closed;
+use crate::ingress::{PacketSink, SharedSink};
 use crate::stats::{IngressId, Published, Stats};
-
-/// The sink of a path, which both directions use: replies come from the downlink, ICMP errors from both.
-// Held while packets are passed to the sink. Taken without the worker's lock.
-pub(super) type SharedSink = Arc<Mutex<dyn PacketSink>>;
 
 pub(super) fn lock_sink(sink: &Mutex<dyn PacketSink>) -> MutexGuard<'_, dyn PacketSink + 'static> {
     // A sink that panicked has ended the worker; the other direction only has to end too.
@@ -46,6 +43,12 @@ pub(super) struct Core {
     pub(super) sinks: HashMap<PathId, SharedSink>,
     /// The ingress of each path.
     ingresses: HashMap<PathId, IngressId>,
+    /// The configuration of the connections to come.
+    listeners: HashMap<IngressId, PathConfig>,
+    /// Sinks of closed paths. They are dropped without the worker's lock, because what a callback owns may take locks.
+    removed: Vec<SharedSink>,
+    /// The worker takes no more paths.
+    is_closed: bool,
     /// For error queues, and to send again.
     pub(super) errors: ErrorBatch,
     pub(super) rejected: Rejected,
@@ -69,6 +72,9 @@ impl Core {
             probes: Probes::new(config.clone(), down),
             sinks: HashMap::new(),
             ingresses: HashMap::new(),
+            listeners: HashMap::new(),
+            removed: Vec::new(),
+            is_closed: false,
             errors: ErrorBatch::new(),
             rejected: Rejected::default(),
             resend: SendBatch::new(),
@@ -80,18 +86,81 @@ impl Core {
         }
     }
 
-    pub(super) fn add_path(&mut self, ingress: IngressId, config: PathConfig, sink: SharedSink) -> PathId {
+    pub(super) fn add_path(
+        &mut self,
+        ingress: IngressId,
+        config: PathConfig,
+        sink: SharedSink,
+    ) -> Result<PathId, Closed> {
+        self.check_open()?;
         let id = self.endpoint.add_path(config);
         self.sinks.insert(id, sink);
         self.ingresses.insert(id, ingress);
-        id
+        Ok(id)
     }
 
     pub(super) fn remove_path(&mut self, id: PathId) {
         let counters = self.endpoint.path_counters(id).unwrap_or_default();
         self.closed.extend(self.ingresses.remove(&id).map(|ingress| (id, ingress, counters)));
-        self.sinks.remove(&id);
+        self.removed.extend(self.sinks.remove(&id));
         self.endpoint.remove_path(id);
+    }
+
+    /// The connections of a listener will have this configuration.
+    pub(super) fn add_listener(&mut self, ingress: IngressId, config: PathConfig) -> Result<(), Closed> {
+        self.check_open()?;
+        self.listeners.insert(ingress, config);
+        Ok(())
+    }
+
+    pub(super) fn remove_listener(&mut self, ingress: IngressId) {
+        self.listeners.remove(&ingress);
+    }
+
+    /// Adds a path for a connection of a listener.
+    pub(super) fn add_connection(&mut self, ingress: IngressId, sink: SharedSink) -> Result<PathId, Closed> {
+        let config = self.listeners.get(&ingress).cloned().ok_or(Closed)?;
+        self.add_path(ingress, config, sink)
+    }
+
+    /// Changes the configuration of the paths of an ingress, and of its connections to come.
+    pub(super) fn configure(&mut self, ingress: IngressId, config: &PathConfig) -> Result<(), Closed> {
+        self.check_open()?;
+        if let Some(of_listener) = self.listeners.get_mut(&ingress) {
+            of_listener.clone_from(config);
+        }
+        for path in self.paths_of(ingress) {
+            self.endpoint.set_path_config(path, config.clone());
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_policy(&mut self, policy: Policy) -> Result<(), Closed> {
+        self.check_open()?;
+        self.endpoint.set_policy(policy);
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<(), Closed> {
+        if self.is_closed { Err(Closed) } else { Ok(()) }
+    }
+
+    /// No path can be added any more.
+    pub(super) fn set_closed(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// Closes all sockets and removes all sinks. The counters stay.
+    pub(super) fn close(&mut self) {
+        lock_sockets(&self.sockets).close_all();
+        self.probes.close_all();
+        self.listeners.clear();
+        self.removed.extend(self.sinks.drain().map(|(_, sink)| sink));
+    }
+
+    /// The sinks of closed paths, for the caller to drop without the worker's lock.
+    pub(super) fn take_removed(&mut self) -> Vec<SharedSink> {
+        std::mem::take(&mut self.removed)
     }
 
     /// The paths of an ingress.
@@ -131,10 +200,14 @@ impl Core {
         !self.published.is_stale()
     }
 
-    /// The counters as they are now, with all overflows.
-    pub(super) fn final_stats(&mut self) -> Stats {
+    /// Publishes the counters as they are now, with all overflows, and waits for a reader that has the copy.
+    pub(super) fn publish_final(&mut self) {
         lock_sockets(&self.sockets).count_overflows();
-        stats(&self.endpoint, &self.sockets, self.connections_refused)
+        self.publish();
+        while self.published.is_stale() {
+            self.published.wait_for_reader();
+            self.publish();
+        }
     }
 
     /// Logs that ICMP errors are withheld: at once, and then every ten seconds at most.
@@ -168,6 +241,7 @@ impl Core {
         for delivery in undelivered.drain(..) {
             debug!(path = delivery.path.0, "packet not delivered");
             let _ = self.endpoint.handle_delivery_error(&delivery);
+            self.touch(delivery.path);
         }
     }
 }

@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use super::core::{Core, lock};
 use super::downlink::Downlink;
+use super::inbox::Inbox;
 use super::poller::{Poller, Token};
+use crate::ending::ProxyId;
 use crate::stats::Published;
 use crate::sync::{AtomicU8, Ordering};
-use crate::waker::Waker;
 
 /// How many packets a round has when a helper is worth waking: with fewer, the worker's thread is done before the helper runs.
 pub(super) const MANY: usize = 16;
@@ -88,8 +89,10 @@ pub(super) struct Shared {
     pub(super) downlink: Mutex<Downlink>,
     pub(super) up: Arc<Poller>,
     pub(super) down: Arc<Poller>,
-    pub(super) waker: Arc<Waker>,
+    pub(super) inbox: Arc<Inbox>,
     pub(super) published: Arc<Published>,
+    /// The proxy that the worker belongs to.
+    pub(super) proxy: ProxyId,
 }
 
 impl Helper {
@@ -102,7 +105,8 @@ impl Helper {
         let run = {
             let state = Arc::clone(&state);
             move || {
-                let _alarm = Alarm(&state, &shared.waker);
+                let _alarm = Alarm(&state, &shared.inbox);
+                shared.proxy.enter();
                 help(&state, shared);
             }
         };
@@ -142,7 +146,7 @@ impl Drop for Helper {
 }
 
 /// Wakes the worker's thread when the helper panics.
-struct Alarm<'a>(&'a State, &'a Waker);
+struct Alarm<'a>(&'a State, &'a Inbox);
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {

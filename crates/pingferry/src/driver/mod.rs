@@ -24,6 +24,7 @@ mod core;
 mod downlink;
 mod error_queue;
 mod helper;
+mod inbox;
 mod outbound;
 mod poller;
 mod probes;
@@ -32,5 +33,6 @@ mod sockets;
 mod uplink;
 mod worker;
 
-pub(crate) use self::control::{Command, Mailbox};
+pub(crate) use self::control::Remote;
+pub(crate) use self::inbox::Inbox;
 pub(crate) use self::worker::Worker;

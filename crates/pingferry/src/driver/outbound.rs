@@ -16,11 +16,11 @@ use std::time::Instant;
 use pingferry_proto::{Delivery, Dropped, Output, Outputs, PathId, SocketId};
 use pingferry_sys::ping::{Outgoing, PingSocket, SendBatch};
 
-use super::core::{Core, SharedSink, lock, lock_sink};
+use super::core::{Core, lock, lock_sink};
 use super::error_queue::report_unsent;
 use super::sockets::{index_of, lock_sockets};
 use crate::config::is_on_link;
-use crate::ingress::Deliveries;
+use crate::ingress::{Deliveries, SharedSink};
 
 /// The outputs of one direction on their way out.
 pub(super) struct Outbound {
@@ -73,13 +73,15 @@ impl Outbound {
         let mut count = 0;
         loop {
             core.endpoint.take_outputs(&mut self.outputs);
-            if self.outputs.is_empty() {
-                core.publish();
+            let is_empty = self.outputs.is_empty();
+            let mut again = !is_empty && self.sort(&mut core, now);
+            core.publish();
+            let removed = core.take_removed();
+            drop(core);
+            drop(removed);
+            if is_empty {
                 return count;
             }
-            let mut again = self.sort(&mut core, now);
-            core.publish();
-            drop(core);
             count += self.transmits.len() + self.deliveries.len();
             again |= self.send_all(shared, now);
             self.deliver_all(low_latency);

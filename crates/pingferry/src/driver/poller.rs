@@ -27,7 +27,7 @@ pub(super) enum Token {
     Socket(u32),
     /// A path's source.
     Path(PathId),
-    /// A listener, by its index.
+    /// A listener, by its ingress.
     Listener(u32),
     /// The host's addresses have changed.
     Addresses,

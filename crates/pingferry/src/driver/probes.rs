@@ -57,6 +57,10 @@ impl Probes {
         self.open.remove(&id);
     }
 
+    pub(super) fn close_all(&mut self) {
+        self.open.clear();
+    }
+
     fn send(&mut self, transmit: &ProbeTransmit, payload: &[u8]) -> io::Result<()> {
         let source_port = transmit.source_port;
         let destination = transmit.header.destination;

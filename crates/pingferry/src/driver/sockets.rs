@@ -102,6 +102,12 @@ impl Sockets {
         }
     }
 
+    /// Closes all sockets.
+    pub(super) fn close_all(&mut self) {
+        let ids: Vec<SocketId> = self.open.iter().flatten().map(|open| open.id).collect();
+        ids.into_iter().for_each(|id| self.close(id));
+    }
+
     /// The socket with this index, if it is open.
     pub(super) fn get(&self, index: usize) -> Option<&OpenSocket> {
         self.open.get(index)?.as_ref()

@@ -1,7 +1,6 @@
 //! From paths to ping sockets: requests.
 
-use std::collections::HashMap;
-use std::io;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Instant;
 
@@ -11,10 +10,12 @@ use tracing::field::display;
 use tracing::{Level, debug, enabled, warn};
 
 use super::core::{Core, lock};
+use super::inbox::Inbox;
 use super::outbound::Outbound;
 use super::poller::{Poller, Ready, Token};
 use crate::error::RunError;
 use crate::ingress::{PacketBatch, PacketSource};
+use crate::stats::IngressId;
 
 /// Said once. Each packet of the loop is counted.
 const LOOP: &str = "pingferry's own probes are routed back into its ingress; to keep them out, use --interface";
@@ -24,10 +25,16 @@ static LOOP_REPORTED: Once = Once::new();
 /// came.
 pub(super) struct Uplink {
     poller: Arc<Poller>,
-    sources: HashMap<PathId, Box<dyn PacketSource>>,
+    sources: HashMap<PathId, Source>,
+    /// Paths of the embedding program that have packets.
+    scheduled: VecDeque<PathId>,
+    /// Whether the next round reads these before the others. They take turns, because either can fill a batch.
+    scheduled_first: bool,
     batch: PacketBatch,
     /// Paths whose sources are gone.
     closed: Vec<PathId>,
+    /// Sources of closed paths. They are dropped without the worker's lock, because a program's own may take locks.
+    removed: Vec<Source>,
     /// An ingress that the proxy cannot do without is gone. The packets that were read before are still served.
     lost: Option<RunError>,
     outbound: Outbound,
@@ -35,24 +42,77 @@ pub(super) struct Uplink {
     deadline: Option<Instant>,
 }
 
+/// Where packets of a path come from.
+pub(crate) struct Source {
+    pub(super) source: Box<dyn PacketSource>,
+    /// Its descriptor is watched. Otherwise the [`Inbox`] schedules the path.
+    pub(super) watched: bool,
+}
+
 impl Uplink {
     pub(super) fn new(poller: Arc<Poller>, scope_id: u32) -> Self {
         Self {
             poller,
             sources: HashMap::new(),
+            scheduled: VecDeque::new(),
+            scheduled_first: false,
             batch: PacketBatch::new(),
             closed: Vec::new(),
+            removed: Vec::new(),
             lost: None,
             outbound: Outbound::new(scope_id),
             deadline: None,
         }
     }
 
-    pub(super) fn add_source(&mut self, path: PathId, source: Box<dyn PacketSource>) -> io::Result<()> {
-        self.poller.add(&source, Token::Path(path))?;
-        debug!(path = path.0, ingress = source.name(), "path attached");
+    pub(super) fn add_source(&mut self, path: PathId, source: Source) {
+        debug!(path = path.0, ingress = source.source.name(), "path attached");
         self.sources.insert(path, source);
-        Ok(())
+    }
+
+    /// Takes the paths that have packets from the inbox.
+    pub(super) fn take_scheduled(&mut self, inbox: &Inbox) {
+        inbox.take(&mut self.scheduled);
+    }
+
+    /// Whether paths are left that have packets.
+    pub(super) fn has_scheduled(&self) -> bool {
+        !self.scheduled.is_empty()
+    }
+
+    /// Closes the paths of an ingress. The packets that wait for them are counted as dropped.
+    pub(super) fn detach(&mut self, core: &mut Core, ingress: IngressId) {
+        core.remove_listener(ingress);
+        for path in core.paths_of(ingress) {
+            self.close_path(core, path);
+        }
+    }
+
+    fn close_path(&mut self, core: &mut Core, path: PathId) {
+        if let Some(mut source) = self.sources.remove(&path) {
+            if source.watched {
+                self.poller.remove(&source.source);
+            } else {
+                self.discard(core, path, &mut *source.source);
+            }
+            self.removed.push(source);
+        }
+        core.remove_path(path);
+    }
+
+    /// Counts the packets that wait in the queue of a path that is closed.
+    fn discard(&mut self, core: &mut Core, path: PathId, source: &mut dyn PacketSource) {
+        loop {
+            self.batch.begin(path);
+            let received = source.receive(&mut self.batch);
+            let (count, queue_full) = (self.batch.len() as u64, self.batch.queue_full().map(|(_, count)| count).sum());
+            core.endpoint.handle_lost(path, DropReason::QueueFull, queue_full);
+            core.endpoint.handle_lost(path, DropReason::PathClosed, count);
+            self.batch.clear();
+            if count == 0 || received.is_err() {
+                return;
+            }
+        }
     }
 
     /// When the next [`round`](Self::round) is due, if no packet comes before.
@@ -72,31 +132,50 @@ impl Uplink {
         self.receive(ready);
         let is_due = self.deadline.is_some_and(|deadline| deadline <= now);
         let mut count = 0;
-        if !self.batch.is_empty() || !self.closed.is_empty() || is_due {
+        if !self.batch.is_empty() || self.batch.queue_full().next().is_some() || !self.closed.is_empty() || is_due {
             let mut locked = lock(core);
             self.handle(&mut locked, now);
             count = self.outbound.flush(core, locked, now, low_latency);
         }
+        self.removed.clear();
         self.lost.take().map_or(Ok(count), Err)
     }
 
     fn receive(&mut self, ready: &[Ready]) {
+        self.scheduled_first = !self.scheduled_first;
+        if self.scheduled_first {
+            self.receive_scheduled();
+        }
         for ready in ready {
             if self.batch.is_full() {
-                break;
+                return;
             }
-            let Token::Path(path) = ready.token else { continue };
-            let Some(source) = self.sources.get_mut(&path) else { continue };
-            self.batch.begin(path);
-            match source.receive(&mut self.batch) {
-                Ok(()) => {}
-                Err(error) if source.is_essential() => {
-                    self.lost = Some(RunError::IngressGone { ingress: source.name(), source: error });
-                }
-                Err(error) => {
-                    debug!(path = path.0, %error, "path closed");
-                    self.closed.push(path);
-                }
+            if let Token::Path(path) = ready.token {
+                self.receive_from(path);
+            }
+        }
+        self.receive_scheduled();
+    }
+
+    fn receive_scheduled(&mut self) {
+        while !self.batch.is_full()
+            && let Some(path) = self.scheduled.pop_front()
+        {
+            self.receive_from(path);
+        }
+    }
+
+    fn receive_from(&mut self, path: PathId) {
+        let Some(Source { source, .. }) = self.sources.get_mut(&path) else { return };
+        self.batch.begin(path);
+        match source.receive(&mut self.batch) {
+            Ok(()) => {}
+            Err(error) if source.is_essential() => {
+                self.lost = Some(RunError::IngressGone { ingress: source.name(), source: Arc::new(error) });
+            }
+            Err(error) => {
+                debug!(path = path.0, %error, "path closed");
+                self.closed.push(path);
             }
         }
     }
@@ -113,10 +192,13 @@ impl Uplink {
             }
             core.touch(path);
         }
+        for (path, count) in self.batch.queue_full() {
+            core.endpoint.handle_lost(path, DropReason::QueueFull, count);
+            core.touch(path);
+        }
         self.batch.clear();
-        for path in self.closed.drain(..) {
-            self.sources.remove(&path).into_iter().for_each(|source| self.poller.remove(&source));
-            core.remove_path(path);
+        for path in std::mem::take(&mut self.closed) {
+            self.close_path(core, path);
         }
         core.endpoint.handle_timeout(now);
         core.log_withheld(now);
@@ -135,8 +217,8 @@ fn log_drop(path: PathId, packet: &[u8], reason: DropReason) {
 #[cfg(all(test, not(loom)))]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use std::io;
     use std::os::fd::{AsFd, BorrowedFd};
-    use std::time::Duration;
 
     use pingferry_proto::PathConfig;
     use pingferry_proto::wire::echo_request;
@@ -145,25 +227,33 @@ mod tests {
     use super::super::sockets::Sockets;
     use super::*;
     use crate::config::Config;
-    use crate::ingress::channel::channel;
-    use crate::ingress::{Ingress, split};
-    use crate::stats::IngressId;
+    use crate::ingress::channel::{ChannelSource, PathQueue};
 
     /// An uplink whose clients may ping loopback.
-    fn uplink() -> (Mutex<Core>, Arc<Poller>, Uplink) {
+    fn uplink() -> (Mutex<Core>, Uplink) {
         let mut core = Config::default().core;
         core.policy.rules = vec!["allow 127.0.0.0/8".parse().unwrap()];
         let config = Config::default().with_core(core);
         let (up, down) = (Arc::new(Poller::new().unwrap()), Arc::new(Poller::new().unwrap()));
         let sockets = Arc::new(Mutex::new(Sockets::new(config.clone(), Arc::clone(&down))));
         let core = Mutex::new(Core::new(&config, sockets, down, Arc::default()));
-        (core, Arc::clone(&up), Uplink::new(up, 0))
+        (core, Uplink::new(up, 0))
     }
 
-    fn attach(core: &Mutex<Core>, uplink: &mut Uplink, ingress: impl Ingress) {
-        let (source, sink) = split(ingress, None).unwrap();
-        let path = lock(core).add_path(IngressId(0), PathConfig::default(), Arc::new(Mutex::new(sink)));
-        uplink.add_source(path, source).unwrap();
+    /// A path, with a source that is made of the one of its queue.
+    fn attach<S: PacketSource + 'static>(
+        core: &Mutex<Core>,
+        uplink: &mut Uplink,
+        inbox: &Arc<Inbox>,
+        source: impl FnOnce(ChannelSource) -> S,
+    ) -> Arc<PathQueue> {
+        let queue = PathQueue::new(Arc::clone(inbox));
+        let sink = Arc::new(Mutex::new(|_: &[u8]| {}));
+        let path = lock(core).add_path(IngressId(0), PathConfig::default(), sink).unwrap();
+        queue.set_path(path);
+        let source = Box::new(source(ChannelSource(Arc::clone(&queue))));
+        uplink.add_source(path, Source { source, watched: false });
+        queue
     }
 
     fn request(seq: u16) -> Vec<u8> {
@@ -175,18 +265,16 @@ mod tests {
         const PATHS: usize = 8;
         const PACKETS: u16 = 500;
         isolated(|| {
-            let (core, up, mut uplink) = uplink();
-            let paths = (0..PATHS).map(|_| {
-                let (sender, ingress) = channel(|_: &[u8]| {}).unwrap();
-                attach(&core, &mut uplink, ingress);
-                (0..PACKETS).for_each(|seq| sender.send(&request(seq)).unwrap());
-                sender
-            });
-            let _senders: Vec<_> = paths.collect();
-            let (mut ready, mut read) = (Vec::new(), 0);
+            let (core, mut uplink) = uplink();
+            let inbox = Arc::new(Inbox::new().unwrap());
+            for _ in 0..PATHS {
+                let queue = attach(&core, &mut uplink, &inbox, |source| source);
+                (0..PACKETS).for_each(|seq| queue.send(&request(seq), None).unwrap());
+            }
+            let mut read = 0;
             while read < PATHS * usize::from(PACKETS) {
-                up.wait(Some(Duration::ZERO), &mut ready).unwrap();
-                uplink.round(&core, &ready, Instant::now(), false).unwrap();
+                uplink.take_scheduled(&inbox);
+                uplink.round(&core, &[], Instant::now(), false).unwrap();
                 let before = std::mem::replace(&mut read, lock(&core).endpoint.counters().packets as usize);
                 // The last path may add a batch of its own.
                 assert!((1..=192).contains(&(read - before)), "{}", read - before);
@@ -221,17 +309,14 @@ mod tests {
     #[test]
     fn packets_that_were_read_are_served_before_the_loss_of_an_ingress_ends_the_worker() {
         isolated(|| {
-            let (core, up, mut uplink) = uplink();
-            let ((first, ordinary), (last, ends)) = (channel(|_: &[u8]| {}).unwrap(), channel(|_: &[u8]| {}).unwrap());
-            attach(&core, &mut uplink, ordinary);
-            let (source, sink) = ends.split().unwrap();
-            attach(&core, &mut uplink, (Ends(source), sink));
-            first.send(&request(1)).unwrap();
-            last.send(&request(1)).unwrap();
-            let mut ready = Vec::new();
-            up.wait(None, &mut ready).unwrap();
-            assert_eq!(ready.len(), 2);
-            let ended = uplink.round(&core, &ready, Instant::now(), false);
+            let (core, mut uplink) = uplink();
+            let inbox = Arc::new(Inbox::new().unwrap());
+            let first = attach(&core, &mut uplink, &inbox, |source| source);
+            let last = attach(&core, &mut uplink, &inbox, Ends);
+            first.send(&request(1), None).unwrap();
+            last.send(&request(1), None).unwrap();
+            uplink.take_scheduled(&inbox);
+            let ended = uplink.round(&core, &[], Instant::now(), false);
             assert!(matches!(ended, Err(RunError::IngressGone { ingress, .. }) if ingress == "essential"));
             assert_eq!(lock(&core).endpoint.counters().requests_sent(), 2);
         });

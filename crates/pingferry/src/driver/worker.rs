@@ -3,8 +3,8 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,86 +12,103 @@ use pingferry_proto::Outputs;
 use tracing::debug;
 
 use super::busy_poll::BusyPoll;
-use super::control::{Command, Control, Mailbox};
+use super::control::{Control, Remote};
 use super::core::{Core, lock, lock_sink};
 use super::downlink::Downlink;
 use super::helper::{Helper, MANY, Shared};
+use super::inbox::Inbox;
 use super::poller::{Poller, Ready, Token};
 use super::sockets::Sockets;
 use super::uplink::Uplink;
 use crate::config::Config;
+use crate::ending::ProxyId;
 use crate::error::RunError;
 use crate::ingress::Deliveries;
-use crate::stats::Stats;
+use crate::stats::Published;
 
 /// How soon statistics are published again when a reader had the copy and no packet comes.
 const REPUBLISH: Duration = Duration::from_millis(1);
 
 /// A worker that has not started.
 pub(crate) struct Worker {
-    shared: Shared,
+    shared: Arc<Shared>,
     thread: Thread,
     has_helper: bool,
 }
 
 impl Worker {
-    pub(crate) fn new(config: &Config, commands: Receiver<Command>, mailbox: &Mailbox) -> io::Result<Self> {
+    pub(crate) fn new(config: &Config, proxy: ProxyId) -> io::Result<(Self, Remote)> {
         let (up, down) = (Arc::new(Poller::new()?), Arc::new(Poller::new()?));
-        up.add(&*mailbox.waker, Token::Wake)?;
+        let (inbox, published) = (Arc::new(Inbox::new()?), Arc::new(Published::default()));
+        up.add(&*inbox, Token::Wake)?;
         up.add(&*down, Token::Downlink)?;
         let sockets = Arc::new(Mutex::new(Sockets::new(config.clone(), Arc::clone(&down))));
-        let mut core = Core::new(config, Arc::clone(&sockets), Arc::clone(&down), Arc::clone(&mailbox.published));
+        let mut core = Core::new(config, Arc::clone(&sockets), Arc::clone(&down), Arc::clone(&published));
+        let (commands, receiver) = channel();
         let thread = Thread {
-            helper: Helper::none(),
             is_loaded: false,
             has_sent: false,
-            control: Control::new(commands, &up, &mut core)?,
+            control: Control::new(receiver, &up, &mut core)?,
             uplink: Uplink::new(Arc::clone(&up), config.destination_scope()),
             busy_poll: BusyPoll::new(config, Instant::now()),
             ready: Vec::new(),
             sockets: Vec::new(),
         };
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             core: Mutex::new(core),
             downlink: Mutex::new(Downlink::new(sockets, config.destination_scope())),
             up,
             down,
-            waker: Arc::clone(&mailbox.waker),
-            published: Arc::clone(&mailbox.published),
-        };
-        Ok(Self { shared, thread, has_helper: config.has_helpers() })
+            inbox,
+            published,
+            proxy,
+        });
+        let remote = Remote { shared: Arc::clone(&shared), commands };
+        Ok((Self { shared, thread, has_helper: config.has_helpers() }, remote))
     }
 
     /// Serves until it is told to stop.
-    pub(crate) fn run(self) -> Result<Stats, RunError> {
-        let Self { shared, mut thread, has_helper } = self;
+    pub(crate) fn run(mut self) -> Result<(), RunError> {
+        let Self { shared, thread, has_helper } = &mut self;
+        shared.proxy.enter();
+        // However it ends, what it had is closed.
+        let closing = Closing(shared);
         let ended = thread::scope(|scope| {
-            if has_helper {
-                let helper = Helper::spawn(scope, &shared).inspect_err(|error| debug!(%error, "no helper thread"));
-                thread.helper = helper.unwrap_or(thread.helper);
-            }
-            thread.run(&shared)
+            let spawn = || Helper::spawn(scope, shared).inspect_err(|error| debug!(%error, "no helper thread")).ok();
+            // The helper thread ends when this is dropped.
+            let helper = has_helper.then(spawn).flatten().unwrap_or(Helper::none());
+            thread.run(shared, &helper)
         });
-        let stats = finish(&mut shared.core.into_inner().unwrap_or_else(PoisonError::into_inner));
-        ended.map(|()| stats)
+        let drained = thread.drain(shared);
+        drop(closing);
+        ended.and(drained)
     }
 }
 
-/// Waits until it is known of every packet whether it has left, publishes the final statistics and returns them.
-fn finish(core: &mut Core) -> Stats {
-    let (nothing, mut undelivered) = (Outputs::default(), Vec::new());
-    for sink in core.sinks.values() {
-        lock_sink(sink).finish(&mut Deliveries::new(&nothing, &[], &mut undelivered, false));
+/// Closes the sockets and sinks of a worker when it is dropped, and publishes the final statistics.
+struct Closing<'a>(&'a Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let mut core = lock(&self.0.core);
+        core.set_closed();
+        self.0.inbox.close();
+        // It is to be known of every packet whether it has left.
+        let (nothing, mut undelivered) = (Outputs::default(), Vec::new());
+        for sink in core.sinks.values() {
+            lock_sink(sink).finish(&mut Deliveries::new(&nothing, &[], &mut undelivered, false));
+        }
+        core.report_undelivered(&mut undelivered);
+        core.publish_final();
+        core.close();
+        let removed = core.take_removed();
+        drop(core);
+        drop(removed);
     }
-    core.report_undelivered(&mut undelivered);
-    let stats = core.final_stats();
-    core.publish();
-    stats
 }
 
 /// The worker's thread.
 struct Thread {
-    helper: Helper,
     /// The helper is active: there is work for two threads.
     is_loaded: bool,
     /// The last round sent something.
@@ -105,15 +122,29 @@ struct Thread {
 }
 
 impl Thread {
-    /// Serves until the worker is to stop. The helper ends with it, since it is dropped.
-    fn run(mut self, shared: &Shared) -> Result<(), RunError> {
-        while self.round(shared)?.is_continue() {}
+    /// Serves until the worker is to stop.
+    fn run(&mut self, shared: &Shared, helper: &Helper) -> Result<(), RunError> {
+        while self.round(shared, helper)?.is_continue() {}
         Ok(())
     }
 
-    fn round(&mut self, shared: &Shared) -> Result<ControlFlow<()>, RunError> {
+    /// Takes no more packets of the embedding program, and serves those that were taken. Replies are not waited for.
+    fn drain(&mut self, shared: &Shared) -> Result<(), RunError> {
+        lock(&shared.core).set_closed();
+        shared.inbox.close();
+        loop {
+            // A command to stop may be before a command to read a path, so both kinds of end are ignored here.
+            while self.control.look(shared, &mut self.uplink).is_break() {}
+            if !self.uplink.has_scheduled() {
+                return Ok(());
+            }
+            self.uplink.round(&shared.core, &[], Instant::now(), false)?;
+        }
+    }
+
+    fn round(&mut self, shared: &Shared, helper: &Helper) -> Result<ControlFlow<()>, RunError> {
         let (now, low_latency) = self.wait(shared)?;
-        if self.helper.is_lost() {
+        if helper.is_lost() {
             return Err(RunError::Panicked);
         }
         if self.control.handle(&self.ready, shared, &mut self.uplink).is_break() {
@@ -125,13 +156,16 @@ impl Thread {
         }
         let count = self.uplink.round(&shared.core, &self.ready, now, low_latency)?;
         if count >= MANY {
-            self.helper.start();
+            helper.start();
         }
-        self.is_loaded = self.helper.is_active();
+        self.is_loaded = helper.is_active();
         self.has_sent = count > 0;
         if self.is_loaded && self.has_sent {
             // Replies from near hosts are there already.
             self.downlink(shared, low_latency)?;
+        }
+        if self.uplink.has_scheduled() {
+            shared.inbox.wake();
         }
         if self.ready.is_empty() && shared.published.is_stale() {
             lock(&shared.core).publish();

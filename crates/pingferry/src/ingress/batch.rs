@@ -7,6 +7,8 @@ use std::slice;
 use pingferry_proto::wire::MAX_PACKET;
 use pingferry_proto::{Delivery, Output, Outputs, PathId, Tag};
 
+use super::channel::Deadline;
+
 /// Packets of one path in a round: enough to fill a `sendmmsg`, few enough that no path delays the others for long.
 const PATH_CAPACITY: usize = 64;
 /// Packets of all paths in a round, by the same measure. The last path may add up to [`PATH_CAPACITY`] more.
@@ -22,6 +24,8 @@ pub struct PacketBatch {
     /// Packets, one behind the other.
     buffer: Vec<u8>,
     packets: Vec<Packet>,
+    /// Packets of paths that did not fit into the queue of their source.
+    queue_full: Vec<(PathId, u64)>,
     /// The path that is read.
     path: PathId,
     /// How many packets the batch has when that path may add no more.
@@ -37,7 +41,7 @@ struct Packet {
 
 impl PacketBatch {
     pub(crate) fn new() -> Self {
-        Self { buffer: vec![0; BUFFER_SIZE], packets: Vec::new(), path: PathId(0), limit: 0 }
+        Self { buffer: vec![0; BUFFER_SIZE], packets: Vec::new(), queue_full: Vec::new(), path: PathId(0), limit: 0 }
     }
 
     /// What is added from now on comes from this path.
@@ -48,6 +52,12 @@ impl PacketBatch {
 
     pub(crate) fn clear(&mut self) {
         self.packets.clear();
+        self.queue_full.clear();
+    }
+
+    /// How many packets of which path did not fit into the queue of its source.
+    pub(crate) fn queue_full(&self) -> impl Iterator<Item = (PathId, u64)> {
+        self.queue_full.iter().copied()
     }
 
     /// Whether no more paths are to be read in this round.
@@ -111,6 +121,13 @@ impl PacketBatch {
         Ok(())
     }
 
+    /// Counts packets that did not fit into a queue of the source, and were lost.
+    pub fn report_queue_full(&mut self, count: u64) {
+        if count > 0 {
+            self.queue_full.push((self.path, count));
+        }
+    }
+
     /// Removes the packets from `start` on for which `keep` is false.
     pub fn retain_from(&mut self, start: usize, mut keep: impl FnMut(&[u8]) -> bool) {
         let added = self.packets.split_off(start.min(self.packets.len()));
@@ -131,6 +148,10 @@ pub struct Deliveries<'a> {
     queue: slice::Iter<'a, u64>,
     failed: &'a mut Vec<Delivery>,
     low_latency: bool,
+    /// From then on nothing more is passed on.
+    deadline: Option<Deadline>,
+    /// What was taken last.
+    last: Option<&'a Delivery>,
 }
 
 impl<'a> Deliveries<'a> {
@@ -140,7 +161,7 @@ impl<'a> Deliveries<'a> {
         failed: &'a mut Vec<Delivery>,
         low_latency: bool,
     ) -> Self {
-        Self { outputs, queue: queue.iter(), failed, low_latency }
+        Self { outputs, queue: queue.iter(), failed, low_latency, deadline: None, last: None }
     }
 
     /// How many replies and ICMP errors are left, each of one packet or of several fragments.
@@ -158,6 +179,26 @@ impl<'a> Deliveries<'a> {
         self.low_latency
     }
 
+    /// Sets a time from which on [`next`](Self::next) returns nothing.
+    pub(super) fn set_deadline(&mut self, deadline: Option<Deadline>) {
+        self.deadline = deadline;
+    }
+
+    /// Reports what was taken last as not passed on.
+    pub(super) fn fail_last(&mut self) {
+        if let Some(delivery) = self.last {
+            self.report_failed(delivery.clone());
+        }
+    }
+
+    /// Reports all that are left as not passed on.
+    pub(super) fn fail_rest(&mut self) {
+        self.deadline = None;
+        while let Some(delivery) = self.next() {
+            self.report_failed(delivery.clone());
+        }
+    }
+
     /// Passes all packets that are left to `send`, and reports what it does not take. Fragments behind one that was not taken
     /// are left out.
     pub fn send_each(&mut self, mut send: impl FnMut(&[u8]) -> io::Result<()>) {
@@ -168,11 +209,15 @@ impl<'a> Deliveries<'a> {
         }
     }
 
-    /// Takes the next reply or ICMP error. Its packets are in [`packets`](Self::packets).
+    /// Takes the next reply or ICMP error; `None` also when the sink has taken too long. Its packets are in [`packets`](Self::packets).
     #[expect(clippy::should_implement_trait, reason = "an iterator would borrow the list of failures")]
     pub fn next(&mut self) -> Option<&'a Delivery> {
+        if self.deadline.as_ref().is_some_and(Deadline::is_over) {
+            return None;
+        }
         let outputs = self.outputs;
-        self.queue.find_map(|entry| delivery(outputs, *entry))
+        self.last = self.queue.find_map(|entry| delivery(outputs, *entry));
+        self.last
     }
 
     /// The IP packets of a delivery of this batch: one, or its fragments.

@@ -1,96 +1,153 @@
-//! A path of the embedding program: packets come in through a bounded queue and go back through a callback.
+//! A path of the embedding program: packets come in through a bounded queue and go back through a sink, often a callback.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tracing::error;
+use pingferry_proto::{DropReason, PathId, Tag};
+use pingferry_sys::sched::{ThreadUsage, thread_usage};
+use tracing::{debug, error};
 
-use super::{Ingress, PacketBatch, PacketSink, PacketSource};
+use super::queue::Packets;
+use super::{Deliveries, PacketBatch, PacketSink, PacketSource};
+use crate::driver::Inbox;
 use crate::error::SendError;
-use crate::waker::Waker;
 
-/// How many packets wait for the driver: a few rounds of it, so that a burst is not lost.
-const QUEUE: usize = 1024;
+/// How many packets wait for the driver by default: a few rounds of it, so that a burst is not lost.
+pub(crate) const QUEUE: usize = 1024;
+/// The bytes of a packet, for the limit on the bytes of a queue.
+const PACKET_BYTES: usize = 1500;
+/// How long the packets of one round may take in a sink.
+const PATIENCE: Duration = Duration::from_millis(50);
 
-/// The program's end of the queue. The path is closed when it is dropped.
+/// What the program and the driver share of a path.
 #[derive(Debug)]
-pub(crate) struct Sender {
-    queue: Option<SyncSender<Box<[u8]>>>,
-    waker: Arc<Waker>,
+pub(crate) struct PathQueue {
+    inbox: Arc<Inbox>,
+    // Held to copy packets in or out. The inbox's lock may be taken under it, and no other.
+    state: Mutex<State>,
 }
 
-impl Sender {
-    pub(crate) fn send(&self, packet: &[u8]) -> Result<(), SendError> {
-        let queue = self.queue.as_ref().ok_or(SendError::Closed)?;
-        queue.try_send(packet.into()).map_err(|error| match error {
-            TrySendError::Full(_) => SendError::Full,
-            TrySendError::Disconnected(_) => SendError::Closed,
-        })?;
-        self.waker.wake();
+#[derive(Debug)]
+struct State {
+    path: PathId,
+    packets: Packets,
+    /// How many packets may wait, and each on average with [`PACKET_BYTES`].
+    limit: usize,
+    /// Packets that found it full, and are not counted yet.
+    refused: u64,
+    /// It is among the ready paths of the inbox, or the driver has not read it to its end.
+    is_scheduled: bool,
+    /// The program closed it. What waits is still served.
+    is_closed: bool,
+    /// The driver does not read it any more.
+    is_gone: bool,
+}
+
+impl PathQueue {
+    /// The path is not known yet: nothing can be sent before [`set_path`](Self::set_path).
+    pub(crate) fn new(inbox: Arc<Inbox>) -> Arc<Self> {
+        let state = State {
+            path: PathId(u32::MAX),
+            packets: Packets::default(),
+            limit: QUEUE,
+            refused: 0,
+            is_scheduled: false,
+            is_closed: false,
+            is_gone: false,
+        };
+        Arc::new(Self { inbox, state: Mutex::new(state) })
+    }
+
+    pub(crate) fn set_path(&self, path: PathId) {
+        self.lock().path = path;
+    }
+
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.lock().limit = limit.max(1);
+    }
+
+    pub(crate) fn send(&self, packet: &[u8], tag: Option<Tag>) -> Result<(), SendError> {
+        self.lock().send(&self.inbox, packet, tag)
+    }
+
+    /// Adds packets until one is not taken. Returns how many were taken.
+    pub(crate) fn send_batch<'a>(&self, packets: impl IntoIterator<Item = &'a [u8]>) -> Result<usize, SendError> {
+        let mut state = self.lock();
+        let mut taken = 0;
+        for packet in packets {
+            match state.send(&self.inbox, packet, None) {
+                Ok(()) => taken += 1,
+                Err(error) if taken == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The program sends no more.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        if !state.is_scheduled {
+            state.is_scheduled = self.inbox.schedule(state.path);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics with the lock but an allocation that fails, which ends the process.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn send(&mut self, inbox: &Inbox, packet: &[u8], tag: Option<Tag>) -> Result<(), SendError> {
+        if self.is_gone {
+            return Err(SendError::Closed);
+        }
+        let has_room = self.packets.bytes() + packet.len() <= self.limit.saturating_mul(PACKET_BYTES);
+        if !self.packets.is_empty() && (self.packets.len() >= self.limit || !has_room) {
+            self.refused += 1;
+            return Err(SendError::Full);
+        }
+        if !self.is_scheduled {
+            self.is_scheduled = inbox.schedule(self.path);
+            if !self.is_scheduled {
+                return Err(SendError::Closed);
+            }
+        }
+        self.packets.push(packet, tag);
         Ok(())
     }
 }
 
-impl Drop for Sender {
-    fn drop(&mut self) {
-        // First the queue is closed: that is what the driver finds when it is woken.
-        self.queue = None;
-        self.waker.wake();
-    }
-}
-
-/// The driver's end.
+/// The driver's end of the queue.
 #[derive(Debug)]
-pub(crate) struct Channel<F> {
-    source: ChannelSource,
-    sink: Callback<F>,
-}
+pub(crate) struct ChannelSource(pub(crate) Arc<PathQueue>);
 
-/// Both ends of a path whose packets go back to `callback`.
-pub(crate) fn channel<F: FnMut(&[u8]) + Send + 'static>(callback: F) -> io::Result<(Sender, Channel<F>)> {
-    let (sender, receiver) = sync_channel(QUEUE);
-    let waker = Arc::new(Waker::new()?);
-    let source = ChannelSource { queue: receiver, waker: Arc::clone(&waker) };
-    Ok((Sender { queue: Some(sender), waker }, Channel { source, sink: Callback(Some(callback)) }))
-}
-
-impl<F: FnMut(&[u8]) + Send + 'static> Ingress for Channel<F> {
-    type Source = ChannelSource;
-    type Sink = Callback<F>;
-
-    fn split(self) -> io::Result<(ChannelSource, Callback<F>)> {
-        Ok((self.source, self.sink))
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct ChannelSource {
-    queue: Receiver<Box<[u8]>>,
-    waker: Arc<Waker>,
-}
-
+/// The eventfd of all paths of the worker. The driver is told by the inbox which of them it means.
 impl AsFd for ChannelSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.waker.as_fd()
+        self.0.inbox.as_fd()
     }
 }
 
 impl PacketSource for ChannelSource {
     fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
-        self.waker.rest();
-        while batch.room().is_some() {
-            match self.queue.try_recv() {
-                Ok(packet) => _ = batch.push_copy(&packet, None),
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        let mut state = self.0.lock();
+        batch.report_queue_full(std::mem::take(&mut state.refused));
+        while let Some((packet, tag)) = state.packets.front() {
+            if !batch.push_copy(packet, tag) {
+                // Otherwise a program that goes on sending would keep a worker from its end.
+                state.is_gone |= !self.0.inbox.reschedule(state.path);
+                return Ok(());
             }
+            state.packets.pop();
         }
-        // The queue may hold more, of which no wake-up tells.
-        self.waker.wake();
-        Ok(())
+        state.is_scheduled = false;
+        if state.is_closed { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
     fn name(&self) -> String {
@@ -98,19 +155,89 @@ impl PacketSource for ChannelSource {
     }
 }
 
-/// Passes packets to a callback; `None` after it panicked, since its state is not to be trusted then.
-#[derive(Debug)]
-pub(crate) struct Callback<F>(Option<F>);
+impl Drop for ChannelSource {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.is_gone = true;
+        state.packets = Packets::default();
+    }
+}
 
-impl<F: FnMut(&[u8]) + Send> PacketSink for Callback<F> {
-    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
-        let callback = self.0.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        if catch_unwind(AssertUnwindSafe(|| callback(packet))).is_err() {
-            self.0 = None;
-            error!("the callback of a path panicked; the path gets no more packets");
-            return Err(io::ErrorKind::BrokenPipe.into());
+/// Bounds what the sink of one path can do to the others: a panic, or slowness.
+///
+/// After a panic it is not called again, since its state is not to be trusted.
+///
+/// A sink that has once taken [`PATIENCE`] for the packets of a round is watched from then on. When it takes as long again, and
+/// has slept or used the processor meanwhile, it gets no more packets of that round. A thread that only lost its processor is
+/// not taken for a slow one.
+#[derive(Debug)]
+pub(crate) struct Guarded<S> {
+    /// `None` after it panicked.
+    sink: Option<S>,
+    is_watched: bool,
+}
+
+/// When a sink has taken too long.
+#[derive(Debug)]
+pub(super) struct Deadline {
+    at: Instant,
+    usage: ThreadUsage,
+}
+
+impl Deadline {
+    fn new(now: Instant) -> Self {
+        Self { at: now + PATIENCE, usage: thread_usage() }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        if Instant::now() < self.at {
+            return false;
         }
-        Ok(())
+        let usage = thread_usage();
+        usage.voluntary_switches > self.usage.voluntary_switches
+            || usage.processor_time >= self.usage.processor_time + PATIENCE
+    }
+}
+
+impl<S: PacketSink> Guarded<S> {
+    pub(crate) fn new(sink: S) -> Self {
+        Self { sink: Some(sink), is_watched: false }
+    }
+
+    fn guard<T>(&mut self, call: impl FnOnce(&mut S) -> T) -> io::Result<T> {
+        let sink = self.sink.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        catch_unwind(AssertUnwindSafe(|| call(sink))).map_err(|_| {
+            self.sink = None;
+            error!("the callback of a path panicked; the path gets no more packets");
+            io::ErrorKind::BrokenPipe.into()
+        })
+    }
+}
+
+impl<S: PacketSink> PacketSink for Guarded<S> {
+    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
+        self.guard(|sink| sink.send(packet)).flatten()
+    }
+
+    fn send_batch(&mut self, batch: &mut Deliveries<'_>) {
+        let began = Instant::now();
+        batch.set_deadline(self.is_watched.then(|| Deadline::new(began)));
+        if self.guard(|sink| sink.send_batch(batch)).is_err() {
+            batch.fail_last();
+        }
+        batch.fail_rest();
+        if !self.is_watched && began.elapsed() >= PATIENCE {
+            self.is_watched = true;
+            debug!("the callback of a path took {PATIENCE:?}");
+        }
+    }
+
+    fn report_drop(&mut self, tag: Tag, reason: DropReason) {
+        let _ = self.guard(|sink| sink.report_drop(tag, reason));
+    }
+
+    fn finish(&mut self, batch: &mut Deliveries<'_>) {
+        let _ = self.guard(|sink| sink.finish(batch));
     }
 }
 
@@ -119,31 +246,46 @@ impl<F: FnMut(&[u8]) + Send> PacketSink for Callback<F> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
-    use std::time::{Duration, Instant};
 
-    use pingferry_proto::PathId;
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::event::{PollFd, PollFlags, poll};
 
     use super::*;
+
+    fn queue() -> (Arc<PathQueue>, ChannelSource) {
+        let queue = PathQueue::new(Arc::new(Inbox::new().unwrap()));
+        queue.set_path(PathId(0));
+        (Arc::clone(&queue), ChannelSource(queue))
+    }
+
+    fn read(source: &mut ChannelSource) -> (usize, bool) {
+        let mut batch = PacketBatch::new();
+        batch.begin(PathId(0));
+        let received = source.receive(&mut batch);
+        (batch.len(), received.is_ok())
+    }
 
     /// Sends bursts of 2 to 5 packets, each after the one before was read. A burst of which a packet stays unread until the next
     /// one comes is stuck.
     fn send_bursts(bursts: usize) {
-        let (sender, Channel { mut source, .. }) = channel(|_: &[u8]| {}).unwrap();
-        let read = Arc::new(AtomicUsize::new(0));
+        let (queue, mut source) = queue();
+        let count = Arc::new(AtomicUsize::new(0));
         let reader = thread::spawn({
-            let read = Arc::clone(&read);
+            let count = Arc::clone(&count);
             move || {
-                let mut batch = PacketBatch::new();
+                let (mut batch, mut ready) = (PacketBatch::new(), Vec::new());
                 loop {
                     poll(&mut [PollFd::new(&source, PollFlags::IN)], None).unwrap();
-                    batch.begin(PathId(0));
-                    let received = source.receive(&mut batch);
-                    // Relaxed: nothing else is shared.
-                    read.fetch_add(batch.len(), Ordering::Relaxed);
-                    batch.clear();
-                    if received.is_err() {
-                        return;
+                    source.0.inbox.rest();
+                    source.0.inbox.take(&mut ready);
+                    for path in ready.drain(..) {
+                        batch.begin(path);
+                        let received = source.receive(&mut batch);
+                        // Relaxed: nothing else is shared.
+                        count.fetch_add(batch.len(), Ordering::Relaxed);
+                        batch.clear();
+                        if received.is_err() {
+                            return;
+                        }
                     }
                 }
             }
@@ -151,22 +293,15 @@ mod tests {
         let mut sent = 0;
         for burst in 0..bursts {
             let packets = 2 + burst % 4;
-            (0..packets).for_each(|_| sender.send(b"packet").unwrap());
+            (0..packets).for_each(|_| queue.send(b"packet", None).unwrap());
             sent += packets;
             let deadline = Instant::now() + Duration::from_secs(10);
-            while read.load(Ordering::Relaxed) < sent {
-                if Instant::now() > deadline {
-                    let is_readable =
-                        poll(&mut [PollFd::new(&*sender.waker, PollFlags::IN)], Some(&Timespec::default()));
-                    panic!(
-                        "burst {burst} is stuck: read {read:?} of {sent}, readable {is_readable:?}, {:?}",
-                        sender.waker
-                    );
-                }
+            while count.load(Ordering::Relaxed) < sent {
+                assert!(Instant::now() < deadline, "burst {burst} is stuck: read {count:?} of {sent}, {queue:?}");
                 thread::yield_now();
             }
         }
-        drop(sender);
+        queue.close();
         reader.join().unwrap();
     }
 
@@ -179,5 +314,47 @@ mod tests {
     #[ignore = "takes a minute"]
     fn no_burst_of_a_million_is_stuck() {
         send_bursts(1_000_000);
+    }
+
+    #[test]
+    fn a_queue_is_limited_in_packets_and_in_bytes() {
+        for (limit, packet, taken) in [(10, 100, 10), (10, 15_000, 1), (10, 60_000, 1), (10, 7500, 2)] {
+            let (queue, mut source) = queue();
+            queue.set_limit(limit);
+            let sent = (0..20).take_while(|_| queue.send(&vec![0; packet], None).is_ok()).count();
+            assert_eq!(sent, taken, "{limit} {packet}");
+            assert_eq!(queue.send(&vec![0; packet], None), Err(SendError::Full));
+            assert_eq!(read(&mut source), (taken, true));
+        }
+    }
+
+    #[test]
+    fn what_waits_when_the_program_closes_is_served() {
+        let (queue, mut source) = queue();
+        (0..100).for_each(|_| queue.send(b"packet", None).unwrap());
+        queue.close();
+        assert_eq!((read(&mut source), read(&mut source)), ((64, true), (36, false)));
+        drop(source);
+        assert_eq!(queue.send(b"packet", None), Err(SendError::Closed));
+    }
+
+    #[test]
+    fn a_worker_that_ends_serves_what_it_took_and_no_more() {
+        let (queue, mut source) = queue();
+        (0..100).for_each(|_| queue.send(b"packet", None).unwrap());
+        queue.inbox.close();
+        assert_eq!(read(&mut source), (64, true));
+        assert_eq!(queue.send(b"packet", None), Err(SendError::Closed));
+        assert_eq!(read(&mut source), (36, true));
+    }
+
+    #[test]
+    fn an_inbox_that_is_closed_takes_no_packet_of_an_idle_path() {
+        let (queue, mut source) = queue();
+        queue.send(b"packet", None).unwrap();
+        queue.inbox.close();
+        queue.send(b"packet", None).expect("the driver has not read the queue to its end");
+        assert_eq!(read(&mut source), (2, true));
+        assert_eq!(queue.send(b"packet", None), Err(SendError::Closed));
     }
 }

@@ -38,18 +38,22 @@ mod connections;
 mod delayed;
 mod listener;
 mod lossy;
+mod outcome;
 pub(crate) mod pcap;
+pub(crate) mod queue;
 pub(crate) mod tun;
 pub(crate) mod unix;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
 
 use pingferry_proto::{DropReason, Tag};
 
 pub use self::batch::{Deliveries, PacketBatch};
 pub use self::delayed::Delayed;
 pub use self::lossy::Lossy;
+pub use self::outcome::Outcome;
 pub use self::pcap::{Pcap, PcapFile};
 pub use self::tun::TunIngress;
 pub use self::unix::UnixIngress;
@@ -178,26 +182,29 @@ impl<S: PacketSource + ?Sized> PacketSource for Box<S> {
     delegate_source!(self => (**self));
 }
 
-impl<K: PacketSink + ?Sized> PacketSink for Box<K> {
+/// A callback, which may refuse a packet: see [`Outcome`].
+impl<F, R> PacketSink for F
+where
+    F: FnMut(&[u8]) -> R + Send,
+    R: Outcome,
+{
     fn send(&mut self, packet: &[u8]) -> io::Result<()> {
-        (**self).send(packet)
+        self(packet).into_result()
     }
-
-    fn send_batch(&mut self, batch: &mut Deliveries<'_>) {
-        (**self).send_batch(batch);
-    }
-
-    delegate_sink!(self => (**self));
 }
 
 /// The halves of an ingress of any kind.
-pub(crate) type Halves = (Box<dyn PacketSource>, Box<dyn PacketSink>);
+pub(crate) type Halves = (Box<dyn PacketSource>, SharedSink);
+
+/// The sink of a path, which both directions use: replies come from the downlink, ICMP errors from both.
+// Held while packets are passed to the sink. Taken without the worker's lock.
+pub(crate) type SharedSink = Arc<Mutex<dyn PacketSink>>;
 
 /// Takes an ingress apart. Its packets are also written to `pcap`, if there is such a file.
 pub(crate) fn split(ingress: impl Ingress, pcap: Option<&PcapFile>) -> io::Result<Halves> {
     fn boxed(ingress: impl Ingress) -> io::Result<Halves> {
         let (source, sink) = ingress.split()?;
-        Ok((Box::new(source), Box::new(sink)))
+        Ok((Box::new(source), Arc::new(Mutex::new(sink))))
     }
     match pcap {
         Some(file) => boxed(Pcap::new(ingress, file.clone())),

@@ -21,7 +21,8 @@ const VERSION: [u16; 2] = [2, 4];
 const SNAPSHOT_LENGTH: u32 = 65_535;
 const LINKTYPE_RAW: u32 = 101;
 
-/// A pcap file that several ingresses can write to. The file is complete when the last clone is dropped.
+/// A pcap file that several ingresses can write to. The file is complete when the proxies have ended, or the last
+/// clone is dropped.
 ///
 /// ```
 /// use pingferry::Config;
@@ -58,6 +59,14 @@ impl PcapFile {
         file.write_all(&LINKTYPE_RAW.to_ne_bytes())?;
         file.flush()?;
         Ok(Self(Arc::new(Mutex::new(Writer { file: Some(file) }))))
+    }
+
+    /// Writes what is buffered to the file.
+    pub(crate) fn flush(&self) {
+        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(error)) = writer.file.as_mut().map(Write::flush) {
+            error!("the packet capture is not complete: {error}");
+        }
     }
 
     fn write<'a>(&self, packets: impl IntoIterator<Item = &'a [u8]>) {

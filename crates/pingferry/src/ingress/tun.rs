@@ -22,12 +22,19 @@ const MANY: usize = 5;
 pub struct TunIngress {
     tun: Tun,
     idle_writer: Duration,
+    is_essential: bool,
 }
 
 impl TunIngress {
     /// An ingress from a queue of a device. The proxy ends when the device is deleted.
     pub fn new(tun: Tun) -> Self {
-        Self { tun, idle_writer: Duration::ZERO }
+        Self { tun, idle_writer: Duration::ZERO, is_essential: true }
+    }
+
+    /// Sets whether the proxy ends when the device is deleted. Otherwise only the path of this queue is closed.
+    #[must_use]
+    pub fn with_essential(self, is_essential: bool) -> Self {
+        Self { is_essential, ..self }
     }
 
     /// Starts a thread of idle priority that writes single packets while the driver busy-polls. It looks for packets for
@@ -48,23 +55,32 @@ impl Ingress for TunIngress {
             // It only shortens round trips: the device is served without it.
             length => IdleWriter::start(&tun, length).inspect_err(|error| debug!(%error, "no idle writer")).ok(),
         };
-        Ok((TunSource(Arc::clone(&tun)), TunSink { tun, idle_writer }))
+        Ok((TunSource { tun: Arc::clone(&tun), is_essential: self.is_essential }, TunSink { tun, idle_writer }))
+    }
+}
+
+impl From<Tun> for TunIngress {
+    fn from(tun: Tun) -> Self {
+        Self::new(tun)
     }
 }
 
 /// What clients send through a TUN device.
 #[derive(Debug)]
-pub struct TunSource(Arc<Tun>);
+pub struct TunSource {
+    tun: Arc<Tun>,
+    is_essential: bool,
+}
 
 impl AsFd for TunSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.tun.as_fd()
     }
 }
 
 impl PacketSource for TunSource {
     fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
-        batch.fill(|buffer| match self.0.receive(buffer) {
+        batch.fill(|buffer| match self.tun.receive(buffer) {
             Ok(len) => Ok(Some(len)),
             Err(error) if Tun::is_gone(&error) => Err(error),
             // No packet waits, or the device is down.
@@ -73,11 +89,11 @@ impl PacketSource for TunSource {
     }
 
     fn name(&self) -> String {
-        format!("TUN device {}", self.0.name())
+        format!("TUN device {}", self.tun.name())
     }
 
     fn is_essential(&self) -> bool {
-        true
+        self.is_essential
     }
 }
 

@@ -1,0 +1,131 @@
+//! A queue of packets in one buffer, so that a packet in it allocates nothing.
+//!
+//! # Theory of operation
+//!
+//! Packets stand one behind the other in a `Vec`. A list has their lengths and tags. A packet is added at the end, and taken
+//! at `start`. When the queue is empty, both are cleared and keep their memory, so the next packets allocate nothing. Memory
+//! that the last packets hardly used is released then.
+
+use std::collections::VecDeque;
+
+use pingferry_proto::Tag;
+
+/// The memory that an empty queue keeps, in bytes: a packet of 1,500 bytes.
+const KEPT: usize = 1500;
+/// The packets that an empty queue keeps room for.
+const KEPT_ENTRIES: usize = 16;
+
+#[derive(Debug, Default)]
+pub(crate) struct Packets {
+    bytes: Vec<u8>,
+    /// Where the first packet begins.
+    start: usize,
+    entries: VecDeque<(usize, Option<Tag>)>,
+    /// The most packets since the queue was empty.
+    peak: usize,
+}
+
+impl Packets {
+    /// How many packets wait.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many bytes the packets have that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Adds a packet at the end.
+    pub(crate) fn push(&mut self, packet: &[u8], tag: Option<Tag>) {
+        // A queue that is never empty does not grow for ever. Each byte is moved once at most.
+        if self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(packet);
+        self.entries.push_back((packet.len(), tag));
+        self.peak = self.peak.max(self.entries.len());
+    }
+
+    /// The first packet.
+    pub(crate) fn front(&self) -> Option<(&[u8], Option<Tag>)> {
+        let (len, tag) = *self.entries.front()?;
+        Some((self.bytes.get(self.start..self.start + len)?, tag))
+    }
+
+    /// Removes the first packet.
+    pub(crate) fn pop(&mut self) {
+        let Some((len, _)) = self.entries.pop_front() else { return };
+        self.start += len;
+        if self.entries.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Removes all packets.
+    pub(crate) fn clear(&mut self) {
+        if self.bytes.len() < self.bytes.capacity() / 4 {
+            self.bytes.shrink_to(self.bytes.len().max(KEPT));
+        }
+        if self.peak < self.entries.capacity() / 4 {
+            self.entries.shrink_to(self.peak.max(KEPT_ENTRIES));
+        }
+        (self.start, self.peak) = (0, 0);
+        self.bytes.clear();
+        self.entries.clear();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn take(packets: &mut Packets) -> Option<(Vec<u8>, Option<Tag>)> {
+        let first = packets.front().map(|(packet, tag)| (packet.to_vec(), tag));
+        packets.pop();
+        first
+    }
+
+    #[test]
+    fn packets_come_out_in_order_with_their_tags() {
+        let mut packets = Packets::default();
+        let tag = Some(Tag(7.try_into().unwrap()));
+        packets.push(b"one", tag);
+        packets.push(b"", None);
+        packets.push(b"three", None);
+        assert_eq!((packets.len(), packets.bytes()), (3, 8));
+        assert_eq!(take(&mut packets), Some((b"one".to_vec(), tag)));
+        assert_eq!(take(&mut packets), Some((Vec::new(), None)));
+        packets.push(b"four", None);
+        assert_eq!(take(&mut packets), Some((b"three".to_vec(), None)));
+        assert_eq!(take(&mut packets), Some((b"four".to_vec(), None)));
+        assert_eq!(take(&mut packets), None);
+        assert!(packets.is_empty());
+    }
+
+    #[test]
+    fn a_queue_that_is_never_empty_does_not_grow() {
+        let mut packets = Packets::default();
+        packets.push(&[0; 100], None);
+        for _ in 0..10_000 {
+            packets.push(&[0; 100], None);
+            packets.pop();
+        }
+        assert!(packets.bytes.capacity() < 1000 && packets.entries.capacity() < 100);
+    }
+
+    #[test]
+    fn what_a_burst_took_is_released_when_it_is_not_needed_again() {
+        let mut packets = Packets::default();
+        for count in [1000, 1] {
+            (0..count).for_each(|_| packets.push(&[0; 1500], None));
+            (0..count).for_each(|_| packets.pop());
+        }
+        assert!(packets.bytes.capacity() <= KEPT && packets.entries.capacity() <= 2 * KEPT_ENTRIES);
+    }
+}
