@@ -1,0 +1,1 @@
+//! The registration protocol on the first stream of a connection.

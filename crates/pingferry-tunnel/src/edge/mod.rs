@@ -1,0 +1,1 @@
+//! The server: authenticates connectors, routes requests to them and checks what they send.

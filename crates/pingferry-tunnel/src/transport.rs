@@ -1,0 +1,1 @@
+//! QUIC and TLS, set up as both ends of the tunnel need it.

@@ -1,0 +1,1 @@
+//! What travels in datagrams and what stands in files: bytes to values and back.
