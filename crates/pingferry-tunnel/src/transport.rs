@@ -1,1 +1,0 @@
-//! QUIC and TLS, set up as both ends of the tunnel need it.
