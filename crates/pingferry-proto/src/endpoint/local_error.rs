@@ -1,14 +1,13 @@
 //! ICMP errors that pingferry generates itself, about packets that it drops.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::endpoint::Endpoint;
 use crate::flow::Origin;
 use crate::flow::shares::Owner;
 use crate::output::DeliveryKind;
-use crate::wire::icmp::{IcmpError, is_icmp_error, write_checksum};
-use crate::wire::ip::{Family, IpHeader, IpPacket};
+use crate::wire::icmp::{IcmpError, is_icmp_error};
+use crate::wire::ip::{Family, IpPacket};
 
 impl Endpoint {
     /// Sends an error about `original` to its sender, if such a packet may cause an error (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)),
@@ -32,7 +31,7 @@ impl Endpoint {
             self.counters.errors_withheld += 1;
             return;
         }
-        let (header, message) = error_about(&packet, original, error, source);
+        let (header, message) = error.about(&packet, original, source);
         // The path is open: its domain was found.
         let _ = self.deliver(DeliveryKind::GeneratedError, origin, None, header, &message);
     }
@@ -46,21 +45,4 @@ impl Endpoint {
             !self.host_addresses.is_group(header.destination) || error.may_be_about_multicast(header.family());
         header.is_first_fragment() && !is_about_error && is_for_one && self.host_addresses.may_send(header.source)
     }
-}
-
-/// The error about a packet that `source` sends, as header and message.
-fn error_about(packet: &IpPacket<'_>, original: &[u8], error: IcmpError, source: IpAddr) -> (IpHeader, Vec<u8>) {
-    // The quote is as long as fits into the packet size that every host accepts (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)), after
-    // the headers of the error.
-    let (quote_len, traffic_class) = match packet.header.family() {
-        // The type of service of the packet, with precedence 6, internetwork control (RFC 1812 §4.3.2.5).
-        Family::V4 => (576 - 20 - 8, 0xc0 | packet.header.traffic_class & 0x1e),
-        Family::V6 => (1280 - 40 - 8, 0),
-    };
-    let header = IpHeader { traffic_class, ..IpHeader::icmp(source, packet.header.source) };
-    let mut message = Vec::new();
-    error.emit(&mut message);
-    message.extend_from_slice(original.get(..quote_len).unwrap_or(original));
-    write_checksum(header.source, header.destination, &mut message);
-    (header, message)
 }

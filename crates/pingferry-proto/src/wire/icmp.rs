@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use crate::wire::checksum::Sum;
-use crate::wire::ip::{Family, IPPROTO_ICMPV6, IpHeader};
+use crate::wire::ip::{Family, IPPROTO_ICMPV6, IpHeader, IpPacket};
 
 /// The length of the header of a query or an error, in bytes.
 pub(crate) const ICMP_HEADER_LEN: usize = 8;
@@ -77,7 +77,7 @@ const IPPROTO_IGMP: u8 = 2;
 /// Whether a packet belongs to the link between a client and its router, which no router forwards. Kernels send them by
 /// themselves: neighbour and router discovery (RFC 4861, RFC 1256), and the membership of multicast groups (RFC 2710,
 /// RFC 3810, RFC 4286, RFC 3376).
-pub(crate) fn is_link_control(header: &IpHeader, payload: &[u8]) -> bool {
+pub fn is_link_control(header: &IpHeader, payload: &[u8]) -> bool {
     let icmp_type = payload.first().filter(|_| header.is_icmp() && header.is_first_fragment());
     match header.family() {
         Family::V4 => header.protocol == IPPROTO_IGMP || matches!(icmp_type, Some(9 | 10)),
@@ -168,6 +168,37 @@ impl IcmpError {
     /// (RFC 4443 §2.4 (e.3)).
     pub(crate) fn may_be_about_multicast(&self, family: Family) -> bool {
         family == Family::V6 && matches!((self.icmp_type, self.code), (2, 0) | (4, 2))
+    }
+
+    /// The error about a packet, as the header and message that `source` sends. `original` is the packet as it arrived.
+    ///
+    /// The quote is as long as fits into the packet size that every host accepts (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)), after
+    /// the headers of the error.
+    ///
+    /// ```
+    /// use pingferry_proto::Family;
+    /// use pingferry_proto::wire::{IcmpError, IpHeader, IpPacket};
+    ///
+    /// let header = IpHeader::icmp("192.0.2.1".parse()?, "198.51.100.7".parse()?);
+    /// let packet = IpPacket { header, payload: &[8, 0, 0xf7, 0xff, 0, 0, 0, 0] };
+    /// let original = packet.to_bytes();
+    /// let error = IcmpError::time_exceeded(Family::V4);
+    /// let (header, message) = error.about(&packet, &original, "192.0.2.254".parse()?);
+    /// assert_eq!((header.destination, &message[8..]), (packet.header.source, &original[..]));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn about(self, packet: &IpPacket<'_>, original: &[u8], source: IpAddr) -> (IpHeader, Vec<u8>) {
+        let (quote_len, traffic_class) = match packet.header.family() {
+            // The type of service of the packet, with precedence 6, internetwork control (RFC 1812 §4.3.2.5).
+            Family::V4 => (576 - 20 - 8, 0xc0 | packet.header.traffic_class & 0x1e),
+            Family::V6 => (1280 - 40 - 8, 0),
+        };
+        let header = IpHeader { traffic_class, ..IpHeader::icmp(source, packet.header.source) };
+        let mut message = Vec::new();
+        self.emit(&mut message);
+        message.extend_from_slice(original.get(..quote_len).unwrap_or(original));
+        write_checksum(header.source, header.destination, &mut message);
+        (header, message)
     }
 
     /// Appends the eight bytes, with a zero checksum, to `out`.

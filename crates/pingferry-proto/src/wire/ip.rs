@@ -229,16 +229,20 @@ impl IpHeader {
     }
 }
 
-/// Appends the packet of `header` and `payload` to `out`: whole if it fits into `mtu` bytes, otherwise as fragments. Returns
-/// the length of each piece. Only the last one may be shorter.
-pub(crate) fn emit_fragmented(header: &IpHeader, payload: &[u8], mtu: usize, out: &mut Vec<u8>) -> usize {
+/// Appends the packet of `header` and `payload` to `out`: whole if it fits into `mtu` bytes, otherwise as fragments. A fragment
+/// is split into smaller ones of the same packet. Returns the length of each piece. Only the last one may be shorter.
+pub fn emit_fragmented(header: &IpHeader, payload: &[u8], mtu: usize, out: &mut Vec<u8>) -> usize {
     let whole = header.wire_len() + payload.len();
     if whole <= mtu {
         header.emit(payload.len(), out);
         out.extend_from_slice(payload);
         return whole;
     }
-    let piece = |offset, more| IpHeader { fragment: Some(Fragment { offset, more }), ..*header };
+    let part = header.fragment.unwrap_or(Fragment { offset: 0, more: false });
+    let piece = |offset, more| {
+        let offset = part.offset.saturating_add(offset);
+        IpHeader { fragment: Some(Fragment { offset, more: more || part.more }), ..*header }
+    };
     let header_len = piece(0, true).wire_len();
     // All pieces but the last carry a multiple of 8 bytes. They carry at least 8, even if the MTU is too small for that.
     let room = (mtu.saturating_sub(header_len) & !7).max(8);
@@ -276,6 +280,18 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(emit_fragmented(&header("192.0.2.1"), &[7; 1480], 1500, &mut out), 1500);
         assert_eq!(IpPacket::parse(&out).unwrap().header.fragment, None);
+    }
+
+    #[test]
+    fn a_fragment_is_split_into_fragments_of_the_same_packet() {
+        let part = Fragment { offset: 1480, more: true };
+        let header = IpHeader { fragment: Some(part), ..header("192.0.2.1") };
+        let mut out = Vec::new();
+        let piece_len = emit_fragmented(&header, &[7; 1480], 1300, &mut out);
+        let fragments: Vec<_> =
+            out.chunks(piece_len).map(|piece| IpPacket::parse(piece).unwrap().header.fragment).collect();
+        let expected = [1480, 2760].map(|offset| Some(Fragment { offset, more: true }));
+        assert_eq!(fragments, expected);
     }
 
     #[test]

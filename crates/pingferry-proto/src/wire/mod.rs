@@ -18,9 +18,10 @@ pub(crate) mod udp;
 
 pub use checksum::{Sum, update};
 pub use echo::{Echo, EchoKind};
-pub use icmp::{IcmpError, icmp_checksum, is_icmp_error, write_checksum};
+pub use icmp::{IcmpError, icmp_checksum, is_icmp_error, is_link_control, write_checksum};
 pub use ip::{
-    Fragment, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IpHeader, IpPacket, MAX_PACKET, icmp_protocol,
+    Fragment, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IpHeader, IpPacket, MAX_PACKET, emit_fragmented,
+    icmp_protocol,
 };
 pub use summary::Summary;
 #[cfg(feature = "testing")]
