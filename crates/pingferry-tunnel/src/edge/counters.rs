@@ -1,0 +1,46 @@
+//! What the edge counts.
+
+use super::drop_reason::Drops;
+
+/// What the edge counted since it started. Every packet from the device is forwarded, answered or dropped, and every datagram
+/// of a connector is returned, exported or dropped. Counters only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Packets read from the TUN device.
+    pub packets: u64,
+    /// Packets given to a connection, or to its queue.
+    pub forwarded: u64,
+    /// Packets that were fragmented, because the datagrams of their connection were too small.
+    pub fragmented: u64,
+    /// Packets that were sent with a trace identity.
+    pub traced: u64,
+    /// ICMP errors that the edge sent itself.
+    pub errors_sent: u64,
+    /// ICMP errors that were not sent, because their receiver caused too many or the packet may not cause one.
+    pub errors_withheld: u64,
+    /// Datagrams that came from connectors.
+    pub datagrams: u64,
+    /// Packets of connectors that were written to the TUN device.
+    pub returned: u64,
+    /// Spans of connectors that were taken.
+    pub spans: u64,
+    /// Datagrams that were lost within the QUIC stack because they were not read in time.
+    pub unread: u64,
+    /// Packets and datagrams that were dropped, by reason.
+    pub drops: Drops,
+    /// Dials of connectors.
+    pub dials: u64,
+    /// Dials that were refused because too many connections were not registered yet.
+    pub dials_refused: u64,
+    /// Connections that ended before they registered.
+    pub unregistered: u64,
+    /// Registrations that were accepted.
+    pub registrations: u64,
+    /// Registrations that were refused.
+    pub registrations_refused: u64,
+    /// Registrations that replaced one of the same connector.
+    pub replaced: u64,
+    /// The connections that serve now. This one is not a counter.
+    pub connections: u64,
+}
