@@ -9,7 +9,7 @@ use super::drop_reason::Drops;
 pub struct Counters {
     /// Packets read from the TUN device.
     pub packets: u64,
-    /// Packets given to a connection, or to its queue.
+    /// Packets given to a connection, or to its queue. The queue may drop their datagrams when the connection is congested.
     pub forwarded: u64,
     /// Packets that were fragmented, because the datagrams of their connection were too small.
     pub fragmented: u64,
@@ -29,10 +29,12 @@ pub struct Counters {
     pub unread: u64,
     /// Packets and datagrams that were dropped, by reason.
     pub drops: Drops,
-    /// Dials of connectors.
+    /// Connections that were let try to register.
     pub dials: u64,
-    /// Dials that were refused because too many connections were not registered yet.
-    pub dials_refused: u64,
+    /// Clients that had to show that their address is theirs, because many were about to register.
+    pub retries: u64,
+    /// Dials that were ignored because too many were about to register, or their address had failed to too often.
+    pub dials_ignored: u64,
     /// Connections that ended before they registered.
     pub unregistered: u64,
     /// Registrations that were accepted.

@@ -81,8 +81,13 @@ impl Default for Drops {
 impl Drops {
     /// Counts one packet.
     pub fn count(&mut self, reason: DropReason) {
+        self.add(reason, 1);
+    }
+
+    /// Counts several packets.
+    pub fn add(&mut self, reason: DropReason, packets: u64) {
         if let Some(count) = self.0.get_mut(reason as usize) {
-            *count += 1;
+            *count += packets;
         }
     }
 

@@ -1,24 +1,41 @@
 //! The server: authenticates connectors, routes requests of a TUN device to them, and checks what they send.
+//!
+//! # Theory of operation
+//!
+//! Everything runs on one thread. What is decided is decided without I/O: who may dial ([`admission`]), who may register
+//! ([`tunnels`]), where a packet goes ([`router`]), what a connector may send ([`checks`]). [`core`] puts the decisions about
+//! packets together. The tasks around it only wait, read and write:
+//!
+//! | task | |
+//! |---|---|
+//! | [`server`] | reads the device, accepts connections, obeys commands, and looks which connections are still heard |
+//! | [`connection`] | one for each connection: handshake, registration, datagrams, grace |
+//! | [`live`] | sends what waits for a connection |
+//!
+//! The edge is no hop: the connector decrements the hop limit.
 
+mod admission;
 mod checks;
-// The server that uses it comes next.
-#[allow(dead_code)]
+mod connection;
 mod core;
 mod counters;
 mod drop_reason;
-#[allow(dead_code)]
 mod fair_queue;
+mod init;
+mod live;
 mod local_error;
 mod prefix_table;
-#[allow(dead_code)]
 mod router;
+mod server;
+mod shared;
 mod sizes;
+mod summary_log;
 #[cfg(test)]
 mod testing;
-#[allow(dead_code)]
 mod tunnels;
 
 pub use self::counters::Counters;
 pub use self::drop_reason::{DropReason, Drops};
-pub use self::router::ConnectionId;
+pub use self::init::{EdgeFiles, InitError, STOCK_SERVER_NAME};
+pub use self::server::{Edge, EdgeConfig, EdgeControl};
 pub use self::tunnels::{Tunnel, Tunnels, TunnelsError};

@@ -22,7 +22,7 @@ use super::tunnels::Tunnels;
 
 /// A connection for as long as the edge runs. No other ever has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub(crate) u64);
+pub(crate) struct ConnectionId(pub(crate) u64);
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,13 @@ impl Router {
         best.map_or(Route::NobodyConnected, |replica| Route::To(*id, replica.connection))
     }
 
+    /// The prefixes that a connection serves.
+    pub(crate) fn served(&self, tunnel: Uuid, connection: ConnectionId) -> Vec<IpNet> {
+        let Some(tunnel) = self.tunnels.get(&tunnel) else { return Vec::new() };
+        let connection = tunnel.connections.iter().find(|(other, _)| *other == connection);
+        connection.map_or_else(Vec::new, |(_, registration)| tunnel.served(registration))
+    }
+
     /// Whether a tunnel speaks for an address: it has the longest prefix that contains it.
     pub(crate) fn belongs(&self, tunnel: Uuid, address: IpAddr) -> bool {
         self.allowed.longest(address) == Some(&tunnel)
@@ -121,14 +128,18 @@ impl Router {
 impl Tunnel {
     /// Fills the table of replicas again. Connections come and go rarely, and are few.
     fn rebuild(&mut self, hasher: &RandomState) {
-        self.replicas = PrefixTable::default();
+        let mut replicas: PrefixTable<Vec<Replica>> = PrefixTable::default();
         for (connection, registration) in &self.connections {
             let replica = Replica { connection: *connection, key: hasher.hash_one(registration.replica) };
-            let prefixes = match &registration.advertised {
-                Some(advertised) => intersection(&self.allowed, advertised),
-                None => self.allowed.clone(),
-            };
-            prefixes.into_iter().for_each(|prefix| self.replicas.entry(prefix).push(replica));
+            self.served(registration).into_iter().for_each(|prefix| replicas.entry(prefix).push(replica));
+        }
+        self.replicas = replicas;
+    }
+
+    fn served(&self, registration: &Registration) -> Vec<IpNet> {
+        match &registration.advertised {
+            Some(advertised) => intersection(&self.allowed, advertised),
+            None => self.allowed.clone(),
         }
     }
 }

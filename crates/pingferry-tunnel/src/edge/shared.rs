@@ -1,0 +1,229 @@
+//! What the tasks of an edge share. They all run on one thread, so no borrow lasts across a wait and none fails.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ipnet::IpNet;
+use pingferry_sys::tun::Tun;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::admission::Admission;
+use super::core::{Core, Verdict};
+use super::counters::Counters;
+use super::drop_reason::DropReason;
+use super::live::{ConnectorKey, Live};
+use super::router::ConnectionId;
+use super::summary_log::SummaryLog;
+use super::tunnels::Tunnels;
+use crate::wire::{DatagramV2, DatagramV3, DatagramVersion};
+
+/// The connections of one tunnel, and of all.
+const MAX_CONNECTIONS_OF_TUNNEL: usize = 256;
+const MAX_CONNECTIONS: usize = 4096;
+
+/// The state of an edge.
+pub(super) struct Shared {
+    pub(super) tun: Tun,
+    pub(super) tunnels: RefCell<Tunnels>,
+    pub(super) admission: RefCell<Admission>,
+    pub(super) core: RefCell<Core>,
+    live: RefCell<HashMap<ConnectionId, Rc<Live>>>,
+    keys: RefCell<HashMap<ConnectorKey, ConnectionId>>,
+    last_id: Cell<u64>,
+    refusals: RefCell<SummaryLog>,
+    strange: RefCell<SummaryLog>,
+}
+
+/// A registered connection that did not get a place.
+pub(super) struct TooMany;
+
+impl Shared {
+    pub(super) fn new(tun: Tun, tunnels: Tunnels, core: Core) -> Self {
+        Self {
+            tun,
+            tunnels: RefCell::new(tunnels),
+            admission: RefCell::default(),
+            core: RefCell::new(core),
+            live: RefCell::default(),
+            keys: RefCell::default(),
+            last_id: Cell::new(0),
+            refusals: RefCell::default(),
+            strange: RefCell::default(),
+        }
+    }
+
+    pub(super) fn count(&self, count: impl FnOnce(&mut Counters)) {
+        count(&mut self.core.borrow_mut().counters);
+    }
+
+    /// The counters, and how many connections serve.
+    pub(super) fn counters(&self) -> Counters {
+        let connections = self.live.borrow().values().filter(|live| live.is_serving.get()).count() as u64;
+        Counters { connections, ..self.core.borrow().counters.clone() }
+    }
+
+    /// A connection that did not register ended. Logged once a minute.
+    pub(super) fn log_refusal(&self, from: IpAddr, why: &dyn std::fmt::Display) {
+        if let Some(count) = self.refusals.borrow_mut().event(Instant::now()) {
+            warn!("{count} connections did not register since the last such line; the last from {from}: {why}");
+        }
+    }
+
+    // Connections.
+
+    /// Adds a connection. One with the same key is closed.
+    pub(super) fn add(
+        &self,
+        key: ConnectorKey,
+        quic: quinn::Connection,
+        version: DatagramVersion,
+        advertised: Option<Vec<IpNet>>,
+    ) -> Result<Rc<Live>, TooMany> {
+        let replaced = self.keys.borrow().get(&key).and_then(|id| self.live.borrow().get(id).cloned());
+        if let Some(old) = replaced {
+            info!(
+                "connection {} of connector {} is replaced by a new one from {}",
+                key.2,
+                key.1,
+                quic.remote_address()
+            );
+            self.count(|counters| counters.replaced += 1);
+            self.remove(&old);
+            old.quic.close(0u8.into(), b"replaced");
+        }
+        let of_tunnel = self.live.borrow().values().filter(|live| live.tunnel == key.0).count();
+        if of_tunnel >= MAX_CONNECTIONS_OF_TUNNEL || self.live.borrow().len() >= MAX_CONNECTIONS {
+            return Err(TooMany);
+        }
+        self.last_id.set(self.last_id.get() + 1);
+        let live = Rc::new(Live::new(ConnectionId(self.last_id.get()), key, quic, version, advertised));
+        self.live.borrow_mut().insert(live.id, Rc::clone(&live));
+        self.keys.borrow_mut().insert(key, live.id);
+        self.route(&live);
+        Ok(live)
+    }
+
+    /// Brings the router up to date with a connection.
+    pub(super) fn route(&self, live: &Live) {
+        let router = &mut self.core.borrow_mut().router;
+        if live.is_serving.get() && live.is_heard.get() {
+            router.add(live.id, live.registration());
+        } else {
+            router.remove(live.tunnel, live.id);
+        }
+    }
+
+    /// Forgets a connection that has ended or is about to.
+    pub(super) fn remove(&self, live: &Live) {
+        live.is_serving.set(false);
+        self.route(live);
+        self.live.borrow_mut().remove(&live.id);
+        let mut keys = self.keys.borrow_mut();
+        if keys.get(&live.key) == Some(&live.id) {
+            keys.remove(&live.key);
+        }
+    }
+
+    /// All connections. They may change while the list is used.
+    pub(super) fn connections(&self) -> Vec<Rc<Live>> {
+        self.live.borrow().values().cloned().collect()
+    }
+
+    /// The prefixes that a connection gets packets for.
+    pub(super) fn advertise(&self, live: &Live, prefixes: Vec<IpNet>) -> Vec<IpNet> {
+        *live.advertised.borrow_mut() = Some(prefixes);
+        self.route(live);
+        self.core.borrow().router.served(live.tunnel, live.id)
+    }
+
+    /// Takes over other tunnels. Connectors whose tunnel or secret is gone are disconnected.
+    pub(super) fn reload(&self, tunnels: Tunnels) {
+        let old = self.tunnels.replace(tunnels);
+        self.core.borrow_mut().router.reload(&self.tunnels.borrow());
+        for live in self.connections() {
+            if !self.tunnels.borrow().keeps(live.tunnel, &old) {
+                info!("connection from {} ends: its tunnel {} has changed", live.quic.remote_address(), live.tunnel);
+                self.remove(&live);
+                live.quic.close(0u8.into(), b"tunnel changed");
+            }
+        }
+    }
+
+    // Packets.
+
+    /// Handles a packet of the TUN device.
+    pub(super) fn handle_request(&self, now: Instant, packet: &[u8]) {
+        let verdict = self
+            .core
+            .borrow_mut()
+            .handle_request(now, packet, |id| self.live.borrow().get(&id).map_or(0, |live| live.max_packet()));
+        match verdict {
+            Verdict::Forward(connection, source, fragments) => self.forward(connection, source, packet, &fragments),
+            Verdict::Answer(answer) => _ = self.write(&answer),
+            Verdict::Dropped => {}
+        }
+    }
+
+    fn forward(&self, connection: ConnectionId, source: IpAddr, packet: &[u8], fragments: &[Vec<u8>]) {
+        let live = self.live.borrow();
+        let Some(live) = live.get(&connection) else { return };
+        let whole = fragments.is_empty().then_some(packet);
+        let mut result = Ok(0);
+        for packet in whole.into_iter().chain(fragments.iter().map(Vec::as_slice)) {
+            let mut datagram = Vec::with_capacity(packet.len() + 1);
+            live.version.encode_packet(packet, &mut datagram);
+            result = live.send(source, Bytes::from(datagram)).and_then(|dropped| result.map(|sum| sum + dropped));
+        }
+        self.count(|counters| match result {
+            Ok(dropped) => {
+                counters.forwarded += 1;
+                counters.drops.add(DropReason::Congested, dropped);
+            }
+            Err(reason) => counters.drops.count(reason),
+        });
+    }
+
+    /// Handles a datagram of a connector.
+    pub(super) fn handle_datagram(&self, now: Instant, live: &Live, datagram: &[u8]) {
+        let packet = match live.version {
+            DatagramVersion::V2 => match DatagramV2::parse(datagram) {
+                Ok(DatagramV2::Packet(packet)) => Some(packet),
+                _ => None,
+            },
+            DatagramVersion::V3 => match DatagramV3::parse(datagram) {
+                Ok(DatagramV3::Packet(packet)) => Some(packet),
+                _ => None,
+            },
+        };
+        let mut core = self.core.borrow_mut();
+        core.counters.datagrams += 1;
+        let Some(packet) = packet else { return core.counters.drops.count(DropReason::UnknownDatagram) };
+        let Some(packet) = core.handle_response(now, live.tunnel, packet) else {
+            return self.log_strange(now, live.tunnel);
+        };
+        if self.write(packet) {
+            core.counters.returned += 1;
+        } else {
+            core.counters.drops.count(DropReason::DeviceFull);
+        }
+    }
+
+    fn log_strange(&self, now: Instant, tunnel: Uuid) {
+        if let Some(count) = self.strange.borrow_mut().event(now) {
+            warn!(
+                "dropped {count} packets of connectors that answer no request since the last such line; the last of tunnel {tunnel}"
+            );
+        }
+    }
+
+    fn write(&self, packet: &[u8]) -> bool {
+        let written: io::Result<()> = self.tun.send(packet);
+        written.inspect_err(|error| debug!(%error, "the device did not take a packet")).is_ok()
+    }
+}
