@@ -20,7 +20,7 @@ mod connection;
 mod core;
 mod counters;
 mod drop_reason;
-mod fair_queue;
+pub(crate) mod fair_queue;
 mod init;
 mod live;
 mod local_error;

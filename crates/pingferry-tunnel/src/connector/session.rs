@@ -1,0 +1,362 @@
+//! A session: one connection from the first packet to the last.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingferry::{Attachment, DomainId, PathConfig, Proxy};
+use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use super::counters::{Counters, add};
+use super::path::{Inbox, path};
+use super::refuse::refuse;
+use super::sender::Sender;
+use super::{Shared, stopped};
+use crate::control::{
+    Answer, Client, ClientInfo, ConnectionDetails, ConnectionOptions, FEATURE_PREFIXES, Refusal, Registration,
+    RpcStream,
+};
+use crate::transport::HANDSHAKE_TIMEOUT;
+use crate::wire::{DatagramV2, DatagramV3, DatagramVersion, RegistrationCode};
+
+/// How long an edge may take to answer a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often to look whether the largest datagram has changed.
+const LOOK: Duration = Duration::from_millis(250);
+/// How many packets are taken from the connection before the proxy is woken.
+const BURST: usize = 64;
+
+/// What is needed for a session.
+pub(super) struct Session<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) proxy: &'a Proxy,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) index: u8,
+    pub(super) edge: SocketAddr,
+    pub(super) attempts: u8,
+}
+
+/// How a session ended.
+pub(super) enum End {
+    /// The connector is stopped.
+    Stopped,
+    /// The edge does not want it.
+    Refused(Refusal),
+    Failed(String),
+    /// The proxy has ended.
+    Proxy(io::Error),
+}
+
+type Control = RpcStream<Client, RecvStream, SendStream>;
+
+impl Session<'_> {
+    pub(super) async fn run(self, stop: &mut watch::Receiver<bool>) -> End {
+        let end = match self.connect(stop).await {
+            Ok((connection, control)) => self.serve(connection, control, stop).await,
+            Err(end) => end,
+        };
+        if !matches!(end, End::Stopped) {
+            add(&self.shared.counters.connections_failed, 1);
+        }
+        end
+    }
+
+    /// Dials and registers.
+    async fn connect(&self, stop: &mut watch::Receiver<bool>) -> Result<(Connection, Control), End> {
+        tokio::select! {
+            connected = self.dial_and_register() => connected,
+            () = stopped(stop) => Err(End::Stopped),
+        }
+    }
+
+    async fn dial_and_register(&self) -> Result<(Connection, Control), End> {
+        let shared = self.shared;
+        let client_config = shared.client_config.clone();
+        let connecting = self.endpoint.connect_with(client_config, self.edge, &shared.config.server_name);
+        let connecting = connecting.map_err(|error| End::Failed(format!("cannot dial: {error}")))?;
+        let connection = timeout(HANDSHAKE_TIMEOUT, connecting).await;
+        let connection = connection.map_err(|_| End::Failed("no answer within 5 s".into()))?;
+        let connection = connection.map_err(|error| End::Failed(format!("cannot connect: {error}")))?;
+        let (send, receive) =
+            connection.open_bi().await.map_err(|error| End::Failed(format!("cannot register: {error}")))?;
+        let mut control = RpcStream::new(Client::default(), receive, send);
+        control.peer.register(&self.registration());
+        let details = match call(&mut control).await? {
+            Answer::Registered(Ok(details)) => details,
+            Answer::Registered(Err(refusal)) => {
+                connection.close(VarInt::from_u32(0), b"");
+                return Err(End::Refused(refusal));
+            }
+            Answer::Failed(reason) => return Err(End::Failed(format!("cannot register: {reason}"))),
+            _ => return Err(End::Failed("cannot register: the edge answered another call".into())),
+        };
+        self.advertise(&mut control, &details).await?;
+        Ok((connection, control))
+    }
+
+    fn registration(&self) -> Registration {
+        let config = &self.shared.config;
+        let mut features = vec!["support_datagram_v2".to_owned(), FEATURE_PREFIXES.into()];
+        if config.datagrams == DatagramVersion::V3 {
+            features.push("support_datagram_v3_2".into());
+        }
+        let client = ClientInfo {
+            id: self.shared.client_id,
+            features,
+            version: env!("CARGO_PKG_VERSION").into(),
+            arch: format!("{}_{}", std::env::consts::OS, std::env::consts::ARCH),
+        };
+        let options = ConnectionOptions { client, previous_attempts: self.attempts, ..ConnectionOptions::default() };
+        Registration {
+            account_tag: config.token.account_tag.clone(),
+            secret: config.token.secret.clone(),
+            tunnel_id: config.token.tunnel_id,
+            connection_index: self.index,
+            options,
+        }
+    }
+
+    /// Tells which prefixes this connector serves, and the operator which of them it gets packets for.
+    async fn advertise(&self, control: &mut Control, details: &ConnectionDetails) -> Result<(), End> {
+        let (edge, index, location) = (self.edge, self.index, details.location.as_str());
+        let advertised = &self.shared.config.advertise;
+        control.peer.advertise(advertised);
+        match call(control).await? {
+            Answer::Advertised(Some(accepted)) => {
+                let refused: Vec<String> =
+                    advertised.iter().filter(|prefix| !accepted.contains(prefix)).map(ToString::to_string).collect();
+                if !refused.is_empty() {
+                    warn!(%edge, "edge {edge} sends nothing for {}: not allowed there", refused.join(", "));
+                }
+                let accepted: Vec<String> = accepted.iter().map(ToString::to_string).collect();
+                info!(%edge, index, location, "connection {index} to edge {edge} serves {}", accepted.join(", "));
+            }
+            Answer::Advertised(None) => {
+                info!(%edge, index, location, "connection {index} to edge {edge} is registered");
+            }
+            Answer::Failed(reason) => return Err(End::Failed(format!("cannot advertise: {reason}"))),
+            _ => return Err(End::Failed("cannot advertise: the edge answered another call".into())),
+        }
+        Ok(())
+    }
+
+    /// Serves until the connection or the connector ends.
+    async fn serve(&self, connection: Connection, control: Control, stop: &mut watch::Receiver<bool>) -> End {
+        let shared = self.shared;
+        let sender = Sender::new(connection.clone(), Arc::clone(&shared.counters));
+        let version = shared.config.datagrams;
+        let name = format!("connection {} to edge {}", self.index, self.edge);
+        let (inbox, ingress) = match path(name, Arc::clone(&sender), version) {
+            Ok(path) => path,
+            Err(error) => return End::Failed(format!("no descriptor for the connection: {error}")),
+        };
+        let mut mtu = Mtu::new(self.path_config(), &connection, version);
+        let attachment = match self.proxy.attach_ingress(mtu.config.clone(), ingress) {
+            Ok(attachment) => attachment,
+            Err(error) => return End::Proxy(error),
+        };
+        // Relaxed: see the fields.
+        shared.has_registered.store(true, Ordering::Relaxed);
+        shared.registered.fetch_add(1, Ordering::Relaxed);
+        add(&shared.counters.connections_registered, 1);
+        let mut tasks = JoinSet::new();
+        let receiver =
+            Receiver { connection: connection.clone(), inbox, version, counters: Arc::clone(&shared.counters) };
+        tasks.spawn(receiver.run());
+        tasks.spawn(async move { sender.drain().await });
+        let end = self.watch(&connection, control, &mut mtu, &attachment, &mut tasks, stop).await;
+        shared.registered.fetch_sub(1, Ordering::Relaxed);
+        end
+    }
+
+    fn path_config(&self) -> PathConfig {
+        let config = &self.shared.config;
+        let edge = config.edges.iter().position(|edge| *edge == self.edge).unwrap_or_default();
+        let domain = DomainId(u32::try_from(edge).unwrap_or_default());
+        config.path.clone().with_domain(Some(domain)).with_policy(self.shared.policy.clone())
+    }
+
+    /// Everything about a connection but its packets.
+    async fn watch(
+        &self,
+        connection: &Connection,
+        mut control: Control,
+        mtu: &mut Mtu,
+        attachment: &Attachment,
+        tasks: &mut JoinSet<()>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> End {
+        let mut look = interval(LOOK);
+        // Set when the connector is stopped.
+        let mut deadline: Option<Instant> = None;
+        let mut has_control = true;
+        loop {
+            tokio::select! {
+                lost = connection.closed() => return if deadline.is_some() {
+                    End::Stopped
+                } else {
+                    End::Failed(format!("connection {} ended: {lost}", self.index))
+                },
+                answer = control.next(), if has_control => match answer {
+                    Ok(Some(Answer::Unregistered | Answer::Failed(_))) if deadline.is_some() => {
+                        control.peer.abort("rpc: shutdown");
+                        // It fails if the edge was faster.
+                        let _ = control.finish().await;
+                        has_control = false;
+                    }
+                    Ok(Some(answer)) => debug!(?answer, "an answer to no call"),
+                    _ if deadline.is_some() => has_control = false,
+                    Ok(None) => return self.close(connection, "the edge ended the registration"),
+                    Err(error) => return self.close(connection, &error.to_string()),
+                },
+                Ok((send, receive)) = connection.accept_bi() => {
+                    add(&self.shared.counters.streams_refused, 1);
+                    // At most as many at once as the transport allows the edge to open.
+                    tasks.spawn(refuse(send, receive));
+                }
+                Some(_) = tasks.join_next() => {}
+                _ = look.tick() => if let Err(error) = mtu.follow(connection, attachment) {
+                    return End::Proxy(error);
+                },
+                () = stopped(stop), if deadline.is_none() => {
+                    control.peer.unregister();
+                    deadline = Some(Instant::now() + self.shared.config.grace_period);
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    connection.close(VarInt::from_u32(0), b"");
+                    self.endpoint.wait_idle().await;
+                    return End::Stopped;
+                }
+            }
+        }
+    }
+
+    fn close(&self, connection: &Connection, why: &str) -> End {
+        connection.close(VarInt::from_u32(0), b"");
+        End::Failed(format!("connection {} ended: {why}", self.index))
+    }
+}
+
+/// Sends a call and waits for its answer.
+async fn call(control: &mut Control) -> Result<Answer, End> {
+    match timeout(CALL_TIMEOUT, control.next()).await {
+        Ok(Ok(Some(answer))) => Ok(answer),
+        Ok(Ok(None)) => Err(End::Failed("the edge ended the registration".into())),
+        Ok(Err(error)) => Err(End::Failed(format!("registration: {error}"))),
+        Err(_) => Err(End::Failed("the edge did not answer the registration within 5 s".into())),
+    }
+}
+
+/// Keeps the MTU of the path what the connection takes.
+struct Mtu {
+    config: PathConfig,
+    version: DatagramVersion,
+}
+
+impl Mtu {
+    fn new(config: PathConfig, connection: &Connection, version: DatagramVersion) -> Self {
+        let mtu = usable(connection, version);
+        Self { config: config.with_mtu(mtu), version }
+    }
+
+    fn follow(&mut self, connection: &Connection, attachment: &Attachment) -> io::Result<()> {
+        let mtu = usable(connection, self.version);
+        if mtu == self.config.mtu {
+            return Ok(());
+        }
+        debug!("the largest packet is now {mtu} bytes");
+        self.config.mtu = mtu;
+        attachment.configure(&self.config).map_err(io::Error::other)
+    }
+}
+
+/// The largest packet that a connection takes now, in bytes.
+fn usable(connection: &Connection, version: DatagramVersion) -> usize {
+    version.max_packet(connection.max_datagram_size().unwrap_or_default())
+}
+
+/// Reads the datagrams of a connection.
+struct Receiver {
+    connection: Connection,
+    inbox: Inbox,
+    version: DatagramVersion,
+    counters: Arc<Counters>,
+}
+
+impl Receiver {
+    async fn run(self) {
+        let mut read = 0;
+        while let Ok(datagram) = self.connection.read_datagram().await {
+            self.receive(datagram);
+            read += 1;
+            for _ in 1..BURST {
+                let Some(Ok(datagram)) = now(self.connection.read_datagram()) else { break };
+                self.receive(datagram);
+                read += 1;
+            }
+            self.inbox.wake();
+        }
+        let received = self.connection.stats().frame_rx.datagram;
+        add(&self.counters.datagrams_overrun, received.saturating_sub(read));
+    }
+
+    fn receive(&self, datagram: Bytes) {
+        match self.version {
+            DatagramVersion::V2 => self.receive_v2(&datagram),
+            DatagramVersion::V3 => self.receive_v3(&datagram),
+        }
+    }
+
+    fn receive_v2(&self, datagram: &Bytes) {
+        match DatagramV2::parse(datagram) {
+            Ok(DatagramV2::Packet(packet) | DatagramV2::TracedPacket { packet, .. }) => {
+                self.forward(datagram.slice_ref(packet));
+            }
+            Ok(DatagramV2::UdpPayload { .. } | DatagramV2::Spans { .. }) => add(&self.counters.datagrams_refused, 1),
+            Err(_) => add(&self.counters.datagrams_malformed, 1),
+        }
+    }
+
+    fn receive_v3(&self, datagram: &Bytes) {
+        match DatagramV3::parse(datagram) {
+            Ok(DatagramV3::Packet(packet)) => self.forward(datagram.slice_ref(packet)),
+            Ok(DatagramV3::UdpRegistration(flow)) => {
+                add(&self.counters.datagrams_refused, 1);
+                let (code, message) = (RegistrationCode::Message, b"this connector carries only ICMP");
+                let mut refusal = Vec::new();
+                DatagramV3::RegistrationResponse { code, flow: flow.flow, message }.encode(&mut refusal);
+                if self.connection.datagram_send_buffer_space() >= refusal.len() {
+                    // It fails if the connection has ended.
+                    let _ = self.connection.send_datagram(refusal.into());
+                }
+            }
+            Ok(_) => add(&self.counters.datagrams_refused, 1),
+            Err(_) => add(&self.counters.datagrams_malformed, 1),
+        }
+    }
+
+    fn forward(&self, packet: Bytes) {
+        add(&self.counters.packets_received, 1);
+        if !self.inbox.push(packet) {
+            add(&self.counters.queue_full, 1);
+        }
+    }
+}
+
+/// The output of a future that is ready.
+fn now<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
