@@ -8,6 +8,8 @@ use crate::config::file;
 use crate::config::flags::{FileFlag, LogFlags};
 use crate::config::model::Settings;
 use crate::config::reload::Loaded;
+#[cfg(feature = "tunnel")]
+use crate::connect::ConnectArgs;
 use crate::error::CliError;
 use crate::exec::ExecArgs;
 use crate::run::RunArgs;
@@ -33,6 +35,9 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Run a command in a network namespace of its own, whose pings go through pingferry
     Exec(ExecArgs),
+    /// Dial an edge and serve the pings that come through it; needs no root and no open ports
+    #[cfg(feature = "tunnel")]
+    Connect(ConnectArgs),
     /// Build a small network in namespaces and ping through it; needs no root and no network
     Demo,
 }
@@ -52,6 +57,8 @@ impl Cli {
             Command::Check(args) => args.apply(&mut settings),
             Command::Run(args) => args.apply(&mut settings)?,
             Command::Exec(args) => args.apply(&mut settings)?,
+            #[cfg(feature = "tunnel")]
+            Command::Connect(args) => args.apply(&mut settings)?,
             Command::Demo => {}
         }
         Ok(Loaded { settings, access_keys })
@@ -62,6 +69,8 @@ impl Cli {
             Command::Check(args) => Some(&args.file),
             Command::Run(args) => Some(&args.file),
             Command::Exec(_) | Command::Demo => None,
+            #[cfg(feature = "tunnel")]
+            Command::Connect(_) => None,
         }
     }
 }

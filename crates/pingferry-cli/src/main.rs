@@ -6,6 +6,8 @@
 mod check;
 mod cli;
 mod config;
+#[cfg(feature = "tunnel")]
+mod connect;
 mod demo;
 mod error;
 mod exec;
@@ -44,6 +46,8 @@ fn start(cli: Cli) -> Result<ExitCode, CliError> {
             run::run(args, loaded, Box::new(move || again.load()))
         }
         Command::Exec(args) => exec::exec(args, &loaded.settings),
+        #[cfg(feature = "tunnel")]
+        Command::Connect(args) => connect::connect(args, &loaded.settings),
         Command::Demo => demo::demo(),
     }
 }

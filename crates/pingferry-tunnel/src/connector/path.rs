@@ -10,6 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub(super) struct Inbox {
     /// `None` while it is dropped.
     queue: Option<SyncSender<Bytes>>,
     event: Arc<OwnedFd>,
+    /// The proxy reads no more. Relaxed: one who reads it late looks again after the next packets.
+    is_closed: Arc<AtomicBool>,
 }
 
 impl Inbox {
@@ -36,8 +39,10 @@ impl Inbox {
         self.queue.as_ref().is_some_and(|queue| queue.try_send(packet).is_ok())
     }
 
-    pub(super) fn wake(&self) {
+    /// Tells the proxy that there are packets. Returns false if it reads no more.
+    pub(super) fn wake(&self) -> bool {
         wake(&self.event);
+        !self.is_closed.load(Ordering::Relaxed)
     }
 }
 
@@ -45,7 +50,7 @@ impl Drop for Inbox {
     fn drop(&mut self) {
         // First the queue is closed: that is what the proxy finds when it is woken.
         self.queue = None;
-        self.wake();
+        wake(&self.event);
     }
 }
 
@@ -54,7 +59,14 @@ impl Drop for Inbox {
 pub(super) struct Source {
     queue: Receiver<Bytes>,
     event: Arc<OwnedFd>,
+    is_closed: Arc<AtomicBool>,
     name: String,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Packets for the edge.
@@ -68,8 +80,9 @@ pub(super) struct Sink {
 pub(super) fn path(name: String, sender: Arc<Sender>, version: DatagramVersion) -> io::Result<(Inbox, (Source, Sink))> {
     let event = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
     let (queue, receiver) = sync_channel(QUEUE);
-    let source = Source { queue: receiver, event: Arc::clone(&event), name };
-    Ok((Inbox { queue: Some(queue), event }, (source, Sink { sender, version })))
+    let is_closed = Arc::<AtomicBool>::default();
+    let source = Source { queue: receiver, event: Arc::clone(&event), is_closed: Arc::clone(&is_closed), name };
+    Ok((Inbox { queue: Some(queue), event, is_closed }, (source, Sink { sender, version })))
 }
 
 fn wake(event: &OwnedFd) {

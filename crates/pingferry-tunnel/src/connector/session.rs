@@ -169,6 +169,7 @@ impl Session<'_> {
         shared.has_registered.store(true, Ordering::Relaxed);
         shared.registered.fetch_add(1, Ordering::Relaxed);
         add(&shared.counters.connections_registered, 1);
+        // Both end with the connection, or the receiver with the proxy.
         let mut tasks = JoinSet::new();
         let receiver =
             Receiver { connection: connection.clone(), inbox, version, counters: Arc::clone(&shared.counters) };
@@ -196,6 +197,7 @@ impl Session<'_> {
         tasks: &mut JoinSet<()>,
         stop: &mut watch::Receiver<bool>,
     ) -> End {
+        let mut refusals = JoinSet::new();
         let mut look = interval(LOOK);
         // Set when the connector is stopped.
         let mut deadline: Option<Instant> = None;
@@ -222,9 +224,13 @@ impl Session<'_> {
                 Ok((send, receive)) = connection.accept_bi() => {
                     add(&self.shared.counters.streams_refused, 1);
                     // At most as many at once as the transport allows the edge to open.
-                    tasks.spawn(refuse(send, receive));
+                    refusals.spawn(refuse(send, receive));
                 }
-                Some(_) = tasks.join_next() => {}
+                Some(_) = refusals.join_next() => {}
+                Some(_) = tasks.join_next(), if connection.close_reason().is_none() => {
+                    connection.close(VarInt::from_u32(0), b"");
+                    return End::Proxy(io::ErrorKind::BrokenPipe.into());
+                }
                 _ = look.tick() => if let Err(error) = mtu.follow(connection, attachment) {
                     return End::Proxy(error);
                 },
@@ -304,7 +310,9 @@ impl Receiver {
                 self.receive(datagram);
                 read += 1;
             }
-            self.inbox.wake();
+            if !self.inbox.wake() {
+                return;
+            }
         }
         let received = self.connection.stats().frame_rx.datagram;
         add(&self.counters.datagrams_overrun, received.saturating_sub(read));

@@ -1,0 +1,81 @@
+//! Names and addresses of edges.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
+
+use pingferry_tunnel::transport::DEFAULT_PORT;
+
+use crate::error::CliError;
+
+/// An edge as it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EdgeName {
+    host: String,
+    port: u16,
+}
+
+impl FromStr for EdgeName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // An IPv6 address without a port may have no brackets.
+        if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            return Ok(Self { host: address.to_string(), port: DEFAULT_PORT });
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)),
+            None => (text, Some(DEFAULT_PORT)),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match port {
+            Some(port) if !host.is_empty() => Ok(Self { host: host.into(), port }),
+            _ => Err("expected a name or an address, and perhaps a port: edge.example:7844".into()),
+        }
+    }
+}
+
+impl fmt::Display for EdgeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// The addresses of edges: the first one of each name. A confined process cannot look names up, so this is done once.
+pub(super) fn resolve(edges: &[EdgeName]) -> Result<Vec<SocketAddr>, CliError> {
+    let mut addresses = Vec::new();
+    for edge in edges {
+        let found = (edge.host.as_str(), edge.port).to_socket_addrs();
+        let found = found.map_err(|error| CliError::runtime(format!("cannot find the edge {edge}: {error}")))?;
+        let address = found.into_iter().next();
+        let address = address.ok_or_else(|| CliError::runtime(format!("the edge {edge} has no address")))?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_has_the_default_port_unless_it_is_given() {
+        let parsed = |text: &str| text.parse::<EdgeName>().map(|edge| (edge.host, edge.port));
+        for (text, host, port) in [
+            ("edge.example", "edge.example", 7844),
+            ("edge.example:1", "edge.example", 1),
+            ("192.0.2.1", "192.0.2.1", 7844),
+            ("192.0.2.1:65535", "192.0.2.1", 65_535),
+            ("2001:db8::1", "2001:db8::1", 7844),
+            ("[2001:db8::1]", "2001:db8::1", 7844),
+            ("[2001:db8::1]:5", "2001:db8::1", 5),
+        ] {
+            assert_eq!(parsed(text), Ok((host.into(), port)), "{text}");
+        }
+        for text in ["", ":1", "edge:0", "edge:65536", "edge:x"] {
+            assert!(parsed(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! `pingferry connect`: the end of a tunnel in a private network.
+
+mod edges;
+mod token;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use clap::{Args, ValueEnum};
+use pingferry::{Control, Policy, Proxy, Stats};
+use pingferry_sys::sandbox::Sandbox;
+use pingferry_tunnel::connector::{Connector, ConnectorConfig, ConnectorError, Counters};
+use pingferry_tunnel::transport::{DEFAULT_SERVER_NAME, load_roots};
+use pingferry_tunnel::wire::DatagramVersion;
+use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tracing::info;
+
+use self::edges::EdgeName;
+use self::token::TokenFlags;
+use crate::config::build::{path_config, proxy_config};
+use crate::config::flags::SandboxFlag;
+use crate::config::flags::proxy::ProxyFlags;
+use crate::config::model::{Ingress, Settings};
+use crate::config::number::{Bounded, BoundedDuration};
+use crate::config::values::{Gateways, LogFormat, Prefix, Text};
+use crate::error::CliError;
+use crate::{log, output, proxy, sandbox, signals, stats};
+
+/// From 0 s to 3 min, as a stock connector.
+type GracePeriod = BoundedDuration<0, 180_000_000>;
+
+#[derive(Args, Clone)]
+pub(crate) struct ConnectArgs {
+    /// Dial this edge, by its name or address; the port is 7844 unless given; repeatable
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', required = true, env = "PINGFERRY_EDGE")]
+    #[arg(help_heading = "Tunnel")]
+    edge: Vec<EdgeName>,
+    /// Serve these destinations and no others, whatever the edge sends; repeatable
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', required = true, env = "PINGFERRY_ADVERTISE")]
+    #[arg(help_heading = "Tunnel")]
+    advertise: Vec<Text<Prefix>>,
+    #[command(flatten)]
+    token: TokenFlags,
+    /// Keep so many connections open to each edge [default: four in all]
+    #[arg(long, value_name = "N", env = "PINGFERRY_CONNECTIONS", help_heading = "Tunnel")]
+    connections: Option<Bounded<1, 64>>,
+    /// Trust the certificate authorities in this PEM file instead of the system's
+    #[arg(long, alias = "cacert", value_name = "FILE", env = "PINGFERRY_CA", help_heading = "Tunnel")]
+    ca: Option<PathBuf>,
+    /// The name that an edge's certificate must have
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_SERVER_NAME, env = "PINGFERRY_SERVER_NAME")]
+    #[arg(help_heading = "Tunnel")]
+    server_name: String,
+    /// The format of datagrams; v3 has no traces
+    #[arg(long, value_name = "VERSION", default_value = "v2", env = "PINGFERRY_DATAGRAM", help_heading = "Tunnel")]
+    datagram: Datagram,
+    /// After a signal to stop, carry replies for so long; a second signal ends at once
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "PINGFERRY_GRACE_PERIOD")]
+    #[arg(help_heading = "Tunnel")]
+    grace_period: GracePeriod,
+    #[command(flatten)]
+    proxy: ProxyFlags,
+    #[command(flatten)]
+    sandbox: SandboxFlag,
+}
+
+/// The format of datagrams.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Datagram {
+    V2,
+    V3,
+}
+
+impl ConnectArgs {
+    /// Overrides settings by what was given.
+    pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), CliError> {
+        self.sandbox.apply(settings);
+        self.proxy.apply(settings)
+    }
+}
+
+/// Serves until a signal comes.
+pub(crate) fn connect(args: &ConnectArgs, settings: &Settings) -> Result<ExitCode, CliError> {
+    if settings.udp.is_some() || settings.tcp.is_some() {
+        return Err(CliError::usage("--udp and --tcp: a tunnel carries only ICMP"));
+    }
+    let config = proxy_config(settings)?;
+    let connector_config = connector_config(args, settings)?;
+    let (tunnel, edges) = (connector_config.token.tunnel_id, connector_config.edges.len());
+    let advertised: Vec<String> = args.advertise.iter().map(|prefix| prefix.0.0.to_string()).collect();
+    // A socket and a path for each connection.
+    proxy::raise_descriptor_limit(config.workers, 3 * 64)?;
+    let runtime = runtime()?;
+    let connector = {
+        let _entered = runtime.enter();
+        Connector::open(connector_config).map_err(|error| CliError::runtime(error.to_string()))?
+    };
+    // All threads are started after this.
+    sandbox::confine(settings, &Sandbox::default());
+
+    let proxy = Arc::new(proxy::open(config)?);
+    let (stop, stopped) = watch::channel(false);
+    let (control, counters, format) = (proxy.control(), connector.counters(), settings.log_format);
+    watch_signals(stop, control.clone(), counters, format)
+        .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
+    let ready = format!("pingferry: ready: tunnel {tunnel} to {edges} edges, serving {}\n", advertised.join(", "));
+    output::announce(ready);
+    serve(&runtime, connector, proxy, stopped, format)
+}
+
+fn serve(
+    runtime: &Runtime,
+    connector: Connector,
+    proxy: Arc<Proxy>,
+    stopped: watch::Receiver<bool>,
+    format: LogFormat,
+) -> Result<ExitCode, CliError> {
+    let (control, counters) = (proxy.control(), connector.counters());
+    let ended = runtime.block_on(connector.run(Arc::clone(&proxy), stopped));
+    control.stop();
+    let waited = Arc::into_inner(proxy).map(Proxy::wait);
+    // However it ended, the statistics of until then are printed.
+    output::announce(render(&control.stats(), &counters, format));
+    waited.transpose()?;
+    match ended {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(ConnectorError::Refused(edge, cause)) => {
+            Err(CliError::permission(format!("edge {edge} refuses this connector: {cause}")))
+        }
+        Err(error) => Err(CliError::runtime(error.to_string())),
+    }
+}
+
+fn connector_config(args: &ConnectArgs, settings: &Settings) -> Result<ConnectorConfig, CliError> {
+    let token = args.token.load()?;
+    let roots = load_roots(args.ca.as_deref()).map_err(|error| CliError::usage(error.to_string()))?;
+    let edges = edges::resolve(&args.edge)?;
+    let advertise = args.advertise.iter().map(|prefix| prefix.0.0).collect();
+    let ingress = settings.with_defaults(Ingress::default());
+    let mut config = ConnectorConfig::new(token, edges, advertise, roots);
+    config.connections = args.connections.and_then(|number| u8::try_from(number.get()).ok());
+    config.policy = Policy { rules: settings.policy.iter().map(|rule| rule.0).collect() };
+    config.server_name.clone_from(&args.server_name);
+    config.datagrams = match args.datagram {
+        Datagram::V2 => DatagramVersion::V2,
+        Datagram::V3 => DatagramVersion::V3,
+    };
+    config.grace_period = args.grace_period.get();
+    config.path = path_config(&ingress, None, None, Gateways::default());
+    Ok(config)
+}
+
+/// One thread, this one, does everything about the tunnel.
+fn runtime() -> Result<Runtime, CliError> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build();
+    runtime.map_err(|error| CliError::runtime(format!("cannot start: {error}")))
+}
+
+/// Stops gracefully at the first SIGINT or SIGTERM, and at once at the second. Logs the statistics at SIGUSR1.
+fn watch_signals(
+    stop: watch::Sender<bool>,
+    control: Control,
+    counters: Arc<Counters>,
+    format: LogFormat,
+) -> io::Result<()> {
+    let mut signals: Signals = signals::keep()?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => info!("SIGHUP: there is no configuration file to read again"),
+                SIGUSR1 => log::write(&render(&control.stats(), &counters, format)),
+                SIGUSR2 => info!("SIGUSR2 has no meaning; SIGUSR1 logs the statistics"),
+                _ if *stop.borrow() => {
+                    log::finish();
+                    std::process::exit(1);
+                }
+                _ => _ = stop.send(true),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The statistics of the proxy, and those of the tunnel.
+fn render(stats: &Stats, counters: &Counters, format: LogFormat) -> String {
+    let tunnel = counters.snapshot();
+    let mut text = stats::render(stats, format);
+    match format {
+        LogFormat::Text => {
+            let counted: Vec<String> = tunnel
+                .iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(name, count)| format!("{} {count}", name.replace('_', " ")))
+                .collect();
+            text += &format!("tunnel: {}\n", counted.join(", "));
+        }
+        LogFormat::Json => {
+            let counted: serde_json::Map<String, serde_json::Value> =
+                tunnel.iter().map(|(name, count)| (name.into(), count.into())).collect();
+            text += &format!("{}\n", serde_json::json!({ "tunnel": counted }));
+        }
+    }
+    text
+}
