@@ -14,7 +14,7 @@ use crate::ending::{Ending, ProxyId};
 use crate::error::{AttachError, Closed, RunError};
 use crate::handle::{Attachment, Path};
 use crate::ingress::channel::{ChannelSource, Guarded, PathQueue};
-use crate::ingress::{Ingress, PacketSink, PcapFile, TunIngress, UnixIngress, split};
+use crate::ingress::{Ingress, PacketSink, PcapFile, Replies, TunIngress, UnixIngress, replies, split};
 use crate::stats::{IngressId, Stats};
 
 /// A handle of a running proxy, which any number of threads can have. The proxy goes on when a handle is dropped.
@@ -91,6 +91,30 @@ impl Control {
         let halves = split((ChannelSource(Arc::clone(&queue)), Guarded::new(sink)), self.0.settings.pcap.as_ref())?;
         queue.set_path(worker.attach(attachment.id, config, halves, false)?);
         Ok(Path::new(queue, attachment))
+    }
+
+    /// Attaches a path of the embedding program, which takes the packets for the path's clients when it likes. At most `room`
+    /// of them wait, at least 1, beside the batch that the program has taken; more are counted as not delivered.
+    ///
+    /// ```no_run
+    /// use pingferry::{Config, PathConfig, Proxy};
+    ///
+    /// # async fn serve(packet_from_a_client: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+    /// let proxy = Proxy::open(Config::default())?;
+    /// let (path, mut replies) = proxy.attach_queue(PathConfig::default(), 1000)?;
+    /// path.send(packet_from_a_client)?;
+    /// while let Some(reply) = replies.recv().await {
+    ///     println!("{} bytes back", reply.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach), or there is no descriptor for the queue.
+    pub fn attach_queue(&self, config: PathConfig, room: usize) -> Result<(Path, Replies), AttachError> {
+        let (sink, replies) = replies::queue(room)?;
+        Ok((self.attach(config, sink)?, replies))
     }
 
     /// Attaches an ingress of one path.

@@ -126,6 +126,11 @@ impl Path {
         }
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_room(&self, context: &std::task::Context<'_>) -> std::task::Poll<Result<(), SendError>> {
+        self.queue.poll_room(context)
+    }
+
     /// Sets how many packets may wait for the proxy, at least 1; 1,024 by default. They may have 1,500 bytes each on average.
     pub fn set_queue_length(&self, packets: usize) {
         self.queue.set_limit(packets);

@@ -32,6 +32,8 @@ mod handle;
 pub mod ingress;
 mod proxy;
 mod stats;
+#[cfg(feature = "tokio")]
+mod stream;
 mod sync;
 mod waker;
 
@@ -39,6 +41,7 @@ pub use config::Config;
 pub use control::Control;
 pub use error::{AttachError, Closed, OpenError, RunError, SendError};
 pub use handle::{Attachment, Offer, Path};
+pub use ingress::replies::{Replies, Reply, TryRecvError};
 pub use pingferry_proto::{
     Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, HostAddresses,
     OutOfRange, ParseRuleError, PathConfig, PathCounters, Policy, ProbeConfig, Rate, Rule, Sharing, Tag,
@@ -47,3 +50,5 @@ pub use pingferry_sys::preflight::{GroupRange, Groups};
 pub use pingferry_sys::tun::Tun;
 pub use proxy::Proxy;
 pub use stats::Stats;
+#[cfg(feature = "tokio")]
+pub use stream::ReplyStream;

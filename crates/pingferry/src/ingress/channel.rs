@@ -44,6 +44,9 @@ struct State {
     is_closed: bool,
     /// The driver does not read it any more.
     is_gone: bool,
+    /// A task that waits for room.
+    #[cfg(feature = "tokio")]
+    waiting: Option<std::task::Waker>,
 }
 
 impl PathQueue {
@@ -57,6 +60,8 @@ impl PathQueue {
             is_scheduled: false,
             is_closed: false,
             is_gone: false,
+            #[cfg(feature = "tokio")]
+            waiting: None,
         };
         Arc::new(Self { inbox, state: Mutex::new(state) })
     }
@@ -87,6 +92,21 @@ impl PathQueue {
         Ok(taken)
     }
 
+    /// Ready when a packet of 1,500 bytes has room, or the path has ended.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_room(&self, context: &std::task::Context<'_>) -> std::task::Poll<Result<(), SendError>> {
+        use std::task::Poll;
+        let mut state = self.lock();
+        if state.is_gone {
+            return Poll::Ready(Err(SendError::Closed));
+        }
+        if state.has_room(PACKET_BYTES) {
+            return Poll::Ready(Ok(()));
+        }
+        state.waiting = Some(context.waker().clone());
+        Poll::Pending
+    }
+
     /// The program sends no more.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
@@ -103,12 +123,17 @@ impl PathQueue {
 }
 
 impl State {
+    /// Whether a packet of this length may wait too. One always may.
+    fn has_room(&self, len: usize) -> bool {
+        let bytes = self.packets.bytes() + len;
+        self.packets.is_empty() || (self.packets.len() < self.limit && bytes <= self.limit.saturating_mul(PACKET_BYTES))
+    }
+
     fn send(&mut self, inbox: &Inbox, packet: &[u8], tag: Option<Tag>) -> Result<(), SendError> {
         if self.is_gone {
             return Err(SendError::Closed);
         }
-        let has_room = self.packets.bytes() + packet.len() <= self.limit.saturating_mul(PACKET_BYTES);
-        if !self.packets.is_empty() && (self.packets.len() >= self.limit || !has_room) {
+        if !self.has_room(packet.len()) {
             self.refused += 1;
             return Err(SendError::Full);
         }
@@ -136,12 +161,24 @@ impl AsFd for ChannelSource {
 
 impl PacketSource for ChannelSource {
     fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let received = self.0.read(batch);
+        self.0.wake_task();
+        received
+    }
+
+    fn name(&self) -> String {
+        "path of the embedding program".into()
+    }
+}
+
+impl PathQueue {
+    fn read(&self, batch: &mut PacketBatch) -> io::Result<()> {
+        let mut state = self.lock();
         batch.report_queue_full(std::mem::take(&mut state.refused));
         while let Some((packet, tag)) = state.packets.front() {
             if !batch.push_copy(packet, tag) {
                 // Otherwise a program that goes on sending would keep a worker from its end.
-                state.is_gone |= !self.0.inbox.reschedule(state.path);
+                state.is_gone |= !self.inbox.reschedule(state.path);
                 return Ok(());
             }
             state.packets.pop();
@@ -150,8 +187,14 @@ impl PacketSource for ChannelSource {
         if state.is_closed { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
-    fn name(&self) -> String {
-        "path of the embedding program".into()
+    /// Lets a task that waits for room look again.
+    fn wake_task(&self) {
+        #[cfg(feature = "tokio")]
+        {
+            // Without the lock, because a waker runs code of an executor.
+            let waiting = self.lock().waiting.take();
+            waiting.into_iter().for_each(std::task::Waker::wake);
+        }
     }
 }
 
@@ -160,6 +203,8 @@ impl Drop for ChannelSource {
         let mut state = self.0.lock();
         state.is_gone = true;
         state.packets = Packets::default();
+        drop(state);
+        self.0.wake_task();
     }
 }
 
@@ -216,7 +261,7 @@ impl<S: PacketSink> Guarded<S> {
 
 impl<S: PacketSink> PacketSink for Guarded<S> {
     fn send(&mut self, packet: &[u8]) -> io::Result<()> {
-        self.guard(|sink| sink.send(packet)).flatten()
+        self.guard(|sink| sink.send(packet))?
     }
 
     fn send_batch(&mut self, batch: &mut Deliveries<'_>) {

@@ -41,6 +41,7 @@ mod lossy;
 mod outcome;
 pub(crate) mod pcap;
 pub(crate) mod queue;
+pub(crate) mod replies;
 pub(crate) mod tun;
 pub(crate) mod unix;
 
@@ -55,6 +56,8 @@ pub use self::delayed::Delayed;
 pub use self::lossy::Lossy;
 pub use self::outcome::Outcome;
 pub use self::pcap::{Pcap, PcapFile};
+pub(crate) use self::replies::Replies;
+
 pub use self::tun::TunIngress;
 pub use self::unix::UnixIngress;
 

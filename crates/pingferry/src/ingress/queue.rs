@@ -67,8 +67,15 @@ impl Packets {
         }
     }
 
+    /// The bytes of all packets, one behind the other, and the length of each.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_parts(mut self) -> (Vec<u8>, impl Iterator<Item = usize>) {
+        self.bytes.drain(..self.start);
+        (self.bytes, self.entries.into_iter().map(|(len, _)| len))
+    }
+
     /// Removes all packets.
-    pub(crate) fn clear(&mut self) {
+    fn clear(&mut self) {
         if self.bytes.len() < self.bytes.capacity() / 4 {
             self.bytes.shrink_to(self.bytes.len().max(KEPT));
         }
