@@ -92,16 +92,29 @@ fn pmtu_below_the_minimum_is_locked() {
 #[test]
 fn pmtu_exception_of_a_traffic_class() {
     isolated(|| {
-        let case = |network: &RoutedNetwork| {
-            // Another attribute, because otherwise the kernel lets both routes share their exceptions (`fib_find_info`).
-            let default = shell(&network.client, "ip route show default");
-            shell(&network.client, &format!("ip route add tos 0x10 {default} initcwnd 11"));
-            let error = ping(network, 0, 1450, "-Q 0x10");
-            (error, learnt(network, 0, " tos 0x10"), learnt(network, 0, ""))
+        let by_icmp = |network: &RoutedNetwork| ping(network, 0, 1450, "-Q 0x10");
+        let by_udp = |network: &RoutedNetwork| {
+            let options = "-n -q 1 -N 1 -f 4 -m 4 -U -F -t 16";
+            let shown = shell(&network.client, &format!("traceroute {options} {} 1450", TARGET[0]));
+            shown
+                .lines()
+                .filter(|line| line.contains('!'))
+                .map(|line| line.split_once("ms").unwrap().1.to_owned())
+                .collect()
         };
-        let Some((error, with_class, without)) = on_both(&["ping", "ip"], case) else { return };
-        assert!(error.contains("mtu = 1400"), "{error}");
-        assert_eq!((&*with_class, &*without), ("1400 initcwnd 11", "nothing"));
+        let ways: [(fn(&RoutedNetwork) -> String, &str); 2] = [(by_icmp, "mtu = 1400"), (by_udp, "!F-1400")];
+        for (probe, reported) in ways {
+            let case = |network: &RoutedNetwork| {
+                // Another attribute, because otherwise the kernel lets both routes share their exceptions (`fib_find_info`).
+                let default = shell(&network.client, "ip route show default");
+                shell(&network.client, &format!("ip route add tos 0x10 {default} initcwnd 11"));
+                let error = probe(network);
+                (error, learnt(network, 0, " tos 0x10"), learnt(network, 0, ""))
+            };
+            let Some((error, with_class, without)) = on_both(&["ping", "ip", "traceroute"], case) else { return };
+            assert!(error.contains(reported), "{error}");
+            assert_eq!((&*with_class, &*without), ("1400 initcwnd 11", "nothing"));
+        }
     });
 }
 
