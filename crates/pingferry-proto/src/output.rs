@@ -85,6 +85,8 @@ pub struct Delivery {
     pub tag: Option<Tag>,
     /// What the packet is.
     pub kind: DeliveryKind,
+    /// The header of the packet, before it is fragmented.
+    pub header: IpHeader,
     /// The number of the flow that the packet belongs to, from 1 on. 0 if it belongs to none. Only deliveries with the same
     /// number have to keep their order.
     pub flow: u32,

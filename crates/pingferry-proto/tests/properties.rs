@@ -22,14 +22,21 @@ fn any_header() -> impl Strategy<Value = IpHeader> {
         .prop_map(|fragment| fragment.map(|(offset, more)| Fragment { offset: offset << 3, more }))
         .prop_filter("an atomic fragment is a whole packet", |f| f.is_none_or(|f| f.more || f.offset > 0));
     let protocol = prop_oneof![Just(1u8), Just(58), Just(17), 100..200u8];
-    (prop_oneof![v4, v6], any::<u8>(), any::<u8>(), protocol, fragment).prop_map(
-        |((source, destination, identification, dont_fragment), hop_limit, traffic_class, protocol, fragment)| {
+    let hops_and_class = (any::<u8>(), any::<u8>(), 0..1u32 << 20);
+    (prop_oneof![v4, v6], hops_and_class, protocol, fragment).prop_map(
+        |(
+            (source, destination, identification, dont_fragment),
+            (hop_limit, traffic_class, label),
+            protocol,
+            fragment,
+        )| {
             IpHeader {
                 source,
                 destination,
                 protocol,
                 hop_limit,
                 traffic_class,
+                flow_label: if source.is_ipv6() { label } else { 0 },
                 identification: if source.is_ipv6() && fragment.is_none() { 0 } else { identification },
                 dont_fragment,
                 fragment,

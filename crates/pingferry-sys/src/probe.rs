@@ -164,6 +164,10 @@ fn open(options: &SocketOptions, kind: SocketType) -> io::Result<OwnedFd> {
     let socket = net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)
         .map_err(|error| with_context(error, format!("open a probe socket for {}", options.family)))?;
     configure(socket.as_fd(), options)?;
+    if options.family == Family::V6 {
+        // Otherwise a port that a socket for IPv4 has would not be free.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     Ok(socket)
 }
 

@@ -3,15 +3,19 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
-use super::ip::{Ip, icmp_checksum, read_word};
+use super::ip::{Ip, TCP, UDP, icmp_checksum, read_word};
 
 /// Names and values, in the order of the packet.
 pub type Fields = Vec<(String, String)>;
 
-/// The fields of a whole ICMP packet, and of the packet it quotes if it is an error.
+/// The fields of a whole packet, and of the packet it quotes if it is an ICMP error.
 pub fn fields(ip: &Ip) -> Fields {
     let mut fields = Fields::new();
     ip_fields("", ip, &mut fields);
+    if !ip.is_icmp() {
+        transport_fields("", ip, &mut fields);
+        return fields;
+    }
     let message = &ip.payload;
     let valid = message.len() >= 8 && icmp_checksum(ip.source, ip.destination, message) == [0, 0];
     put(&mut fields, "", "ICMP checksum", if valid { "right" } else { "wrong" });
@@ -67,6 +71,17 @@ fn ip_fields(prefix: &str, ip: &Ip, fields: &mut Fields) {
     }
 }
 
+fn transport_fields(prefix: &str, ip: &Ip, fields: &mut Fields) {
+    let segment = &ip.payload;
+    put(fields, prefix, "ports", format!("{:?}", segment.chunks(2).take(2).collect::<Vec<_>>()));
+    if ip.protocol == TCP {
+        put(fields, prefix, "rest of the segment", format!("{:02x?}", segment.get(4..).unwrap_or_default()));
+        return;
+    }
+    put(fields, prefix, "UDP checksum", format!("{:02x?}", segment.get(6..8)));
+    put(fields, prefix, "UDP length and payload", format!("{:02x?}", [segment.get(4..6), segment.get(8..)]));
+}
+
 fn echo_fields(prefix: &str, message: &[u8], fields: &mut Fields) {
     let [_, _, _, _, ident_high, ident_low, seq_high, seq_low, payload @ ..] = message else { return };
     put(fields, prefix, "ident", u16::from_be_bytes([*ident_high, *ident_low]));
@@ -82,7 +97,11 @@ fn quote_fields(quote: &[u8], fields: &mut Fields) {
     put(fields, QUOTE, "bytes", quote.len());
     let Some(ip) = Ip::parse(quote) else { return put(fields, QUOTE, "packet", format!("{quote:02x?}")) };
     ip_fields(QUOTE, &ip, fields);
+    put(fields, "", "after the quoted packet", format!("{:02x?}", quote.get(ip.length..).unwrap_or_default()));
     let message = &ip.payload;
+    if matches!(ip.protocol, UDP | TCP) {
+        return transport_fields(QUOTE, &ip, fields);
+    }
     if ip.offset > 0 || message.len() < 8 {
         return put(fields, QUOTE, "message", format!("{message:02x?}"));
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
 pub const UDP: u8 = 17;
+pub const TCP: u8 = 6;
 pub const HOP_BY_HOP: u8 = 0;
 pub const DESTINATION_OPTIONS: u8 = 60;
 const FRAGMENT: u8 = 44;

@@ -54,7 +54,7 @@ fn pingferry_is_like_a_router() {
             }
         }
         running.stop();
-        report.extend(register.unused());
+        report.extend(register.unused(&cases));
         assert!(
             report.is_empty(),
             "{} of {} cases (direct | proxied)\n{}",
@@ -73,6 +73,7 @@ fn direct() -> Exchange {
 fn proxied(socket: &Path) -> (Exchange, Running) {
     let network = Network::new(Host::new("x").unwrap());
     let gateway = GATEWAY.join(",");
-    let running = Running::start(&network.x, pingferry().args(["run", "--gateway", &gateway, "--unix"]).arg(socket));
+    let args = ["run", "--gateway", &gateway, "--udp", "probes", "--tcp", "probes", "--unix"];
+    let running = Running::start(&network.x, pingferry().args(args).arg(socket));
     (Exchange::new(Client::proxied(socket), network), running)
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::ip::{Ip, UDP, icmp_checksum};
+use super::ip::{Ip, TCP, UDP, icmp_checksum};
 
 /// Types of queries and replies, in IPv4 and IPv6.
 pub const ECHO: [u8; 2] = [8, 128];
@@ -23,19 +23,32 @@ pub fn packet(source: IpAddr, destination: IpAddr, mut message: Vec<u8>) -> Ip {
     Ip::new(source, destination, message)
 }
 
-/// A UDP datagram. Its checksum is calculated over the pseudo-header (RFC 768, RFC 8200 §8.1).
+/// A UDP datagram.
 pub fn udp(source: IpAddr, destination: IpAddr, source_port: u16, destination_port: u16, payload: &[u8]) -> Ip {
-    let len = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
+    let len = u16::try_from(8 + payload.len()).unwrap();
+    let header = [source_port, destination_port, len, 0].map(u16::to_be_bytes).concat();
+    transport(source, destination, UDP, [&header, payload].concat(), 6)
+}
+
+/// A TCP segment that opens a connection, with the options of Linux.
+pub fn syn(source: IpAddr, destination: IpAddr, source_port: u16, destination_port: u16) -> Ip {
+    let mut segment = [source_port, destination_port].map(u16::to_be_bytes).concat();
+    segment.extend([0, 0, 0, 7, 0, 0, 0, 0, 0xa0, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend([2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7]);
+    transport(source, destination, TCP, segment, 16)
+}
+
+/// Calculates the checksum of a segment over the pseudo-header (RFC 768, RFC 9293 §3.1, RFC 8200 §8.1).
+fn transport(source: IpAddr, destination: IpAddr, protocol: u8, mut segment: Vec<u8>, checksum_at: usize) -> Ip {
     let octets = |address: IpAddr| match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     };
-    let mut datagram = [source_port.to_be_bytes(), destination_port.to_be_bytes(), len, [0, 0]].concat();
-    datagram.extend(payload);
-    let pseudo_header = [octets(source), octets(destination), len.to_vec(), vec![0, UDP]].concat();
-    let checksum = super::ip::checksum(&[pseudo_header, datagram.clone()].concat());
-    datagram[6..8].copy_from_slice(&checksum);
-    Ip { protocol: UDP, ..Ip::new(source, destination, datagram) }
+    let len = u16::try_from(segment.len()).unwrap().to_be_bytes();
+    let pseudo_header = [octets(source), octets(destination), len.to_vec(), vec![0, protocol]].concat();
+    let checksum = super::ip::checksum(&[pseudo_header, segment.clone()].concat());
+    segment[checksum_at..checksum_at + 2].copy_from_slice(&checksum);
+    Ip { protocol, ..Ip::new(source, destination, segment) }
 }
 
 /// An echo request with `len` bytes of payload, in which no part is like another.

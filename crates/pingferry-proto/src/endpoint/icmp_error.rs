@@ -123,24 +123,28 @@ fn error_message(header: &IpHeader, mut quote: Vec<u8>, report: &ErrorReport<'_>
     message
 }
 
-/// The quoted packet with the client's addresses, code, identifier and checksum.
+/// The quoted packet with the client's addresses, code, identifier and checksum, and what follows it: zeros and extensions of
+/// routers that do not say where extensions begin (RFC 4884 §5.1).
 fn quoted_packet(flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
     let last = &flow.last_request;
-    // A quote of a short packet is padded with zeros when extensions follow it (RFC 4884 §4).
-    let is_padded = !report.extensions.is_empty() && report.quoted.len() > usize::from(last.len);
-    let quoted = if is_padded { report.quoted.get(..usize::from(last.len)) } else { None }.unwrap_or(report.quoted);
     let FlowKey { source, destination, class, .. } = flow.key;
     let header = IpHeader {
         hop_limit: report.quoted_hop_limit(last.hop_limit),
         traffic_class: last.traffic_class,
+        flow_label: last.flow_label,
         dont_fragment: class.dont_fragment,
         ..IpHeader::icmp(source, destination)
     };
-    let mut packet = Vec::with_capacity(header.wire_len() + quoted.len());
-    header.emit(quoted.len().max(last.len.into()), &mut packet);
+    // An older request may have been longer than the newest one.
+    let is_newest = Echo::parse_request(class.family, report.quoted).is_ok_and(|echo| echo.seq == last.seq);
+    let is_known = is_newest || !report.extensions.is_empty();
+    let len = if is_known { last.len.into() } else { report.quoted.len().max(last.len.into()) };
+    let quoted_len = report.quoted.len().min(len);
+    let mut packet = Vec::with_capacity(header.wire_len() + report.quoted.len());
+    header.emit(len, &mut packet);
     let start = packet.len();
-    packet.extend_from_slice(quoted);
-    if let Some(message) = packet.get_mut(start..) {
+    packet.extend_from_slice(report.quoted);
+    if let Some(message) = packet.get_mut(start..start + quoted_len) {
         restore_request(flow, message);
     }
     packet

@@ -117,7 +117,7 @@ impl Endpoint {
         let piece_len = emit_fragmented(&header, message, path.config.mtu, &mut self.outputs.bytes);
         let bytes = start..self.outputs.bytes.len();
         let flow = flow.map_or(0, |FlowId(index)| index.number());
-        self.outputs.queue.push(Output::Deliver(Delivery { path: id, tag, kind, flow, bytes, piece_len }));
+        self.outputs.queue.push(Output::Deliver(Delivery { path: id, tag, kind, header, flow, bytes, piece_len }));
         Ok(())
     }
 

@@ -63,14 +63,7 @@ impl Endpoint {
     fn forward(&mut self, now: Instant, origin: Origin, packet: &[u8]) -> Result<Verdict, Reject> {
         let path = self.paths.get(&origin.path).ok_or(DropReason::PathClosed)?;
         let domain = path.domain;
-        let IpPacket { header, payload } = IpPacket::parse(packet)?;
-        self.check(path, &header, payload)?;
-        check_options(packet)?;
-        if self.is_for_gateway(origin.path, &header) {
-            check_local_protocol(&header, packet)?;
-        } else {
-            self.check_transit(path, &header, payload)?;
-        }
+        let IpPacket { header, payload } = self.check(path, origin.path, packet)?;
         let Some(fragment) = header.fragment else {
             return self.forward_whole(now, domain, origin, &header, payload);
         };
@@ -84,9 +77,13 @@ impl Endpoint {
             // A request that came in fragments may be sent in fragments.
             Reassembled::Whole { header, payload } => {
                 let header = IpHeader { dont_fragment: false, ..header };
-                let forwarded = self.forward_whole(now, domain, origin, &header, &payload);
-                // An error quotes the whole packet.
                 let whole = || IpPacket { header, payload: &payload }.to_bytes();
+                let forwarded = if header.has_unread_headers() {
+                    self.forward_with_headers(now, domain, origin, &whole())
+                } else {
+                    self.forward_whole(now, domain, origin, &header, &payload)
+                };
+                // An error quotes the whole packet.
                 Ok(forwarded.unwrap_or_else(|reject| self.reject(now, origin, reject, &whole())))
             }
             Reassembled::Dropped { reject, waiting } => {
@@ -94,6 +91,23 @@ impl Endpoint {
                 Err(reject)
             }
         }
+    }
+
+    /// Forwards a reassembled packet with extension headers that its fragments did not show.
+    fn forward_with_headers(
+        &mut self,
+        now: Instant,
+        domain: DomainId,
+        origin: Origin,
+        packet: &[u8],
+    ) -> Result<Verdict, Reject> {
+        let path = self.paths.get(&origin.path).ok_or(DropReason::PathClosed)?;
+        let IpPacket { header, payload } = self.check(path, origin.path, packet)?;
+        // A fragment of a fragment: no sender makes one.
+        if header.fragment.is_some() {
+            return Err(DropReason::BadExtensionHeader.into());
+        }
+        self.forward_whole(now, domain, origin, &IpHeader { dont_fragment: false, ..header }, payload)
     }
 
     fn forward_whole(
@@ -247,16 +261,24 @@ impl Path {
 /// What every packet of a path must pass. A fragment passes the same checks as a whole packet, so that datagrams that cannot be
 /// forwarded take no memory.
 impl Endpoint {
-    /// Whether a packet of a path may be forwarded, or delivered to pingferry itself.
-    fn check(&self, path: &Path, header: &IpHeader, payload: &[u8]) -> Result<(), DropReason> {
-        if is_link_control(header, payload) {
-            return Err(DropReason::LinkControl);
+    /// Parses a packet, which may be forwarded, or delivered to pingferry itself.
+    fn check<'a>(&self, path: &Path, id: PathId, packet: &'a [u8]) -> Result<IpPacket<'a>, Reject> {
+        let IpPacket { header, payload } = IpPacket::parse(packet)?;
+        if is_link_control(&header, payload) {
+            return Err(DropReason::LinkControl.into());
         }
-        self.check_addresses(header)?;
+        self.check_addresses(&header)?;
         if !path.config.admits(header.source) {
-            return Err(DropReason::SpoofedSource);
+            return Err(DropReason::SpoofedSource.into());
         }
-        self.check_loop(header, payload)
+        self.check_loop(&header, payload)?;
+        check_options(packet)?;
+        if !self.is_for_gateway(id, &header) {
+            self.check_transit(path, &header, payload)?;
+        } else if !header.has_unread_headers() {
+            check_local_protocol(&header, packet)?;
+        }
+        Ok(IpPacket { header, payload })
     }
 
     /// Whether a packet that is not for pingferry itself may be forwarded.
@@ -266,7 +288,9 @@ impl Endpoint {
             let error = IcmpError::time_exceeded(header.family());
             return Err(Reject::with_error(DropReason::HopLimitExceeded, error));
         }
-        self.check_kind(path, header, payload)?;
+        if !header.has_unread_headers() {
+            self.check_kind(path, header, payload)?;
+        }
         self.check_policy(&path.config, header)
     }
 
@@ -331,6 +355,7 @@ fn last_request(header: &IpHeader, echo: Echo, message: &[u8]) -> LastRequest {
     LastRequest {
         hop_limit: header.hop_limit,
         traffic_class: header.traffic_class,
+        flow_label: header.flow_label,
         len: u16::try_from(message.len()).unwrap_or(u16::MAX),
         seq: echo.seq,
         checksum: message.get(2..4).and_then(|field| field.try_into().ok()).unwrap_or_default(),

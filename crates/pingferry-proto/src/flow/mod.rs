@@ -182,6 +182,7 @@ pub(crate) struct Flow {
 pub(crate) struct LastRequest {
     pub(crate) hop_limit: u8,
     pub(crate) traffic_class: u8,
+    pub(crate) flow_label: u32,
     /// Length of the ICMP message in bytes.
     pub(crate) len: u16,
     pub(crate) seq: u16,

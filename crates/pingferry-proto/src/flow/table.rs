@@ -170,7 +170,8 @@ mod tests {
     }
 
     fn flow(ident: u16) -> Flow {
-        let last_request = LastRequest { hop_limit: 64, traffic_class: 0, len: 8, seq: 0, checksum: [0; 2] };
+        let last_request =
+            LastRequest { hop_limit: 64, traffic_class: 0, flow_label: 0, len: 8, seq: 0, checksum: [0; 2] };
         let origin = Origin { path: PathId(0), tag: None };
         Flow { key: key(ident), origin, slot: 0, seqs: SeqSet::new(0), last_request }
     }

@@ -14,7 +14,7 @@ use crate::probe::{FLOW_RATE, IDLE_TIMEOUT, PROBES_PER_FLOW, ProbeSocketId};
 use crate::rate_limit::{TokenBucket, TokenRate};
 use crate::wire::checksum::Sum;
 use crate::wire::ip::{IPPROTO_UDP, IpHeader, word};
-use crate::wire::tcp::TCP_HEADER_LEN;
+use crate::wire::tcp::Tcp;
 use crate::wire::udp::UDP_HEADER_LEN;
 
 /// What identifies a probe flow.
@@ -32,7 +32,7 @@ pub(crate) struct ProbeKey {
 pub(crate) struct Probe {
     pub(crate) header: IpHeader,
     pub(crate) destination: SocketAddr,
-    /// The transport header. What follows it is not kept.
+    /// The transport header with its options. What follows it is not kept.
     pub(crate) head: Vec<u8>,
     /// The length of the datagram or segment in bytes.
     pub(crate) len: usize,
@@ -42,7 +42,7 @@ pub(crate) struct Probe {
 impl Probe {
     /// `segment` is a well-formed datagram or segment to `destination`.
     pub(crate) fn new(header: IpHeader, destination: SocketAddr, segment: &[u8]) -> Self {
-        let head_len = if header.protocol == IPPROTO_UDP { UDP_HEADER_LEN } else { TCP_HEADER_LEN };
+        let head_len = if header.protocol == IPPROTO_UDP { UDP_HEADER_LEN } else { Tcp::header_len(segment) };
         let head = segment.get(..head_len).unwrap_or(segment).to_vec();
         Self { header, destination, head, len: segment.len(), answered: false }
     }
@@ -61,15 +61,24 @@ impl Probe {
             || Sum::pseudo_header(source, destination, protocol, self.len).with(&self.head).with(payload).is_valid()
     }
 
-    /// The packet as the client sent it, as far as the error quotes it.
+    /// The packet as the client sent it, as far as the error quotes it, and what follows it in the error: zeros and extensions
+    /// of routers that do not say where extensions begin (RFC 4884 §5.1).
     pub(crate) fn quote(&self, report: &ErrorReport<'_>) -> Vec<u8> {
         let header = IpHeader { hop_limit: report.quoted_hop_limit(self.header.hop_limit), ..self.header };
-        let mut packet = Vec::with_capacity(header.wire_len() + self.len);
+        let mut packet = Vec::with_capacity(header.wire_len() + self.head.len() + report.quoted.len());
         header.emit(self.len, &mut packet);
-        packet.extend_from_slice(&self.head);
         if self.is_udp() {
-            let payload_len = self.len.saturating_sub(self.head.len());
-            packet.extend_from_slice(report.quoted.get(..payload_len).unwrap_or(report.quoted));
+            packet.extend_from_slice(&self.head);
+            packet.extend_from_slice(report.quoted);
+            return packet;
+        }
+        // The kernel has sent a header of its own.
+        match report.quoted.split_at_checked(Tcp::header_len(report.quoted)) {
+            Some((_, rest)) => {
+                packet.extend_from_slice(&self.head);
+                packet.extend_from_slice(rest);
+            }
+            None => packet.extend_from_slice(self.head.get(..report.quoted.len()).unwrap_or(&self.head)),
         }
         packet
     }

@@ -240,6 +240,7 @@ mod tests {
             protocol: 1,
             hop_limit: 64,
             traffic_class: 0,
+            flow_label: 0,
             identification,
             dont_fragment: false,
             fragment: None,

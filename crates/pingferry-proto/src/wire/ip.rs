@@ -67,6 +67,8 @@ pub struct IpHeader {
     pub hop_limit: u8,
     /// DSCP and ECN (RFC 2474, RFC 3168): the TOS byte of IPv4, the Traffic Class of IPv6.
     pub traffic_class: u8,
+    /// The flow label of IPv6, 20 bits (RFC 6437). 0 on IPv4, and where it is not known.
+    pub flow_label: u32,
     /// Identification: 16 bits on IPv4; on IPv6 only fragments have it.
     pub identification: u32,
     /// Don't Fragment. Always true on IPv6, whose routers never fragment.
@@ -111,6 +113,7 @@ impl IpHeader {
             protocol: icmp_protocol(Family::of(source)),
             hop_limit: 64,
             traffic_class: 0,
+            flow_label: 0,
             identification: 0,
             dont_fragment: source.is_ipv6(),
             fragment: None,
@@ -130,6 +133,12 @@ impl IpHeader {
     /// Whether the payload begins with the header of the protocol: it is not a fragment, or the first one.
     pub(crate) fn is_first_fragment(&self) -> bool {
         self.fragment.is_none_or(|fragment| fragment.offset == 0)
+    }
+
+    /// Whether more extension headers come after the fragment header. What they say, and which protocol comes after them, is
+    /// known when the packet is whole.
+    pub(crate) fn has_unread_headers(&self) -> bool {
+        self.family() == Family::V6 && ipv6::may_follow_fragment_header(self.protocol)
     }
 
     /// The length of this header on the wire, in bytes.
@@ -269,6 +278,7 @@ mod tests {
             protocol: 1,
             hop_limit: 64,
             traffic_class: 0,
+            flow_label: 0,
             identification: 77,
             dont_fragment: source.is_ipv6(),
             fragment: None,

@@ -39,6 +39,7 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
         protocol,
         hop_limit,
         traffic_class,
+        flow_label: 0,
         identification: word(fixed, 4).unwrap_or(0).into(),
         dont_fragment: flags & DONT_FRAGMENT != 0,
         fragment: (fragment.more || fragment.offset != 0).then_some(fragment),

@@ -19,7 +19,7 @@ pub(crate) const NO_NEXT_HEADER: u8 = 59;
 
 pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
     let (fixed, rest) = packet.split_first_chunk::<IPV6_HEADER_LEN>().ok_or(DropReason::Truncated)?;
-    let [first, second, _, _, len_high, len_low, next_header, hop_limit, addresses @ ..] = fixed;
+    let [first, second, third, fourth, len_high, len_low, next_header, hop_limit, addresses @ ..] = fixed;
     let payload_len = usize::from(u16::from_be_bytes([*len_high, *len_low]));
     let payload = rest.get(..payload_len).ok_or(DropReason::Truncated)?;
     let (source, destination) = addresses.split_first_chunk::<16>().ok_or(DropReason::Truncated)?;
@@ -30,6 +30,7 @@ pub(super) fn parse(packet: &[u8]) -> Result<IpPacket<'_>, DropReason> {
         protocol: *next_header,
         hop_limit: *hop_limit,
         traffic_class: first << 4 | second >> 4,
+        flow_label: u32::from_be_bytes([0, second & 0xf, *third, *fourth]),
         identification: 0,
         dont_fragment: true,
         fragment: None,
@@ -165,6 +166,11 @@ impl<'a> Chain<'a> {
     }
 }
 
+/// Whether an extension header of this kind may come after a fragment header (RFC 8200 §4.1).
+pub(super) fn may_follow_fragment_header(kind: u8) -> bool {
+    matches!(kind, DESTINATION_OPTIONS | ROUTING)
+}
+
 /// Reads a fragment header. One with offset 0 and without More Fragments is an atomic fragment: a whole packet (RFC 6946).
 fn read_fragment_header(header: &mut IpHeader, bytes: &[u8]) {
     let Some(&[_, _, _, _, i0, i1, i2, i3]) = bytes.first_chunk::<FRAGMENT_HEADER_LEN>() else { return };
@@ -184,8 +190,9 @@ pub(super) fn emit(header: &IpHeader, source: Ipv6Addr, payload_len: usize, out:
         None => (header.protocol, 0),
     };
     let [len_high, len_low] = u16::try_from(extension_len + payload_len).unwrap_or(u16::MAX).to_be_bytes();
-    let class = header.traffic_class;
-    out.extend_from_slice(&[0x60 | class >> 4, class << 4, 0, 0, len_high, len_low, next_header, header.hop_limit]);
+    let first = 6 << 28 | u32::from(header.traffic_class) << 20 | header.flow_label & 0xf_ffff;
+    out.extend_from_slice(&first.to_be_bytes());
+    out.extend_from_slice(&[len_high, len_low, next_header, header.hop_limit]);
     out.extend_from_slice(&source.octets());
     out.extend_from_slice(&destination.octets());
     if let Some(fragment) = header.fragment {
@@ -201,7 +208,7 @@ mod tests {
 
     fn packet(next_header: u8, payload: &[u8]) -> Vec<u8> {
         let len = u8::try_from(payload.len()).unwrap();
-        let mut packet = vec![0x6a, 0xb0, 0, 0, 0, len, next_header, 64];
+        let mut packet = vec![0x6a, 0xb1, 2, 3, 0, len, next_header, 64];
         packet.extend("2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
         packet.extend("2001:db8::2".parse::<Ipv6Addr>().unwrap().octets());
         packet.extend(payload);
@@ -215,8 +222,9 @@ mod tests {
         assert_eq!(header.source, "2001:db8::1".parse::<IpAddr>().unwrap());
         assert_eq!(header.destination, "2001:db8::2".parse::<IpAddr>().unwrap());
         assert_eq!((header.hop_limit, header.protocol, header.traffic_class), (64, 58, 0xab));
-        assert_eq!((header.dont_fragment, header.fragment), (true, None));
+        assert_eq!((header.flow_label, header.dont_fragment, header.fragment), (0x1_0203, true, None));
         assert_eq!(payload, [1, 2, 3]);
+        assert_eq!(IpPacket { header, payload }.to_bytes(), packet);
     }
 
     #[test]

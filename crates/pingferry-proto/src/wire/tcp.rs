@@ -39,7 +39,7 @@ impl Tcp {
     /// The reason why the packet has to be dropped.
     pub(crate) fn parse(header: &IpHeader, segment: &[u8]) -> Result<Self, DropReason> {
         let tcp = Self::parse_header(segment)?;
-        let header_len = segment.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+        let header_len = Self::header_len(segment);
         if header_len < TCP_HEADER_LEN {
             return Err(DropReason::BadHeaderLength);
         }
@@ -61,6 +61,12 @@ impl Tcp {
         let [_, _, _, _, s0, s1, s2, s3, ..] = *fixed;
         let (source_port, destination_port) = ports(fixed)?;
         Ok(Self { source_port, destination_port, sequence: u32::from_be_bytes([s0, s1, s2, s3]) })
+    }
+
+    /// The length of the header with its options, in bytes, as the segment states it: 60 at most. That of a header without
+    /// options if that is missing.
+    pub(crate) fn header_len(segment: &[u8]) -> usize {
+        segment.get(12).map_or(TCP_HEADER_LEN, |offset| usize::from(offset >> 4) * 4)
     }
 
     /// Whether a segment opens a connection: SYN without ACK, RST or FIN. Its checksum is not verified.

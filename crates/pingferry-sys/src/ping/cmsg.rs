@@ -20,9 +20,6 @@ const HEADER: usize = LENGTH + 2 * size_of::<c_int>();
 /// the error queue, the extended error with an IPv6 address. The kernel drops control messages that do not fit.
 pub(super) const BUFFER_SIZE: usize = 160;
 
-/// `SO_EE_RFC4884_FLAG_INVALID` (`include/uapi/linux/errqueue.h`).
-const RFC4884_INVALID: u8 = 1;
-
 /// A control message whose data is an `int`.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -114,15 +111,13 @@ pub(super) struct ExtendedError {
     pub(super) info: u32,
     /// The offset in the data at which RFC 4884 extensions begin, or 0.
     pub(super) extensions_at: u16,
-    /// Whether the checksum of the extensions is wrong.
-    pub(super) extensions_invalid: bool,
     pub(super) offender: Option<IpAddr>,
 }
 
 impl ExtendedError {
     fn parse(data: &[u8]) -> Option<Self> {
         let (&[e0, e1, e2, e3, origin, kind, code, _], rest) = data.split_first_chunk()?;
-        let (&[i0, i1, i2, i3, at0, at1, flags, _], offender) = rest.split_first_chunk()?;
+        let (&[i0, i1, i2, i3, at0, at1, _, _], offender) = rest.split_first_chunk()?;
         Some(Self {
             errno: i32::from_ne_bytes([e0, e1, e2, e3]),
             origin,
@@ -130,7 +125,6 @@ impl ExtendedError {
             code,
             info: u32::from_ne_bytes([i0, i1, i2, i3]),
             extensions_at: u16::from_ne_bytes([at0, at1]),
-            extensions_invalid: flags & RFC4884_INVALID != 0,
             offender: address::parse(offender).map(|address| address.ip()),
         })
     }
@@ -205,13 +199,14 @@ mod tests {
         data[4..7].copy_from_slice(&[libc::SO_EE_ORIGIN_ICMP, 11, 1]);
         data[8..12].copy_from_slice(&1400u32.to_ne_bytes());
         data[12..14].copy_from_slice(&108u16.to_ne_bytes());
+        // The extensions are invalid, as the kernel sees it: that is the client's to judge.
         data[14] = 1;
         let offender: IpAddr = "192.0.2.7".parse().unwrap();
         data.extend(address::SocketAddress::new(offender, 0).bytes());
         let error = Received::parse(&message(libc::IPPROTO_IP, libc::IP_RECVERR, &data)).error.unwrap();
         assert_eq!((error.errno, error.origin), (libc::EHOSTUNREACH, libc::SO_EE_ORIGIN_ICMP));
         assert_eq!((error.kind, error.code, error.info), (11, 1, 1400));
-        assert_eq!((error.extensions_at, error.extensions_invalid), (108, true));
+        assert_eq!(error.extensions_at, 108);
         assert_eq!(error.offender, Some(offender));
     }
 

@@ -53,8 +53,9 @@ pub struct QueuedError<'a> {
     /// datagram; a TCP segment from its header on. It can be shorter than a header, and can be padded with zeros (RFC 4884
     /// section 4.1).
     pub quoted: &'a [u8],
-    /// The extension structure after the quotation, from its version field on (RFC 4884 section 7). Empty when there is
-    /// none or its checksum is wrong. Before Linux 5.9 it is always empty, and the structure is a part of `quoted`.
+    /// The extension structure after the quotation, from its version field on (RFC 4884 section 7). Its checksum and the lengths
+    /// in it may be wrong. Empty when the error does not say where it begins. Before Linux 5.9 it is always empty, and the
+    /// structure is a part of `quoted`.
     pub extensions: &'a [u8],
 }
 
@@ -90,7 +91,7 @@ impl<'a> QueuedError<'a> {
             hop_limit: message.control.hop_limit,
             traffic_class: message.control.traffic_class,
             quoted,
-            extensions: if error.extensions_invalid { &[] } else { extensions },
+            extensions,
         })
     }
 }

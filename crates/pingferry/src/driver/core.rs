@@ -239,7 +239,9 @@ impl Core {
 
     pub(super) fn report_undelivered(&mut self, undelivered: &mut Vec<Delivery>) {
         for delivery in undelivered.drain(..) {
-            debug!(path = delivery.path.0, "packet not delivered");
+            let Delivery { path, kind, header, .. } = &delivery;
+            let (source, destination) = (header.source, header.destination);
+            debug!(path = path.0, ?kind, %source, %destination, "packet not delivered");
             let _ = self.endpoint.handle_delivery_error(&delivery);
             self.touch(delivery.path);
         }

@@ -163,17 +163,15 @@ pub(super) fn error_report<'a>(queued: &QueuedError<'a>) -> Option<ErrorReport<'
     })
 }
 
-/// The four bytes after the checksum, where they are an MTU or a pointer. The kernel gives them as a number (`ping_err` in
-/// net/ipv4/ping.c).
+/// The four bytes after the checksum, where the kernel gives them: an MTU or a pointer on IPv4 (`ping_err` in net/ipv4/ping.c),
+/// and all of them on IPv6 (`icmpv6_notify` in net/ipv6/icmp.c).
 fn parameter(queued: &QueuedError<'_>) -> [u8; 4] {
     const FRAGMENTATION_NEEDED: (u8, u8) = (3, 4);
     const PARAMETER_PROBLEM_V4: u8 = 12;
-    const PACKET_TOO_BIG: u8 = 2;
-    const PARAMETER_PROBLEM_V6: u8 = 4;
     match (queued.origin, queued.kind, queued.code) {
         (ErrorOrigin::Icmp, kind, code) if (kind, code) == FRAGMENTATION_NEEDED => queued.info.to_be_bytes(),
         (ErrorOrigin::Icmp, PARAMETER_PROBLEM_V4, _) => (queued.info << 24).to_be_bytes(),
-        (ErrorOrigin::Icmp6, PACKET_TOO_BIG | PARAMETER_PROBLEM_V6, _) => queued.info.to_be_bytes(),
+        (ErrorOrigin::Icmp6, ..) => queued.info.to_be_bytes(),
         _ => [0; 4],
     }
 }

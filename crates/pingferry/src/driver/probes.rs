@@ -30,7 +30,8 @@ pub(super) struct Probes {
     /// Watches them.
     poller: Arc<Poller>,
     open: HashMap<ProbeSocketId, ProbeSocket>,
-    replies: ReceiveBatch,
+    /// Made for the first answer, because it is large.
+    replies: Option<ReceiveBatch>,
 }
 
 enum ProbeSocket {
@@ -49,7 +50,7 @@ impl AsFd for ProbeSocket {
 
 impl Probes {
     pub(super) fn new(config: Config, poller: Arc<Poller>) -> Self {
-        Self { config, poller, open: HashMap::new(), replies: ReceiveBatch::new() }
+        Self { config, poller, open: HashMap::new(), replies: None }
     }
 
     /// Closes a socket, if it is open.
@@ -109,15 +110,17 @@ impl Core {
     /// rejected the probe by an ICMP error, which is then the answer.
     fn refusal(&mut self, transmit: &ProbeTransmit, errno: Option<Errno>) -> SendError {
         let (mut mtu, mut is_rejected) = (None, false);
+        let destination = (transmit.header.destination, transmit.destination_port);
         let Self { probes, errors, endpoint, .. } = self;
         if let Some(socket) = probes.open.get(&transmit.socket) {
             read_errors(socket, errors, |error| match error_report(error) {
                 Some(report) => {
                     is_rejected |= endpoint.host_addresses().own.contains(&report.offender)
-                        && (report.destination, error.port) == (transmit.header.destination, transmit.destination_port);
+                        && (report.destination, error.port) == destination;
                     relay(endpoint, transmit.socket, error.port, &report);
                 }
-                None => mtu = Some(error.info),
+                None if (error.destination, error.port) == destination => mtu = Some(error.info),
+                None => {}
             });
         }
         match errno {
@@ -140,9 +143,10 @@ impl Core {
         });
         match socket {
             ProbeSocket::Udp(socket) => {
-                probes.replies.clear();
-                let received = probes.replies.receive(socket).unwrap_or_default();
-                for reply in probes.replies.get(received) {
+                let replies = probes.replies.get_or_insert_default();
+                replies.clear();
+                let received = replies.receive(socket).unwrap_or_default();
+                for reply in replies.get(received) {
                     let reply = ProbeReply {
                         from: SocketAddr::new(reply.from, reply.port),
                         hop_limit: reply.hop_limit.unwrap_or(UNKNOWN_HOP_LIMIT),

@@ -81,6 +81,12 @@ fn headers(list: &mut List, kind: (u8, u8)) {
             vec![Ip { hop_limit, traffic_class, ..error(router, request, kind, [0; 4], ALL) }]
         });
     }
+    let flow_label = list.pick([0, 0x1_2345]);
+    let request = Ip { flow_label, ..list.echo_to(list.far(), 56) };
+    let host = list.far();
+    let respond = move |request: &Ip| vec![error(host, request, kind, [0; 4], ALL)];
+    let name = format!("an error about a request with flow label {flow_label:#x}");
+    list.add_with_far_host(name, &[request], &[Expected::error(host, kind, [0; 4])], Some(Box::new(respond)));
     let twice = [expected, expected];
     list.add_far("an error twice", &twice, move |request| vec![error(router, request, kind, [0; 4], ALL); 2]);
     let big = if pick(router, [true, false]) { 1400 } else { 1352 };

@@ -1,7 +1,7 @@
 //! Requests in fragments.
 
 use super::{Expected, List};
-use crate::ip::Ip;
+use crate::ip::{DESTINATION_OPTIONS, ICMPV6, Ip};
 use crate::network::{GATEWAY, ROUTER_1, ROUTER_2, SIDE};
 
 pub fn add(list: &mut List) {
@@ -20,6 +20,22 @@ pub fn add(list: &mut List) {
     hop_limits(list);
     if !list.v4 {
         fragments_too_big(list);
+        options_behind_the_fragment_header(list);
+    }
+}
+
+/// Destination options that can be read when the packet is whole.
+fn options_behind_the_fragment_header(list: &mut List) {
+    let gateway = list.address(GATEWAY);
+    let unknown = Expected::error(gateway, (4, 2), [0, 0, 0, 42]);
+    for (option, expected) in
+        [(0x3e, Some(Expected::Reply)), (0x7e, None), (0xbe, Some(unknown)), (0xfe, Some(unknown))]
+    {
+        let echo = Ip { identification: u32::from(list.number()), ..list.echo_to(gateway, 1600) };
+        let payload = [&[ICMPV6, 0, option, 4, 0, 0, 0, 0], &echo.payload[..]].concat();
+        let packet = Ip { protocol: DESTINATION_OPTIONS, payload, ..echo };
+        let name = format!("destination options {option:#04x} behind the fragment header");
+        list.add(name, &packet.fragments(1400), expected.as_slice());
     }
 }
 

@@ -1,9 +1,12 @@
 //! The cases: packets to send, and the responses expected through a router.
 
 mod errors;
+mod extensions;
 mod fragments;
 mod gateway;
+mod hostile;
 mod paths;
+mod probes;
 mod replies;
 mod requests;
 mod sizes;
@@ -29,6 +32,7 @@ pub struct Case {
     /// The packets to send, in this order.
     pub packets: Vec<Vec<u8>>,
     pub destination: IpAddr,
+    protocol: u8,
     pub expected: Vec<Expected>,
     far: Option<FarHost>,
 }
@@ -38,10 +42,10 @@ impl Case {
     pub fn is_request(&self, ip: &Ip) -> bool {
         let types = [ECHO, EXTENDED_ECHO].map(|types| pick(ip.source, types));
         let is_request = |kind: &u8| types.contains(kind);
-        ip.is_icmp()
+        ip.protocol == self.protocol
             && ip.destination == self.destination
             && !ip.is_fragment()
-            && ip.payload.first().is_some_and(is_request)
+            && (!ip.is_icmp() || ip.payload.first().is_some_and(is_request))
     }
 
     /// The packets that the far host sends when it receives this request.
@@ -79,6 +83,9 @@ pub fn all() -> Vec<Case> {
         replies::add(&mut list);
         requests::add(&mut list);
         gateway::add(&mut list);
+        probes::add(&mut list);
+        extensions::add(&mut list);
+        hostile::add(&mut list);
     }
     list.cases
 }
@@ -127,6 +134,7 @@ impl List {
             name: format!("{} {}", self.pick(["v4", "v6"]), name.as_ref()),
             packets: packets.iter().map(Ip::emit).collect(),
             destination: packets[0].destination,
+            protocol: packets[0].protocol,
             expected: expected.to_vec(),
             far,
         });
