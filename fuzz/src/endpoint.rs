@@ -1,22 +1,24 @@
 //! The whole endpoint as a state machine: any operations in any order, with the checks of the network and its model.
 //!
-//! Beside the operations of the input, a steady client in a domain of its own has one flow, which is its fair share or less.
-//! Whatever the other domains do, in any class and with any number of sources and identifiers, it must not lose that flow.
+//! Beside the operations of the input there are [steady clients](steady) in other domains, each with a flow, which is its fair
+//! share or less. Whatever the domains of the operations do, in any class and with any number of sources and identifiers, they
+//! must not lose these flows.
 
 mod probes;
+mod steady;
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pingferry_proto::wire::{Fragment, IcmpError, IpHeader, write_checksum};
 use pingferry_proto::{
-    Config, DomainId, DropReason, ErrorReport, Family, PathConfig, PathId, Policy, ProbeConfig, Rate, Received,
-    SendError, Sharing, Verdict,
+    Config, DomainId, ErrorReport, Family, PathConfig, PathId, Policy, ProbeConfig, Rate, Received, SendError, Sharing,
 };
 
 use crate::builder;
 use crate::network::{Network, Sent};
 use crate::operations::Operations;
+use steady::Steady;
 
 /// When an operation has this bit set, the outputs of the endpoint are processed only after the next operation.
 const HOLD_OUTPUTS: u8 = 0x80;
@@ -29,10 +31,11 @@ pub fn endpoint(data: &[u8]) {
     let mut ops = Operations::new(data);
     let mut simulation = Simulation::new(&mut ops);
     while let Some(step) = ops.next() {
-        simulation.take(step & !HOLD_OUTPUTS, &mut ops);
-        if step & HOLD_OUTPUTS == 0 {
+        let hold_outputs = step & HOLD_OUTPUTS != 0;
+        simulation.take(step & !HOLD_OUTPUTS, hold_outputs, &mut ops);
+        if !hold_outputs {
             simulation.network.process_outputs();
-            simulation.check_steady_client();
+            simulation.check_steady_clients();
         }
     }
     simulation.network.expire_all();
@@ -41,21 +44,8 @@ pub fn endpoint(data: &[u8]) {
 struct Simulation {
     network: Network,
     paths: Vec<PathId>,
-    steady: Option<Steady>,
+    steady: Vec<Steady>,
 }
-
-/// A client that holds no more than its fair share.
-struct Steady {
-    path: PathId,
-    family: Family,
-    /// The newest request, and when it was sent.
-    sent: Option<(Sent, Instant)>,
-}
-
-/// The number of domains: two of the operations, and that of the steady client.
-const DOMAINS: usize = 3;
-/// How often the steady client sends, so that its flow is never idle for too long.
-const STEADY_INTERVAL: Duration = Duration::from_secs(30);
 
 fn config(ops: &mut Operations<'_>) -> Config {
     let rules = ["allow 224.0.0.0/4", "allow ff00::/8", "allow 192.0.2.255"].map(|rule| rule.parse().unwrap());
@@ -66,7 +56,7 @@ fn config(ops: &mut Operations<'_>) -> Config {
         .with_policy(Policy { rules: if ops.flag() { rules.into() } else { Vec::new() } })
         .with_max_probe_flows(4)
         .with_max_flows_per_source(ops.pick(&[usize::MAX, 1, 2, 4]))
-        .with_max_sockets(ops.pick(&[usize::MAX, 1, 2, 3, 48]))
+        .with_max_sockets(ops.pick(&[usize::MAX, 1, 2, 3, 64]))
         .with_rate_per_source(ops.pick(&[None, Some(Rate { per_second: 1, burst: 3 })]))
 }
 
@@ -77,16 +67,11 @@ fn family(ops: &mut Operations<'_>) -> Family {
 impl Simulation {
     fn new(ops: &mut Operations<'_>) -> Self {
         let config = config(ops);
-        // Each class has sockets for all domains, and the table has flows.
-        let is_enough = config.max_flows >= DOMAINS && config.max_sockets >= DOMAINS * 16;
-        let mut simulation = Self { network: Network::new(config), paths: Vec::new(), steady: None };
+        let mut simulation = Self { network: Network::new(config.clone()), paths: Vec::new(), steady: Vec::new() };
         for domain in [0, 0, 1] {
             simulation.add_path(DomainId(domain), 1500);
         }
-        if is_enough {
-            let path = simulation.network.add_path(PathConfig::default().with_domain(Some(DomainId(2))));
-            simulation.steady = Some(Steady { path, family: family(ops), sent: None });
-        }
+        simulation.steady = steady::clients(&mut simulation.network, &config, family(ops));
         simulation
     }
 
@@ -102,7 +87,7 @@ impl Simulation {
         self.paths.push(self.network.add_path(config));
     }
 
-    fn take(&mut self, step: u8, ops: &mut Operations<'_>) {
+    fn take(&mut self, step: u8, hold_outputs: bool, ops: &mut Operations<'_>) {
         // Few values, so that most operations are about echoes.
         if step & PROBES == PROBES {
             return self.probe_step(step, ops);
@@ -118,44 +103,21 @@ impl Simulation {
             12 => self.network.free_descriptors = ops.index(8),
             13 => self.network.send_error = send_error(ops),
             14 => self.network.delivery_fails = ops.flag(),
-            _ => self.change_environment(ops),
+            _ => self.change_environment(hold_outputs, ops),
         }
     }
 
-    /// The reply to the steady client's request comes through. After a while it sends another.
-    fn check_steady_client(&mut self) {
+    fn check_steady_clients(&mut self) {
         let Self { network, steady, .. } = self;
         // Without descriptors there may be fewer sockets than domains.
         if network.was_short_of_descriptors {
-            *steady = None;
+            steady.clear();
         }
-        let Some(Steady { path, family, sent }) = steady else { return };
-        if let Some((request, at)) = sent.as_ref().filter(|(_, at)| network.now < *at + Duration::from_secs(60)) {
-            let ident = network.ident(request.socket).expect("the socket of a flow stays open");
-            let message = builder::as_sent(&request.message, ident, request.destination);
-            let message = builder::reply(&message, request.destination);
-            let received = Received { from: request.destination, hop_limit: 60, traffic_class: 0, message: &message };
-            let verdict = network.receive_reply(request.socket, received);
-            assert_eq!(verdict, Verdict::Forwarded, "a client within its fair share lost its flow");
-            network.process_outputs();
-            if network.now < *at + STEADY_INTERVAL {
-                return;
-            }
-        }
-        let header = IpHeader::icmp(builder::client(*family, 0), builder::target(*family, 0));
-        let message = builder::request(&header, false, 7, 1, b"steady");
-        let before = network.sent.len();
-        let verdict = network.packet(*path, &builder::packet(&header, &message));
-        // After sends that failed, it may send more often than its own rate allows.
-        if verdict != Verdict::Dropped(DropReason::RateExceeded) {
-            assert_eq!(verdict, Verdict::Forwarded, "a client within its fair share is served");
-        }
-        network.process_outputs();
-        *sent = network.sent.get(before).map(|request| (request.clone(), network.now));
+        steady.iter_mut().for_each(|client| client.check(network));
     }
 
-    /// Many identifiers or many sources, to the host that the steady client pings.
-    fn flood(&mut self, ops: &mut Operations<'_>) {
+    /// Many identifiers or many sources, to the host that the steady clients ping.
+    fn flood(&mut self, hold_outputs: bool, ops: &mut Operations<'_>) {
         let (path, family, first) = (self.path(ops), family(ops), ops.byte());
         let (many_sources, dont_fragment) = (ops.flag(), ops.flag());
         for n in 0..ops.byte() {
@@ -167,6 +129,9 @@ impl Simulation {
             let ident = u16::from(first) << 8 | u16::from(n);
             let message = builder::request(&header, false, ident, 1, b"flood");
             let _ = self.network.packet(path, &builder::packet(&header, &message));
+            if !hold_outputs {
+                self.network.process_outputs();
+            }
         }
     }
 
@@ -300,9 +265,9 @@ impl Simulation {
         let _ = self.network.receive_reply(sent.socket, received);
     }
 
-    fn change_environment(&mut self, ops: &mut Operations<'_>) {
+    fn change_environment(&mut self, hold_outputs: bool, ops: &mut Operations<'_>) {
         match ops.index(4) {
-            3 => self.flood(ops),
+            3 => self.flood(hold_outputs, ops),
             0 => {
                 let own: [IpAddr; 2] = Family::ALL.map(|family| builder::client(family, 3));
                 let some = ops.byte();

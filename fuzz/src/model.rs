@@ -49,14 +49,14 @@ pub(crate) enum Returned {
 
 /// An ICMP query session (RFC 5508), with the class of its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Flow {
-    domain: DomainId,
-    class: Class,
+pub(crate) struct Flow {
+    pub(crate) domain: DomainId,
+    pub(crate) class: Class,
     kind: EchoKind,
     code: u8,
     ident: u16,
-    source: IpAddr,
-    destination: IpAddr,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
 }
 
 /// The newest request of a flow.
@@ -98,18 +98,16 @@ impl Model {
         self.returned.push_back(returned);
     }
 
-    /// Checks a request that the endpoint sends.
-    pub(crate) fn check_transmit(&mut self, transmit: &Transmit, message: &[u8]) {
+    /// Checks a request that the endpoint sends, and returns its flow.
+    pub(crate) fn check_transmit(&mut self, transmit: &Transmit, message: &[u8]) -> Flow {
         let is_sent = |forwarded: &Forwarded| {
             (forwarded.path, forwarded.header) == (transmit.path, transmit.header) && forwarded.is_sent_as(message)
         };
         let position = self.forwarded.iter().position(is_sent).expect("every transmit has a forwarded request");
         assert!(position <= self.withdrawn, "in order and unchanged, except for what was withdrawn");
         self.withdrawn -= position;
-        let Some(Forwarded { domain, path, header, message: expected }) = self.forwarded.drain(..=position).next_back()
-        else {
-            return;
-        };
+        let drained = self.forwarded.drain(..=position).next_back();
+        let Forwarded { domain, path, header, message: expected } = drained.expect("at least one is drained");
         assert!(transmit.hop_limit >= 1 && transmit.hop_limit == header.hop_limit - 1);
         let class = transmit.socket.class;
         assert_eq!((class.family, class.dont_fragment), (header.family(), header.dont_fragment));
@@ -120,6 +118,7 @@ impl Model {
         let flow = Flow { domain, class, kind, code, ident, source, destination };
         self.requests.insert((transmit.socket, peer(class, destination), seq), flow);
         self.newest.insert(flow, Newest { path, message: expected });
+        flow
     }
 
     /// Checks a probe that the endpoint sends.
@@ -165,7 +164,7 @@ impl Returned {
     }
 }
 
-/// The host in the key of [`Model::requests`].
-fn peer(class: Class, host: IpAddr) -> Option<IpAddr> {
+/// What a flow shares with no other one on its socket. All flows of a dedicated class have the same peer.
+pub(crate) fn peer(class: Class, host: IpAddr) -> Option<IpAddr> {
     (!class.dedicated).then_some(host)
 }

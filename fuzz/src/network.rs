@@ -1,5 +1,6 @@
 //! A simulated network: an endpoint, its ping sockets and the paths to its clients, with a clock that the input advances.
 
+mod census;
 mod outputs;
 mod probes;
 
@@ -17,6 +18,8 @@ use crate::builder::{self, gateway_v4, gateway_v6};
 use crate::model::{Error, Forwarded, Model, Probe, Reply, Returned};
 
 pub(crate) use probes::SentProbe;
+
+use census::Census;
 
 /// A request that was sent. The message is the one that the client sent.
 #[derive(Clone, Debug)]
@@ -44,6 +47,7 @@ pub(crate) struct Network {
     pub(crate) delivery_fails: bool,
     started_at: Instant,
     max_flows: usize,
+    max_flows_per_source: usize,
     max_sockets: usize,
     paths: HashMap<PathId, PathConfig>,
     /// The open sockets, each with its ident.
@@ -55,6 +59,7 @@ pub(crate) struct Network {
     /// Whether a socket could not be opened since the outputs were last processed.
     open_failed: bool,
     model: Model,
+    census: Census,
     outputs: Outputs,
 }
 
@@ -66,6 +71,7 @@ impl Network {
         let now = Instant::now();
         let mut network = Self {
             max_flows: config.max_flows,
+            max_flows_per_source: config.max_flows_per_source,
             max_sockets: config.max_sockets,
             max_probe_flows: config.max_probe_flows,
             sent_probes: Vec::new(),
@@ -83,6 +89,7 @@ impl Network {
             was_short_of_descriptors: false,
             open_failed: false,
             model: Model::default(),
+            census: Census::default(),
             outputs: Outputs::default(),
         };
         network.set_host_addresses(&[], &[]);
@@ -176,6 +183,7 @@ impl Network {
         expected.replies_attempted += u64::from(verdict == Verdict::Forwarded);
         self.check_return(expected, verdict);
         if verdict == Verdict::Forwarded {
+            self.census.replied(socket, received.from);
             self.model.expect_return(Returned::Reply(Reply::new(socket, &received)));
         }
         verdict

@@ -62,7 +62,8 @@ impl Network {
     }
 
     fn transmit(&mut self, transmit: &Transmit, message: &[u8]) {
-        self.model.check_transmit(transmit, message);
+        let flow = self.model.check_transmit(transmit, message);
+        self.census.sent(flow, transmit.socket, message);
         let unsent = if self.sockets.contains_key(&transmit.socket) {
             self.send_error.take()
         } else {
@@ -101,6 +102,7 @@ impl Network {
 
     fn check(&mut self) {
         assert!(self.model.is_settled(), "every forwarded input has an output");
+        self.check_evictions();
         let c = self.endpoint.counters();
         assert!(c.add_up(), "{c:?}");
         let flows = self.endpoint.flows();
