@@ -49,15 +49,18 @@ struct Simulation {
 
 fn config(ops: &mut Operations<'_>) -> Config {
     let rules = ["allow 224.0.0.0/4", "allow ff00::/8", "allow 192.0.2.255"].map(|rule| rule.parse().unwrap());
-    Config::default()
+    let config = Config::default()
         .with_sharing(ops.pick(&[Sharing::Shared, Sharing::PerFlow]))
         .with_max_flows(ops.pick(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 12]))
         .with_socket_linger(Duration::from_secs(ops.pick(&[10, 0, 90])))
         .with_policy(Policy { rules: if ops.flag() { rules.into() } else { Vec::new() } })
         .with_max_probe_flows(4)
         .with_max_flows_per_source(ops.pick(&[usize::MAX, 1, 2, 4]))
-        .with_max_sockets(ops.pick(&[usize::MAX, 1, 2, 3, 64]))
-        .with_rate_per_source(ops.pick(&[None, Some(Rate { per_second: 1, burst: 3 })]))
+        .with_max_sockets(ops.pick(&[usize::MAX, 1, 2, 3, 64]));
+    let (per_source, all) = (Rate { per_second: 1, burst: 3 }, Rate { per_second: 100, burst: 100 });
+    let (per_source, all) =
+        ops.pick(&[(None, None), (Some(per_source), None), (None, Some(all)), (Some(per_source), Some(all))]);
+    config.with_rate_per_source(per_source).with_rate(all)
 }
 
 fn family(ops: &mut Operations<'_>) -> Family {
@@ -80,6 +83,7 @@ impl Simulation {
         let sources = Family::ALL.map(|family| builder::client(family, 0).into());
         let config = PathConfig::default()
             .with_domain(Some(domain))
+            .with_tenant(builder::tenant_of(domain))
             .with_mtu(mtu)
             .with_prohibit_others(number % 2 == 1)
             .with_probes(ProbeConfig::default().with_udp(true).with_tcp(number != 1).with_denied_ports(vec![7..=7]))
@@ -274,7 +278,7 @@ impl Simulation {
                 let broadcast = [builder::broadcast()];
                 self.network.set_host_addresses(&own[..usize::from(some & 2)], &broadcast[..usize::from(some & 1)]);
             }
-            1 => self.add_path(DomainId(ops.byte() as u32 % 2), ops.pick(&[1500, 1280, 576, 68])),
+            1 => self.add_path(DomainId(ops.pick(&[0, 1, 0, 4])), ops.pick(&[1500, 1280, 576, 68])),
             _ => {
                 let path = self.path(ops);
                 self.network.remove_path(path);

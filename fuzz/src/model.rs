@@ -30,6 +30,8 @@ pub(crate) struct Forwarded {
     pub(crate) path: PathId,
     pub(crate) header: IpHeader,
     pub(crate) message: Vec<u8>,
+    /// Its number among all packets and replies.
+    pub(crate) number: u64,
 }
 
 impl Forwarded {
@@ -98,8 +100,8 @@ impl Model {
         self.returned.push_back(returned);
     }
 
-    /// Checks a request that the endpoint sends, and returns its flow.
-    pub(crate) fn check_transmit(&mut self, transmit: &Transmit, message: &[u8]) -> Flow {
+    /// Checks a request that the endpoint sends, and returns its flow and number.
+    pub(crate) fn check_transmit(&mut self, transmit: &Transmit, message: &[u8]) -> (Flow, u64) {
         let is_sent = |forwarded: &Forwarded| {
             (forwarded.path, forwarded.header) == (transmit.path, transmit.header) && forwarded.is_sent_as(message)
         };
@@ -107,7 +109,7 @@ impl Model {
         assert!(position <= self.withdrawn, "in order and unchanged, except for what was withdrawn");
         self.withdrawn -= position;
         let drained = self.forwarded.drain(..=position).next_back();
-        let Forwarded { domain, path, header, message: expected } = drained.expect("at least one is drained");
+        let Forwarded { domain, path, header, message: expected, number } = drained.expect("at least one is drained");
         assert!(transmit.hop_limit >= 1 && transmit.hop_limit == header.hop_limit - 1);
         let class = transmit.socket.class;
         assert_eq!((class.family, class.dont_fragment), (header.family(), header.dont_fragment));
@@ -118,7 +120,7 @@ impl Model {
         let flow = Flow { domain, class, kind, code, ident, source, destination };
         self.requests.insert((transmit.socket, peer(class, destination), seq), flow);
         self.newest.insert(flow, Newest { path, message: expected });
-        flow
+        (flow, number)
     }
 
     /// Checks a probe that the endpoint sends.

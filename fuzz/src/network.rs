@@ -172,7 +172,13 @@ impl Network {
 
     fn expect_request(&mut self, path: PathId, header: IpHeader, message: Vec<u8>) {
         let domain = self.paths[&path].domain.expect("each path is given one");
-        self.model.expect_request(Forwarded { domain, path, header, message });
+        self.model.expect_request(Forwarded { domain, path, header, message, number: self.number() });
+    }
+
+    /// The number of the newest packet or reply.
+    fn number(&self) -> u64 {
+        let counters = self.endpoint.counters();
+        counters.packets + counters.replies_received
     }
 
     /// Receives a reply on a ping socket.
@@ -183,7 +189,7 @@ impl Network {
         expected.replies_attempted += u64::from(verdict == Verdict::Forwarded);
         self.check_return(expected, verdict);
         if verdict == Verdict::Forwarded {
-            self.census.replied(socket, received.from);
+            self.census.replied(socket, received.from, self.number());
             self.model.expect_return(Returned::Reply(Reply::new(socket, &received)));
         }
         verdict

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::flow::DomainId;
+use crate::flow::{DomainId, TenantId};
 use crate::policy::Policy;
 use crate::probe::PROBE_HOP_LIMIT;
 use crate::setters;
@@ -48,8 +48,8 @@ pub struct Config {
     pub socket_linger: Duration,
     /// How flows are given sockets.
     pub sharing: Sharing,
-    /// The largest number of flows, at least 1. One more evicts a flow: of the domain with the most flows, of its source with
-    /// the most flows, the one that was idle longest. An IPv6 source is a /64.
+    /// The largest number of flows, at least 1. One more evicts a flow: of the [tenant](PathConfig::tenant) with the most
+    /// flows, of its domain and then of its source with the most, the one that was idle longest. An IPv6 source is a /64.
     pub max_flows: usize,
     /// The largest number of flows of one source (IPv6: of a /64), at least 1. One more evicts that source's flow that was idle longest.
     pub max_flows_per_source: usize,
@@ -59,7 +59,7 @@ pub struct Config {
     pub max_sockets: usize,
     /// The largest rate of requests from one source. `None` is no limit.
     pub rate_per_source: Option<Rate>,
-    /// The largest rate of requests from all sources together. `None` is no limit. Domains and sources within their share of
+    /// The largest rate of requests from all sources together. `None` is no limit. Tenants, domains and sources within their share of
     /// it are not refused because of others; for them there is one more burst.
     pub rate: Option<Rate>,
     /// The largest number of flows of [probes](PathConfig::probes), at least 1. Each has a socket for a few seconds. One more
@@ -184,6 +184,9 @@ pub struct PathConfig {
     /// The domain that the path belongs to, with a number below [`DomainId::FIRST_RESERVED`]. `None`, the default, gives the path
     /// a domain of its own: no other path can take over its flows and receive their replies.
     pub domain: Option<DomainId>,
+    /// Whose the path is, so that many paths of one user have one share of what is finite together. A flow counts for whoever
+    /// opened it. `None`, the default: the domain has a share of its own.
+    pub tenant: Option<TenantId>,
     /// The largest packet that the path carries, in bytes, within [`MTU`](Self::MTU); 1,500 by default. Larger replies are
     /// fragmented. A path that is told of IPv6, by a gateway or a source, carries at least
     /// [`MIN_MTU_V6`](Self::MIN_MTU_V6).
@@ -215,6 +218,7 @@ impl Default for PathConfig {
     fn default() -> Self {
         Self {
             domain: None,
+            tenant: None,
             mtu: 1500,
             gateway_v4: None,
             gateway_v6: None,
@@ -231,6 +235,7 @@ impl Default for PathConfig {
 impl PathConfig {
     setters! {
         with_domain => domain: Option<DomainId>,
+        with_tenant => tenant: Option<TenantId>,
         with_mtu => mtu: usize,
         with_gateway_v4 => gateway_v4: Option<Ipv4Addr>,
         with_gateway_v6 => gateway_v6: Option<Ipv6Addr>,

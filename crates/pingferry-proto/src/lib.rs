@@ -85,7 +85,7 @@ pub use endpoint::reply::Received;
 pub use endpoint::send_error::SendError;
 pub use endpoint::{Endpoint, Verdict};
 pub use flow::socket_pool::OpenFailure;
-pub use flow::{Class, DomainId, PathId, SocketId, Tag};
+pub use flow::{Class, DomainId, PathId, SocketId, Tag, TenantId};
 pub use host_addresses::HostAddresses;
 pub use output::{Delivery, DeliveryKind, Dropped, Output, Outputs, ProbeTransmit, Transmit};
 pub use policy::rule::{Action, ParseRuleError, Rule};

@@ -6,22 +6,26 @@
 //! nothing has to be refilled.
 //!
 //! One bucket is common to all. Everybody takes from it, so a source that is alone has all of the rate. When it is empty, it
-//! still has one more burst for those who take no more than their share. A domain's share is the rate and the burst divided by
-//! the number of domains, and a source's share an eighth of that. The shares of all domains together are the rate and one
-//! burst, so a domain within its share is never refused because of another. The same holds for up to eight sources of a domain.
+//! still has one more burst for those who take no more than their share. The share of a tenant, or of a domain without one, is
+//! the rate and the burst divided by their number. A domain's share of that is divided by the number of domains of its tenant,
+//! and a source's share is an eighth of the domain's. All shares together are the rate and one burst, so whoever is within its
+//! share is never refused because of others. The same holds for up to eight sources of a domain.
+//!
+//! Whoever has no path any more keeps its bucket until that is full, so a client that connects again and again has no new
+//! share each time.
 //!
 //! The buckets of the sources are in arrays of fixed size, and a keyed hash finds them. For the limit of each source there is
 //! one array, for the shares one in each domain. So a source takes no memory of its
 //! own, and nothing has to be removed. Sources whose hashes collide share a bucket. Among a hundred sources there are two such
 //! with a probability of 1 in 13, and since the key is secret no source can choose to collide with another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use crate::config::Rate;
-use crate::flow::DomainId;
-use crate::flow::shares::Owner;
+use crate::flow::shares::{Owner, Party};
+use crate::flow::{DomainId, TenantId};
 
 /// A megabyte of buckets, for a low probability of collisions.
 const BUCKETS: usize = 1 << 16;
@@ -30,7 +34,7 @@ const SHARE_BUCKETS: usize = 64;
 /// The part of its domain's share that a source has.
 const SOURCE_PART: u32 = 8;
 
-/// Limits all domains together, and each source.
+/// Limits all together, and each source.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     overall: Option<Overall>,
@@ -38,18 +42,33 @@ pub(crate) struct RateLimiter {
     hasher: RandomState,
 }
 
-/// A limit of all domains together, and how it is shared.
+/// A limit of all together, and how it is shared.
 #[derive(Debug)]
 struct Overall {
     rate: Rate,
     common: TokenBucket,
-    domains: HashMap<DomainId, Share>,
+    /// Tenants, and domains without one.
+    shares: HashMap<Party, Share>,
+    /// How many of them have paths.
+    with_paths: u32,
+    /// Those that have lost their last path.
+    left: VecDeque<Party>,
+}
+
+/// The share of a tenant, or of a domain without one.
+#[derive(Debug, Default)]
+struct Share {
+    bucket: TokenBucket,
+    domains: HashMap<DomainId, DomainShare>,
+    /// Whether it is in [`Overall::left`].
+    has_left: bool,
 }
 
 /// The share of a domain. Its sources have buckets of its own, so that no other domain can use them up.
 #[derive(Debug, Default)]
-struct Share {
-    of_domain: TokenBucket,
+struct DomainShare {
+    paths: usize,
+    bucket: TokenBucket,
     sources: Vec<TokenBucket>,
 }
 
@@ -62,51 +81,100 @@ impl RateLimiter {
         }
     }
 
-    /// A domain has paths now, and so a share.
-    pub(crate) fn add_domain(&mut self, domain: DomainId) {
+    /// A path was added. Its tenant and its domain have a share now.
+    pub(crate) fn add_path(&mut self, tenant: Option<TenantId>, domain: DomainId) {
         if let Some(overall) = &mut self.overall {
-            overall.domains.entry(domain).or_default();
+            overall.add_path(Party::Domain(tenant, domain).outermost(), domain);
         }
     }
 
-    /// A domain has no paths any more.
-    pub(crate) fn remove_domain(&mut self, domain: DomainId) {
+    /// A path was removed.
+    pub(crate) fn remove_path(&mut self, tenant: Option<TenantId>, domain: DomainId) {
         if let Some(overall) = &mut self.overall {
-            overall.domains.remove(&domain);
+            overall.remove_path(Party::Domain(tenant, domain).outermost(), domain);
         }
     }
 
     /// Takes a token of the source and a common one. Returns whether both were left. If only that of the source is left, it is
     /// used up nevertheless.
-    pub(crate) fn take(&mut self, now: Instant, domain: DomainId, source: Owner) -> bool {
-        let bucket = self.hasher.hash_one(source) as usize % BUCKETS;
+    pub(crate) fn take(&mut self, now: Instant, owner: Owner) -> bool {
+        if self.per_source.is_none() && self.overall.is_none() {
+            return true;
+        }
+        let bucket = self.hasher.hash_one(owner) as usize % BUCKETS;
         let of_source = self.per_source.as_mut().is_none_or(|(rate, buckets)| {
             buckets.get_mut(bucket).is_none_or(|bucket| bucket.take(now, TokenRate::of(*rate)))
         });
-        of_source && self.overall.as_mut().is_none_or(|overall| overall.take(now, domain, bucket))
+        of_source && self.overall.as_mut().is_none_or(|overall| overall.take(now, owner, bucket))
     }
 }
 
 impl Overall {
     fn new(rate: Rate) -> Self {
-        Self { rate, common: TokenBucket::default(), domains: HashMap::new() }
+        let common = TokenBucket::default();
+        Self { rate, common, shares: HashMap::new(), with_paths: 0, left: VecDeque::new() }
     }
 
-    fn take(&mut self, now: Instant, domain: DomainId, source: usize) -> bool {
+    fn add_path(&mut self, party: Party, domain: DomainId) {
+        let share = self.shares.entry(party).or_default();
+        self.with_paths += u32::from(share.domains.is_empty());
+        share.domains.entry(domain).or_default().paths += 1;
+    }
+
+    fn remove_path(&mut self, party: Party, domain: DomainId) {
+        let Some(share) = self.shares.get_mut(&party) else { return };
+        let Some(of_domain) = share.domains.get_mut(&domain) else { return };
+        of_domain.paths -= 1;
+        if of_domain.paths > 0 {
+            return;
+        }
+        share.domains.remove(&domain);
+        if share.domains.is_empty() {
+            self.with_paths -= 1;
+            if !std::mem::replace(&mut share.has_left, true) {
+                self.left.push_back(party);
+            }
+        }
+    }
+
+    fn take(&mut self, now: Instant, owner: Owner, source: usize) -> bool {
+        self.forget(now);
         let rate = TokenRate::of(self.rate);
-        let share = rate.part(u32::try_from(self.domains.len()).unwrap_or(u32::MAX));
-        let is_within_share = self.domains.entry(domain).or_default().take(now, share, source);
+        let of_party = rate.part(self.with_paths);
+        let share = self.shares.get_mut(&owner.outermost());
+        let is_within_share = share.is_some_and(|share| share.take(now, of_party, owner.domain, source));
         let bursts = if is_within_share { 2 } else { 1 };
         self.common.take(now, TokenRate { burst: rate.burst * bursts, ..rate })
+    }
+
+    /// Removes shares without paths whose buckets are full. Each is in `left` once, so this takes constant time for each path
+    /// that was removed.
+    fn forget(&mut self, now: Instant) {
+        while let Some(party) = self.left.front() {
+            match self.shares.get_mut(party) {
+                Some(share) if !share.domains.is_empty() => share.has_left = false,
+                Some(share) if !share.bucket.is_full(now) => return,
+                _ => _ = self.shares.remove(party),
+            }
+            self.left.pop_front();
+        }
     }
 }
 
 impl Share {
+    fn take(&mut self, now: Instant, share: TokenRate, domain: DomainId, source: usize) -> bool {
+        let of_domain = share.part(u32::try_from(self.domains.len()).unwrap_or(u32::MAX));
+        let domain = self.domains.get_mut(&domain);
+        domain.is_some_and(|domain| domain.take(now, of_domain, source)) && self.bucket.take(now, share)
+    }
+}
+
+impl DomainShare {
     fn take(&mut self, now: Instant, share: TokenRate, source: usize) -> bool {
         // A domain that needs no tokens takes no memory for its sources.
         self.sources.resize(SHARE_BUCKETS, TokenBucket::default());
         let of_source = self.sources.get_mut(source % SHARE_BUCKETS);
-        of_source.is_some_and(|bucket| bucket.take(now, share.part(SOURCE_PART))) && self.of_domain.take(now, share)
+        of_source.is_some_and(|bucket| bucket.take(now, share.part(SOURCE_PART))) && self.bucket.take(now, share)
     }
 }
 
@@ -146,6 +214,10 @@ impl TokenBucket {
         }
         taken
     }
+
+    fn is_full(&self, now: Instant) -> bool {
+        self.full_at.is_none_or(|full_at| full_at <= now)
+    }
 }
 
 #[cfg(test)]
@@ -156,9 +228,8 @@ mod tests {
 
     /// Takes up to `count` tokens for a source of a domain, and returns how many were left.
     fn take(limiter: &mut RateLimiter, now: Instant, domain: u32, source: u8, count: usize) -> usize {
-        let domain = DomainId(domain);
-        let owner = Owner::new(domain, [10, 0, 0, source].into());
-        (0..count).filter(|_| limiter.take(now, domain, owner)).count()
+        let owner = Owner::new(None, DomainId(domain), [10, 0, 0, source].into());
+        (0..count).filter(|_| limiter.take(now, owner)).count()
     }
 
     #[test]
@@ -177,7 +248,7 @@ mod tests {
     fn a_source_that_is_alone_has_all_of_the_rate() {
         let start = Instant::now();
         let mut limiter = RateLimiter::new(Some(Rate { per_second: 100, burst: 50 }), None);
-        (0..30).for_each(|domain| limiter.add_domain(DomainId(domain)));
+        (0..30).for_each(|domain| limiter.add_path(None, DomainId(domain)));
         let mut taken_at = |second| take(&mut limiter, start + Duration::from_secs(second), 0, 1, 1000);
         assert!(taken_at(0) >= 50);
         assert!((1..10).map(&mut taken_at).all(|taken| taken >= 50), "a burst a second");
@@ -187,7 +258,7 @@ mod tests {
     fn a_domain_and_a_source_within_their_share_are_not_refused_because_of_others() {
         let start = Instant::now();
         let mut limiter = RateLimiter::new(Some(Rate { per_second: 1000, burst: 1000 }), None);
-        (0..10).for_each(|domain| limiter.add_domain(DomainId(domain)));
+        (0..10).for_each(|domain| limiter.add_path(None, DomainId(domain)));
         for millis in (0..2000).step_by(10) {
             let now = start + Duration::from_millis(millis);
             (0..=u8::MAX).for_each(|source| _ = take(&mut limiter, now, 0, source, 10));
@@ -198,6 +269,48 @@ mod tests {
                 assert!(others >= 4, "{others} of 8 other sources");
             }
         }
+    }
+
+    /// One user with many connections, each with a domain.
+    #[test]
+    fn a_tenant_has_no_larger_share_for_having_many_domains_or_new_ones() {
+        let start = Instant::now();
+        let mut limiter = RateLimiter::new(Some(Rate { per_second: 1000, burst: 1000 }), None);
+        let attacker = Some(TenantId(1));
+        (0..64).for_each(|domain| limiter.add_path(attacker, DomainId(domain)));
+        (100..110).for_each(|domain| limiter.add_path(None, DomainId(domain)));
+        for round in 0..100 {
+            let now = start + Duration::from_millis(round * 10);
+            for domain in 0..64 {
+                // It connects again for each packet.
+                limiter.remove_path(attacker, DomainId(domain));
+                limiter.add_path(attacker, DomainId(domain));
+                (0..=u8::MAX).for_each(|source| {
+                    _ = limiter.take(now, Owner::new(attacker, DomainId(domain), [10, 0, 0, source].into()));
+                });
+            }
+            if round % 20 == 0 {
+                assert!((100..110).all(|domain| take(&mut limiter, now, domain, 1, 1) == 1), "round {round}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_is_forgotten_once_its_bucket_is_full() {
+        let start = Instant::now();
+        let mut limiter = RateLimiter::new(Some(RATE), None);
+        let leave = |limiter: &mut RateLimiter| limiter.remove_path(None, DomainId(0));
+        limiter.add_path(None, DomainId(1));
+        for _ in 0..3 {
+            limiter.add_path(None, DomainId(0));
+            take(&mut limiter, start, 0, 1, 9);
+            leave(&mut limiter);
+        }
+        let shares =
+            |limiter: &RateLimiter| limiter.overall.as_ref().map(|overall| (overall.shares.len(), overall.left.len()));
+        assert_eq!(shares(&limiter), Some((2, 1)), "its tokens are used up");
+        take(&mut limiter, start + Duration::from_secs(60), 1, 1, 1);
+        assert_eq!(shares(&limiter), Some((1, 0)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use pingferry_proto::wire::{Fragment, IpHeader};
-use pingferry_proto::{Config, DomainId, DropReason, PathId, Policy, Rate, Verdict};
+use pingferry_proto::{Config, DomainId, DropReason, PathId, Policy, Rate, TenantId, Verdict};
 use support::*;
 
 /// As many as there are innocent clients.
@@ -256,4 +256,84 @@ fn a_late_reply_does_not_reach_the_flow_that_took_over_the_socket() {
     assert_eq!(harness.receive_reply(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
     assert_eq!(harness.delivered.last().unwrap().0, other);
     assert!(harness.endpoint.counters().add_up());
+}
+
+/// Two users of a Unix socket. Each connection has a domain of its own.
+struct Users {
+    clients: Clients,
+    /// The connections of the attacker.
+    many: Vec<PathId>,
+    /// The connection of the other user.
+    one: PathId,
+}
+
+impl Users {
+    fn new(config: Config) -> Self {
+        let mut clients = Clients::new(config);
+        clients.paths.drain(..).for_each(|path| clients.harness.endpoint.remove_path(path));
+        let mut connect =
+            |user| clients.harness.endpoint.add_path(path_config().with_domain(None).with_tenant(Some(TenantId(user))));
+        let (many, one) = ((0..64).map(|_| connect(1000)).collect(), connect(1001));
+        Self { clients, many, one }
+    }
+
+    /// Sends a packet on each connection of the attacker.
+    fn attack(&mut self, packet: &[u8]) {
+        for path in &self.many {
+            let _ = self.clients.harness.packet_on(*path, packet);
+        }
+    }
+}
+
+#[test]
+fn many_connections_of_one_user_take_no_flow_of_another_user() {
+    let mut users = Users::new(Config::default().with_max_flows(1000).with_max_sockets(640));
+    let mut sent = Vec::new();
+    for n in 0..40 {
+        for host in 1..=5 {
+            sent.push(users.clients.send(users.one, &echo(CLIENT, &format!("203.0.113.{}", n * 5 + host), 7, 1)));
+        }
+        // A flow to the host whose sockets the attacker uses up.
+        sent.push(users.clients.send(users.one, &echo(CLIENT, TARGET_OF_FLOOD, n, 1)));
+        users.attack(&echo(CLIENT, TARGET_OF_FLOOD, n, 1));
+        users.attack(&echo(&source(n.into()), &format!("198.51.100.{}", n + 2), 1, 1));
+    }
+    assert!(users.clients.all_are_answered(&sent), "it has 240 of 1000 flows, and 40 of 360 sockets");
+    let counters = users.clients.harness.endpoint.counters();
+    assert!(counters.flows_evicted > 1000, "{}", counters.flows_evicted);
+}
+
+#[test]
+fn many_connections_of_one_user_use_up_no_errors_of_another_user() {
+    let mut users = Users::new(Config::default());
+    for second in 0..5 {
+        for n in 0..200 {
+            users.attack(&echo(&source(n), "127.0.0.1", 1, 1));
+        }
+        let before = users.clients.harness.delivered.len();
+        for _ in 0..30 {
+            let probe = IpHeader { hop_limit: 1, ..header(CLIENT, TARGET) };
+            let _ = users.clients.harness.packet_on(users.one, &echo_with(&probe, 1, 1, b""));
+        }
+        assert_eq!(users.clients.harness.delivered.len() - before, 30, "second {second}");
+        users.clients.harness.advance(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn fragments_of_many_connections_of_one_user_discard_no_datagram_of_another_user() {
+    let mut users = Users::new(Config::default());
+    let whole = echo_with(&header(CLIENT, TARGET), 1, 1, &[7; 60_000]);
+    let message = parse(&whole).payload.to_vec();
+    let (first, second) = message.split_at(56_000);
+    for identification in 0..20 {
+        let packet = fragment(CLIENT, identification, 0, true, first);
+        assert_eq!(users.clients.harness.packet_on(users.one, &packet), Verdict::Held);
+    }
+    for identification in 0..20 {
+        users.attack(&fragment(CLIENT, identification, 16_000, true, &[1; 16_000]));
+    }
+    for identification in 0..20 {
+        users.clients.send(users.one, &fragment(CLIENT, identification, 56_000, false, second));
+    }
 }

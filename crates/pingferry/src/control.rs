@@ -154,7 +154,8 @@ impl Control {
 
     /// Attaches a listening Unix socket. Each of its connections is a path with this configuration. Without a domain in it, each
     /// has a domain of its own: no client can take over flows of another one and receive their replies. With a domain, a client
-    /// that connects again goes on with its flows. One worker serves them all.
+    /// that connects again goes on with its flows. Without a tenant, that of a connection is the user ID of the client, so a user
+    /// has no larger share for having many connections. One worker serves them all.
     ///
     /// # Errors
     /// As [`attach_ingress`](Self::attach_ingress).

@@ -44,7 +44,7 @@ pub use handle::{Attachment, Offer, Path};
 pub use ingress::replies::{Replies, Reply, TryRecvError};
 pub use pingferry_proto::{
     Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, HostAddresses,
-    OutOfRange, ParseRuleError, PathConfig, PathCounters, Policy, ProbeConfig, Rate, Rule, Sharing, Tag,
+    OutOfRange, ParseRuleError, PathConfig, PathCounters, Policy, ProbeConfig, Rate, Rule, Sharing, Tag, TenantId,
 };
 pub use pingferry_sys::preflight::{GroupRange, Groups};
 pub use pingferry_sys::tun::Tun;

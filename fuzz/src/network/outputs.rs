@@ -62,8 +62,8 @@ impl Network {
     }
 
     fn transmit(&mut self, transmit: &Transmit, message: &[u8]) {
-        let flow = self.model.check_transmit(transmit, message);
-        self.census.sent(flow, transmit.socket, message);
+        let (flow, number) = self.model.check_transmit(transmit, message);
+        self.census.sent(flow, transmit.socket, message, number);
         let unsent = if self.sockets.contains_key(&transmit.socket) {
             self.send_error.take()
         } else {

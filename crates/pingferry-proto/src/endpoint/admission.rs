@@ -14,6 +14,7 @@ use crate::drop_reason::DropReason;
 use crate::endpoint::Endpoint;
 use crate::flow::peer_table::LOW_SLOTS;
 use crate::flow::seq_set::SeqSet;
+use crate::flow::shares::Owner;
 use crate::flow::{BASE_SLOTS, Flow, FlowId, FlowKey, LastRequest, Origin, SocketId};
 use crate::output::{Output, Transmit};
 
@@ -22,12 +23,13 @@ impl Endpoint {
     pub(crate) fn open_flow(
         &mut self,
         key: FlowKey,
+        owner: Owner,
         origin: Origin,
         last_request: LastRequest,
         now: Instant,
     ) -> Option<FlowId> {
         let seqs = SeqSet::new(last_request.seq);
-        let id = self.flows.insert(Flow { key, origin, slot: 0, seqs, last_request }, now)?;
+        let id = self.flows.insert(Flow { key, origin, slot: 0, seqs, last_request }, owner, now)?;
         let Some(slot) = self.find_slot(id, now) else {
             self.flows.remove(id);
             return None;
@@ -118,12 +120,12 @@ impl Endpoint {
     /// identifier. Flows to other peers that share the socket lose the echoes that are on their way. Most of them are in low
     /// slots, so these are taken last.
     fn slot_of_evicted(&mut self, id: FlowId, now: Instant) -> Option<u16> {
-        let key = self.flows.get(id)?.key;
+        let (peer, owner) = (self.flows.get(id)?.key.peer(), self.flows.owner(id)?);
         let (mut spared, mut spared_count) = (None, 0);
         // Each turn evicts a flow or spares one, at most as many as a peer has in low slots.
-        while let Some(candidate) = self.peers.eviction_candidate(key.peer()).filter(|candidate| *candidate != id) {
+        while let Some(candidate) = self.peers.eviction_candidate(peer).filter(|candidate| *candidate != id) {
             let flow = self.flows.get(candidate)?;
-            let is_same_owner = flow.key.owner() == key.owner();
+            let is_same_owner = self.flows.owner(candidate)? == owner;
             if flow.slot < LOW_SLOTS && !is_same_owner && spared_count < LOW_SLOTS {
                 spared_count += 1;
                 spared = spared.or(Some(candidate));

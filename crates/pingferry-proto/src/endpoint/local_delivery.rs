@@ -22,7 +22,8 @@ use std::time::Instant;
 
 use crate::drop_reason::{DropReason, Reject};
 use crate::endpoint::{Endpoint, Verdict};
-use crate::flow::{DomainId, Origin, PathId};
+use crate::flow::shares::Owner;
+use crate::flow::{Origin, PathId};
 use crate::output::DeliveryKind;
 use crate::wire::echo::{Echo, EchoKind};
 use crate::wire::icmp::{IcmpError, icmp_checksum, write_checksum};
@@ -51,7 +52,7 @@ impl Endpoint {
     pub(crate) fn deliver_locally(
         &mut self,
         now: Instant,
-        domain: DomainId,
+        owner: Owner,
         origin: Origin,
         header: &IpHeader,
         payload: &[u8],
@@ -65,7 +66,7 @@ impl Endpoint {
             IPPROTO_TCP => Tcp::reset(header, payload)?,
             _ => echo_reply(header, payload)?,
         };
-        self.take_request_token(now, domain, origin.path, header)?;
+        self.take_request_token(now, owner, origin.path, header)?;
         let IpHeader { source, destination, protocol, traffic_class, .. } = *header;
         // The type of service of a reply is that of its request (RFC 1812 §4.3.2.5).
         let header = IpHeader { protocol, traffic_class, ..IpHeader::icmp(destination, source) };

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use crate::endpoint::Endpoint;
 use crate::flow::Origin;
-use crate::flow::shares::Owner;
 use crate::output::DeliveryKind;
 use crate::wire::icmp::{IcmpError, is_icmp_error};
 use crate::wire::ip::{Family, IpPacket};
@@ -26,13 +25,13 @@ impl Endpoint {
             return;
         }
         let Some(source) = self.gateway(origin.path, family) else { return };
-        let Some(domain) = self.paths.get(&origin.path).map(|path| path.domain) else { return };
-        if !self.error_limiter.take(now, domain, Owner::new(domain, packet.header.source)) {
+        let Some(owner) = self.paths.get(&origin.path).map(|path| path.owner(packet.header.source)) else { return };
+        if !self.error_limiter.take(now, owner) {
             self.counters.errors_withheld += 1;
             return;
         }
         let (header, message) = error.about(&packet, original, source);
-        // The path is open: its domain was found.
+        // The path is open: its owner was found.
         let _ = self.deliver(DeliveryKind::GeneratedError, origin, None, header, &message);
     }
 

@@ -31,9 +31,10 @@ use std::time::Instant;
 use crate::config::{Config, PathConfig, Rate};
 use crate::drop_reason::DropReason;
 use crate::flow::peer_table::PeerTable;
+use crate::flow::shares::Owner;
 use crate::flow::socket_pool::{OpenFailure, SocketPool};
 use crate::flow::table::FlowTable;
-use crate::flow::{DomainId, PathId, SocketId};
+use crate::flow::{DomainId, PathId, SocketId, TenantId};
 use crate::host_addresses::HostAddresses;
 use crate::output::{Output, Outputs};
 use crate::policy::Policy;
@@ -77,9 +78,18 @@ pub(crate) struct Path {
     pub(crate) config: PathConfig,
     /// That of `config`, or its own.
     pub(crate) domain: DomainId,
+    /// That of `config` when the path was added.
+    pub(crate) tenant: Option<TenantId>,
     /// For the rate of `config`.
     pub(crate) bucket: TokenBucket,
     pub(crate) counters: PathCounters,
+}
+
+impl Path {
+    /// Whose a packet of this path from a source is.
+    pub(crate) fn owner(&self, source: IpAddr) -> Owner {
+        Owner::new(self.tenant, self.domain, source)
+    }
 }
 
 /// The proxy's core. The [crate's documentation](crate) says how to drive it.
@@ -154,15 +164,15 @@ impl Endpoint {
         let id = PathId(self.next_path);
         self.next_path += 1;
         let domain = config.domain.unwrap_or(DomainId::of_path(id));
-        self.error_limiter.add_domain(domain);
-        self.request_limiter.add_domain(domain);
-        self.paths
-            .insert(id, Path { config, domain, bucket: TokenBucket::default(), counters: PathCounters::default() });
+        let (tenant, bucket, counters) = (config.tenant, TokenBucket::default(), PathCounters::default());
+        self.error_limiter.add_path(tenant, domain);
+        self.request_limiter.add_path(tenant, domain);
+        self.paths.insert(id, Path { config, domain, tenant, bucket, counters });
         id
     }
 
     /// Changes the configuration of a path. Its flows stay; their next packets are handled by the new configuration. The
-    /// domain stays what it was, whatever `config` says. Returns false if there is no such path.
+    /// domain and the tenant stay what they were, whatever `config` says. Returns false if there is no such path.
     pub fn set_path_config(&mut self, path: PathId, config: PathConfig) -> bool {
         let Some(path) = self.paths.get_mut(&path) else { return false };
         path.config = config;
@@ -177,11 +187,9 @@ impl Endpoint {
     /// Removes a path. Its flows stay open until they are idle or appear on another path of the domain. Until then their
     /// replies are dropped.
     pub fn remove_path(&mut self, path: PathId) {
-        let Some(Path { config, domain, .. }) = self.paths.remove(&path) else { return };
-        // No other path has a domain that none was given.
-        if config.domain.is_none() || !self.paths.values().any(|path| path.domain == domain) {
-            self.error_limiter.remove_domain(domain);
-            self.request_limiter.remove_domain(domain);
+        if let Some(Path { tenant, domain, .. }) = self.paths.remove(&path) {
+            self.error_limiter.remove_path(tenant, domain);
+            self.request_limiter.remove_path(tenant, domain);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::endpoint::icmp_error::ErrorReport;
 use crate::endpoint::reply::one_hop_less;
 use crate::endpoint::send_error::SendError;
 use crate::endpoint::{Endpoint, Verdict};
+use crate::flow::shares::Owner;
 use crate::flow::{DomainId, Origin};
 use crate::output::{DeliveryKind, Output, ProbeTransmit};
 use crate::probe::table::{Probe, ProbeKey};
@@ -35,7 +36,7 @@ impl Endpoint {
     pub(crate) fn forward_probe(
         &mut self,
         now: Instant,
-        domain: DomainId,
+        owner: Owner,
         origin: Origin,
         header: &IpHeader,
         segment: &[u8],
@@ -54,11 +55,12 @@ impl Endpoint {
         if self.paths.get(&origin.path).is_some_and(|path| path.config.probes.denies(destination_port)) {
             return Err(prohibited(DropReason::DestinationRefused));
         }
-        self.take_request_token(now, domain, origin.path, header)?;
+        self.take_request_token(now, owner, origin.path, header)?;
         let destination = SocketAddr::new(header.destination, destination_port);
         let client = SocketAddr::new(header.source, source_port);
-        let key = ProbeKey { domain, protocol: header.protocol, client, destination: is_tcp.then_some(destination) };
-        let id = self.find_or_open_probe(key, origin, now).ok_or(DropReason::NoSocket)?;
+        let (domain, protocol) = (owner.domain, header.protocol);
+        let key = ProbeKey { domain, protocol, client, destination: is_tcp.then_some(destination) };
+        let id = self.find_or_open_probe(key, owner, origin, now).ok_or(DropReason::NoSocket)?;
         let flow = self.probes.get_mut(id).ok_or(DropReason::NoSocket)?;
         if !flow.may_send(now) {
             return Err(prohibited(DropReason::RateExceeded));
@@ -71,13 +73,19 @@ impl Endpoint {
     }
 
     /// The flow of a datagram, or a new one. A SYN always has a flow of its own.
-    fn find_or_open_probe(&mut self, key: ProbeKey, origin: Origin, now: Instant) -> Option<ProbeSocketId> {
+    fn find_or_open_probe(
+        &mut self,
+        key: ProbeKey,
+        owner: Owner,
+        origin: Origin,
+        now: Instant,
+    ) -> Option<ProbeSocketId> {
         let found = if key.protocol == IPPROTO_UDP { self.probes.find(&key) } else { None };
         if let Some(id) = found {
             self.probes.touch(id, now);
             return Some(id);
         }
-        let id = self.probes.insert(key, origin, now)?;
+        let id = self.probes.insert(key, owner, origin, now)?;
         self.counters.flows_opened += 1;
         // The new flow is counted too, so a source with the most gives up its own.
         while self.probes.len() > self.config.max_probe_flows.max(1)

@@ -62,12 +62,12 @@ impl Endpoint {
 
     fn forward(&mut self, now: Instant, origin: Origin, packet: &[u8]) -> Result<Verdict, Reject> {
         let path = self.paths.get(&origin.path).ok_or(DropReason::PathClosed)?;
-        let domain = path.domain;
         let IpPacket { header, payload } = self.check(path, origin.path, packet)?;
+        let owner = path.owner(header.source);
         let Some(fragment) = header.fragment else {
-            return self.forward_whole(now, domain, origin, &header, payload);
+            return self.forward_whole(now, owner, origin, &header, payload);
         };
-        let reassembled = self.reassembly.insert(now, domain, origin, &header, fragment, payload);
+        let reassembled = self.reassembly.insert(now, owner, origin, &header, fragment, payload);
         if matches!(reassembled, Reassembled::Incomplete) {
             self.counters.fragments_accepted += 1;
         }
@@ -79,9 +79,9 @@ impl Endpoint {
                 let header = IpHeader { dont_fragment: false, ..header };
                 let whole = || IpPacket { header, payload: &payload }.to_bytes();
                 let forwarded = if header.has_unread_headers() {
-                    self.forward_with_headers(now, domain, origin, &whole())
+                    self.forward_with_headers(now, owner, origin, &whole())
                 } else {
-                    self.forward_whole(now, domain, origin, &header, &payload)
+                    self.forward_whole(now, owner, origin, &header, &payload)
                 };
                 // An error quotes the whole packet.
                 Ok(forwarded.unwrap_or_else(|reject| self.reject(now, origin, reject, &whole())))
@@ -97,7 +97,7 @@ impl Endpoint {
     fn forward_with_headers(
         &mut self,
         now: Instant,
-        domain: DomainId,
+        owner: Owner,
         origin: Origin,
         packet: &[u8],
     ) -> Result<Verdict, Reject> {
@@ -107,30 +107,30 @@ impl Endpoint {
         if header.fragment.is_some() {
             return Err(DropReason::BadExtensionHeader.into());
         }
-        self.forward_whole(now, domain, origin, &IpHeader { dont_fragment: false, ..header }, payload)
+        self.forward_whole(now, owner, origin, &IpHeader { dont_fragment: false, ..header }, payload)
     }
 
     fn forward_whole(
         &mut self,
         now: Instant,
-        domain: DomainId,
+        owner: Owner,
         origin: Origin,
         header: &IpHeader,
         message: &[u8],
     ) -> Result<Verdict, Reject> {
         if self.is_for_gateway(origin.path, header) {
-            return self.deliver_locally(now, domain, origin, header, message);
+            return self.deliver_locally(now, owner, origin, header, message);
         }
         if !header.is_icmp() {
-            return self.forward_probe(now, domain, origin, header, message);
+            return self.forward_probe(now, owner, origin, header, message);
         }
         let echo = Echo::parse_request(header.family(), message)?;
         if !icmp_checksum(header.source, header.destination, message).is_valid() {
             return Err(DropReason::BadIcmpChecksum.into());
         }
-        self.take_request_token(now, domain, origin.path, header)?;
+        self.take_request_token(now, owner, origin.path, header)?;
         let key = FlowKey {
-            domain,
+            domain: owner.domain,
             class: self.class(header),
             kind: echo.kind,
             code: echo.code,
@@ -138,7 +138,7 @@ impl Endpoint {
             source: header.source,
             destination: header.destination,
         };
-        let flow = self.find_or_open_flow(key, origin, last_request(header, echo, message), now)?;
+        let flow = self.find_or_open_flow(key, owner, origin, last_request(header, echo, message), now)?;
         self.transmit(flow, origin, header, echo.code, message);
         Ok(Verdict::Forwarded)
     }
@@ -147,12 +147,12 @@ impl Endpoint {
     pub(crate) fn take_request_token(
         &mut self,
         now: Instant,
-        domain: DomainId,
+        owner: Owner,
         path: PathId,
         header: &IpHeader,
     ) -> Result<(), Reject> {
         let of_path = self.paths.get_mut(&path).is_none_or(|path| path.take_token(now));
-        if of_path && self.request_limiter.take(now, domain, Owner::new(domain, header.source)) {
+        if of_path && self.request_limiter.take(now, owner) {
             return Ok(());
         }
         Err(Reject::with_error(DropReason::RateExceeded, IcmpError::prohibited(header.family())))
@@ -170,13 +170,14 @@ impl Endpoint {
     fn find_or_open_flow(
         &mut self,
         key: FlowKey,
+        owner: Owner,
         origin: Origin,
         last_request: LastRequest,
         now: Instant,
     ) -> Result<FlowId, Reject> {
         let Some(id) = self.flows.find(&key) else {
             let error = IcmpError::prohibited(key.class.family);
-            let opened = self.open_flow(key, origin, last_request, now);
+            let opened = self.open_flow(key, owner, origin, last_request, now);
             return opened.ok_or(Reject::with_error(DropReason::NoSocket, error));
         };
         if let Some(flow) = self.flows.get_mut(id) {

@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_crowd_that_is_gone_keeps_no_memory() {
         let class = Class { family: Family::V4, dont_fragment: false, dedicated: false };
-        let owner = Owner::new(DomainId(0), [10, 0, 0, 2].into());
+        let owner = Owner::new(None, DomainId(0), [10, 0, 0, 2].into());
         let flow = |n: usize| FlowId(Index::of_key(n).unwrap());
         let mut crowds = Crowds::new();
         for host in 0..10 {

@@ -50,6 +50,11 @@ impl List {
         self.last
     }
 
+    /// Whether this entry, which is in the list, is the only one.
+    pub(crate) fn is_only(&self, index: Index) -> bool {
+        self.first == Some(index) && self.last == Some(index)
+    }
+
     /// Adds an entry at the end. `links` finds the links of this list in an entry.
     pub(crate) fn push<T>(&mut self, index: Index, slab: &mut Slab<T>, links: impl Fn(&mut T) -> &mut Links) {
         self.insert_after(self.last, index, slab, links);

@@ -22,7 +22,6 @@ use std::num::NonZeroU32;
 
 use crate::flow::list::Index;
 use crate::flow::seq_set::SeqSet;
-use crate::flow::shares::Owner;
 use crate::wire::echo::EchoKind;
 use crate::wire::ip::Family;
 
@@ -44,6 +43,11 @@ impl DomainId {
         Self(Self::FIRST_RESERVED | path.0)
     }
 }
+
+/// Who answers for some paths, for example a user whose programs have a path each. What is finite is divided among tenants and
+/// domains without one first, then among the domains of a tenant. So a tenant has no more of it for having many domains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TenantId(pub u32);
 
 /// One connection of a domain: where packets are received from and replies are delivered to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -128,10 +132,6 @@ pub(crate) struct FlowKey {
 }
 
 impl FlowKey {
-    pub(crate) fn owner(&self) -> Owner {
-        Owner::new(self.domain, self.source)
-    }
-
     pub(crate) fn peer(&self) -> Peer {
         Peer::new(self.class, self.destination)
     }

@@ -44,16 +44,15 @@ impl PeerTable {
     /// Adds a flow without a slot to the crowd of its peer. A new crowd takes in the peer's other flows, which are in low
     /// slots. `None` if there are four billion members.
     pub(crate) fn join_crowd(&mut self, id: FlowId, flows: &FlowTable) -> Option<()> {
-        let key = flows.get(id)?.key;
-        let peer = key.peer();
+        let peer = flows.get(id)?.key.peer();
         if !self.crowds.is_crowded(peer) {
             for slot in 0..LOW_SLOTS {
                 let Some(other) = self.find(peer, slot, flows) else { continue };
-                self.crowds.join(peer, other, flows.get(other)?.key.owner())?;
+                self.crowds.join(peer, other, flows.owner(other)?)?;
                 self.crowds.use_slot(peer, slot);
             }
         }
-        self.crowds.join(peer, id, key.owner())
+        self.crowds.join(peer, id, flows.owner(id)?)
     }
 
     /// Removes a flow without a slot from its crowd.

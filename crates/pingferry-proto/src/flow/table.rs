@@ -13,7 +13,7 @@ use slab::Slab;
 
 use crate::flow::hash_index::HashIndex;
 use crate::flow::list::{Index, Links, List};
-use crate::flow::shares::{Place, Pool, Shares};
+use crate::flow::shares::{Owner, Place, Pool, Shares};
 use crate::flow::{Flow, FlowId, FlowKey};
 
 #[derive(Debug)]
@@ -80,6 +80,11 @@ impl FlowTable {
         Some((FlowId(index), self.epoch? + last_active))
     }
 
+    /// Whose a flow is.
+    pub(crate) fn owner(&self, FlowId(index): FlowId) -> Option<Owner> {
+        self.shares.owner(self.entries.get(index.key())?.place)
+    }
+
     /// How many flows the source of a flow has.
     pub(crate) fn count_of_source(&self, FlowId(index): FlowId) -> usize {
         self.entries.get(index.key()).map_or(0, |entry| self.shares.weight_of_source(entry.place))
@@ -106,9 +111,9 @@ impl FlowTable {
     }
 
     /// Adds a flow, whose key must be new. `None` if there are four billion flows or sources.
-    pub(crate) fn insert(&mut self, flow: Flow, now: Instant) -> Option<FlowId> {
+    pub(crate) fn insert(&mut self, flow: Flow, owner: Owner, now: Instant) -> Option<FlowId> {
         let index = Index::of_key(self.entries.vacant_key())?;
-        let (hash, owner, last_active) = (self.by_key.hash(flow.key), flow.key.owner(), self.since_epoch(now));
+        let (hash, last_active) = (self.by_key.hash(flow.key), self.since_epoch(now));
         let (by_age, place) = (Links::default(), Place::default());
         self.entries.insert(Entry { flow, hash, last_active, by_age, place });
         if !self.shares.add(&self.pool, owner, 1, index, &mut self.entries, |entry| &mut entry.place) {
@@ -176,6 +181,10 @@ mod tests {
         Flow { key: key(ident), origin, slot: 0, seqs: SeqSet::new(0), last_request }
     }
 
+    fn insert(table: &mut FlowTable, ident: u16, now: Instant) -> Option<FlowId> {
+        table.insert(flow(ident), Owner::new(None, DomainId(0), key(ident).source), now)
+    }
+
     /// As the slab's own entry, which is private.
     #[expect(dead_code, reason = "only its size counts")]
     enum SlabEntry {
@@ -187,7 +196,7 @@ mod tests {
     fn a_table_with_room_for_its_flows_is_not_moved() {
         let mut table = FlowTable::with_capacity(1000);
         let before = table.entries.capacity();
-        (0..1000).for_each(|ident| _ = table.insert(flow(ident), Instant::now()));
+        (0..1000).for_each(|ident| _ = insert(&mut table, ident, Instant::now()));
         assert_eq!((table.entries.capacity(), table.len()), (before, 1000));
     }
 
@@ -206,7 +215,7 @@ mod tests {
                 let now = start + Duration::from_secs(n as u64);
                 match (action, table.find(&key(ident))) {
                     (0, None) => {
-                        table.insert(flow(ident), now);
+                        insert(&mut table, ident, now);
                         model.push_back((ident, now));
                     }
                     (0 | 1, Some(id)) => {

@@ -195,11 +195,16 @@ impl ProbeTable {
     }
 
     /// Adds a flow. Another one with the same key can no longer be found by it. `None` if there are four billion.
-    pub(crate) fn insert(&mut self, key: ProbeKey, origin: Origin, now: Instant) -> Option<ProbeSocketId> {
+    pub(crate) fn insert(
+        &mut self,
+        key: ProbeKey,
+        owner: Owner,
+        origin: Origin,
+        now: Instant,
+    ) -> Option<ProbeSocketId> {
         let id = ProbeSocketId(self.next);
         let index = Index::of_key(self.flows.vacant_key())?;
         self.flows.insert(ProbeFlow::new(id, key, origin, now));
-        let owner = Owner::new(key.domain, key.client.ip());
         if !self.shares.add(&self.pool, owner, 1, index, &mut self.flows, |flow| &mut flow.place) {
             self.flows.try_remove(index.key());
             return None;
@@ -237,7 +242,7 @@ impl ProbeTable {
         Some((flow.socket, flow.last_active + IDLE_TIMEOUT))
     }
 
-    /// The flow to evict if there are too many: the oldest of the source with the most, in the domain with the most.
+    /// The flow to evict if there are too many: the oldest of whoever holds most.
     pub(crate) fn eviction_candidate(&self) -> Option<ProbeSocketId> {
         let index = self.shares.eviction_candidate(&self.pool)?;
         self.flows.get(index.key()).map(|flow| flow.socket)

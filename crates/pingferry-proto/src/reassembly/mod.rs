@@ -101,7 +101,7 @@ impl Reassembly {
     pub(crate) fn insert(
         &mut self,
         now: Instant,
-        domain: DomainId,
+        owner: Owner,
         origin: Origin,
         header: &IpHeader,
         fragment: Fragment,
@@ -114,8 +114,10 @@ impl Reassembly {
         };
         let IpHeader { source, destination, identification, .. } = *header;
         let protocol = source.is_ipv4().then_some(header.protocol);
-        let key = Key { domain, source, destination, protocol, identification };
-        let Some(index) = self.find_or_add(key, now) else { return dropped(DropReason::ReassemblyFull, Vec::new()) };
+        let key = Key { domain: owner.domain, source, destination, protocol, identification };
+        let Some(index) = self.find_or_add(key, owner, now) else {
+            return dropped(DropReason::ReassemblyFull, Vec::new());
+        };
         let Some(entry) = self.entries.get_mut(index.key()) else {
             return dropped(DropReason::ReassemblyFull, Vec::new());
         };
@@ -160,7 +162,7 @@ impl Reassembly {
         of_families.into_iter().flatten().min_by_key(|(_, deadline)| *deadline)
     }
 
-    fn find_or_add(&mut self, key: Key, now: Instant) -> Option<Index> {
+    fn find_or_add(&mut self, key: Key, owner: Owner, now: Instant) -> Option<Index> {
         let hash = self.by_key.hash(key);
         let is_right = |index: &Index| self.entries.get(index.key()).is_some_and(|entry| entry.key == key);
         if let Some(found) = self.by_key.find(hash, is_right) {
@@ -170,7 +172,6 @@ impl Reassembly {
         let (datagram, weight) = (Datagram::default(), DATAGRAM_BYTES as u32);
         let (by_age, place) = (Links::default(), Place::default());
         self.entries.insert(Entry { key, began: now, datagram, weight, by_age, place });
-        let owner = Owner::new(key.domain, key.source);
         if !self.shares.add(&self.pool, owner, weight, index, &mut self.entries, |entry| &mut entry.place) {
             self.entries.try_remove(index.key());
             return None;
@@ -260,7 +261,8 @@ mod tests {
         fn insert(&mut self, identification: u32, offset: u16, more: bool, payload: &[u8]) -> Reassembled {
             let fragment = Fragment { offset, more };
             let header = IpHeader { fragment: Some(fragment), ..header(identification) };
-            self.reassembly.insert(self.now, DomainId(0), ORIGIN, &header, fragment, payload)
+            let owner = Owner::new(None, DomainId(0), header.source);
+            self.reassembly.insert(self.now, owner, ORIGIN, &header, fragment, payload)
         }
 
         fn bytes(&self) -> usize {

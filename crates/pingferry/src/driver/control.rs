@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
-use pingferry_proto::{PathConfig, PathId, Policy};
+use pingferry_proto::{PathConfig, PathId, Policy, TenantId};
 use pingferry_sys::netlink::AddressMonitor;
 use tracing::{debug, warn};
 
@@ -166,7 +166,7 @@ impl Control {
     fn accept(&mut self, shared: &Shared, uplink: &mut Uplink, ingress: IngressId) {
         let Some(listener) = self.listeners.get_mut(&ingress) else { return };
         let attached = match listener.accept() {
-            Ok(Some(connection)) => serve(shared, uplink, ingress, connection),
+            Ok(Some((user, connection))) => serve(shared, uplink, ingress, user, connection),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -181,9 +181,15 @@ impl Control {
     }
 }
 
-/// Serves a connection that was accepted.
-fn serve(shared: &Shared, uplink: &mut Uplink, ingress: IngressId, (source, sink): Halves) -> io::Result<()> {
-    let path = lock(&shared.core).add_connection(ingress, sink)?;
+/// Serves a connection of a user that was accepted.
+fn serve(
+    shared: &Shared,
+    uplink: &mut Uplink,
+    ingress: IngressId,
+    user: u32,
+    (source, sink): Halves,
+) -> io::Result<()> {
+    let path = lock(&shared.core).add_connection(ingress, TenantId(user), sink)?;
     if let Err(error) = shared.up.add(&source, Token::Path(path)) {
         lock(&shared.core).remove_path(path);
         return Err(error);

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pingferry_proto::{Delivery, Endpoint, OpenFailure, PathConfig, PathCounters, PathId, Policy, SocketId};
+use pingferry_proto::{Delivery, Endpoint, OpenFailure, PathConfig, PathCounters, PathId, Policy, SocketId, TenantId};
 use pingferry_sys::ping::{ErrorBatch, SendBatch};
 use rustix::io::Errno;
 use tracing::{debug, info};
@@ -118,8 +118,15 @@ impl Core {
     }
 
     /// Adds a path for a connection of a listener.
-    pub(super) fn add_connection(&mut self, ingress: IngressId, sink: SharedSink) -> Result<PathId, Closed> {
-        let config = self.listeners.get(&ingress).cloned().ok_or(Closed)?;
+    pub(super) fn add_connection(
+        &mut self,
+        ingress: IngressId,
+        user: TenantId,
+        sink: SharedSink,
+    ) -> Result<PathId, Closed> {
+        let mut config = self.listeners.get(&ingress).cloned().ok_or(Closed)?;
+        // However many connections a user has, they have one share.
+        config.tenant.get_or_insert(user);
         self.add_path(ingress, config, sink)
     }
 

@@ -80,6 +80,10 @@ impl Counted {
     pub(super) fn socket(&self) -> &OwnedFd {
         &self.socket
     }
+
+    pub(super) fn user(&self) -> u32 {
+        self.user
+    }
 }
 
 impl Drop for Counted {

@@ -61,16 +61,17 @@ impl UnixIngress {
         self
     }
 
-    /// The next connection, if one waits.
+    /// The next connection and its user, if one waits.
     ///
     /// # Errors
     /// It could not be accepted, or was closed at once because there are too many, or no more descriptors.
-    pub(crate) fn accept(&mut self) -> io::Result<Option<Halves>> {
+    pub(crate) fn accept(&mut self) -> io::Result<Option<(u32, Halves)>> {
         match self.next() {
             Ok(socket) => {
-                let socket = Arc::new(self.connections.enter(socket)?);
-                let connection = UnixConnection { socket, path: self.listener.path().to_owned() };
-                split(connection, self.pcap.as_ref()).map(Some)
+                let socket = self.connections.enter(socket)?;
+                let (user, path) = (socket.user(), self.listener.path().to_owned());
+                let connection = UnixConnection { socket: Arc::new(socket), path };
+                Ok(Some((user, split(connection, self.pcap.as_ref())?)))
             }
             Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
             Err(error @ (Errno::MFILE | Errno::NFILE)) => {
