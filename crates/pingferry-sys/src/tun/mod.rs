@@ -81,6 +81,22 @@ impl Tun {
         &self.name
     }
 
+    /// Lets the kernel accept IPv4 packets of the device whose source is an address of the kernel's own host, which it drops
+    /// otherwise (`accept_local` in `Documentation/networking/ip-sysctl.rst`). A process that answers for the device from
+    /// the device's address needs it. To be called in the network namespace of the device.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` without `CAP_NET_ADMIN`, `EROFS` where `/proc/sys` is read-only, `ENOENT` when the device has another name or
+    /// is in another namespace. There is none when the kernel does so already.
+    pub fn accept_own_addresses(&self) -> io::Result<()> {
+        let path = format!("/proc/sys/net/ipv4/conf/{}/accept_local", self.name);
+        if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
+            return Ok(());
+        }
+        std::fs::write(&path, "1").map_err(|e| with_context(e, format!("set {path} to 1")))
+    }
+
     /// Reads one packet into `buffer` and returns its length in bytes. A packet longer than `buffer` is truncated.
     ///
     /// # Errors

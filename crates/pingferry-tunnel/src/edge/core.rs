@@ -74,8 +74,11 @@ impl Core {
     /// Checks a packet of a connector of `tunnel`. Returns what may be written to the device, or `None` if it was dropped and
     /// counted.
     pub(crate) fn handle_response<'a>(&mut self, now: Instant, tunnel: Uuid, packet: &'a [u8]) -> Option<&'a [u8]> {
-        let router = &self.router;
+        let (router, errors) = (&self.router, &self.errors);
         let checked = check(packet, now, tunnel, |source| router.belongs(tunnel, source), &self.asked);
+        // Only the edge itself speaks for the device: its kernel accepts packets from these addresses.
+        let is_own = || IpPacket::parse(packet).is_ok_and(|packet| errors.is_gateway(packet.header.source));
+        let checked = checked.and_then(|packet| if is_own() { Err(DropReason::ForeignSource) } else { Ok(packet) });
         checked.inspect_err(|reason| self.counters.drops.count(*reason)).ok()
     }
 
@@ -231,20 +234,21 @@ mod tests {
 
     #[test]
     fn an_error_about_a_request_is_returned_and_others_are_not() {
-        for [_, client, host, unserved, foreign] in HOSTS {
+        for [gateway, client, host, unserved, foreign] in HOSTS {
             let (mut core, now) = (core(), Instant::now());
             let request = echo_request(ip(client), ip(host), 7, 1, b"");
             core.handle_request(now, &request, |_| 1400);
             core.handle_request(now, &echo_request(ip(client), ip(unserved), 7, 1, b""), |_| 1400);
-            let error = |about: &str| {
+            let error = |about: &str, from: &str| {
                 let original = echo_request(ip(client), ip(about), 7, 1, b"");
                 let parsed = IpPacket::parse(&original).unwrap();
                 let error = IcmpError::time_exceeded(parsed.header.family());
-                let (header, message) = error.about(&parsed, &original, ip(foreign));
+                let (header, message) = error.about(&parsed, &original, ip(from));
                 IpPacket { header, payload: &message }.to_bytes()
             };
-            assert!(core.handle_response(now, TUNNEL, &error(host)).is_some());
-            assert!(core.handle_response(now, TUNNEL, &error(unserved)).is_none(), "it never went through");
+            assert!(core.handle_response(now, TUNNEL, &error(host, foreign)).is_some());
+            assert!(core.handle_response(now, TUNNEL, &error(unserved, foreign)).is_none(), "it never went through");
+            assert!(core.handle_response(now, TUNNEL, &error(host, gateway)).is_none(), "from the edge itself");
         }
     }
 }

@@ -52,6 +52,14 @@ impl LocalErrors {
         Some(IpPacket { header, payload: &message }.to_bytes())
     }
 
+    /// Whether errors are sent from this address.
+    pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4 == Some(address),
+            IpAddr::V6(address) => self.v6 == Some(address),
+        }
+    }
+
     fn take(&mut self, now: Instant, source: IpAddr) -> bool {
         let interval = Duration::from_secs(1) / PER_SECOND;
         #[allow(clippy::cast_possible_truncation, reason = "only the lowest bits count")]

@@ -16,7 +16,7 @@ mod socket;
 mod tls;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +117,14 @@ pub fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> io::Result
     let (socket, sizes) = socket::open(address)?;
     let endpoint = Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))?;
     Ok((endpoint, sizes))
+}
+
+/// A UDP socket at `address` for QUIC, and how large its buffers are.
+///
+/// # Errors
+/// The socket cannot be opened.
+pub fn bind(address: SocketAddr) -> io::Result<(UdpSocket, BufferSizes)> {
+    socket::open(address)
 }
 
 fn transport_config() -> TransportConfig {
