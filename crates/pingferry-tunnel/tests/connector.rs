@@ -1,0 +1,347 @@
+//! A connector and edges that the test plays: how it registers, serves and ends, and what a hostile edge achieves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod played_edge;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use pingferry_proto::wire::{Echo, IpPacket, echo_request, emit_fragmented};
+use pingferry_testnet::isolated;
+use pingferry_tunnel::connector::{Connector, ConnectorConfig, ConnectorError};
+use pingferry_tunnel::control::{FEATURE_PREFIXES, Refusal, Request};
+use pingferry_tunnel::wire::{DatagramV2, DatagramV3, DatagramVersion, RegistrationCode, TraceIdentity, UdpFlow};
+use quinn::{ConnectionError, ReadError, ReadToEndError, VarInt};
+use tokio::time::timeout;
+
+use self::played_edge::{Connected, PlayedEdge, Running, SOON, block_on};
+
+const CLIENT: &str = "198.51.100.7";
+const TARGET: &str = "127.0.0.1";
+
+fn ping(ident: u16, seq: u16) -> Vec<u8> {
+    ping_to(TARGET, ident, seq)
+}
+
+fn ping_to(target: &str, ident: u16, seq: u16) -> Vec<u8> {
+    echo_request(CLIENT.parse().unwrap(), target.parse().unwrap(), ident, seq, b"payload")
+}
+
+/// Source, identifier and sequence number of a reply.
+fn reply(packet: &[u8]) -> (IpAddr, u16, u16) {
+    let packet = IpPacket::parse(packet).unwrap();
+    let echo = Echo::parse_reply(packet.header.family(), packet.payload).unwrap();
+    assert_eq!(packet.header.destination, CLIENT.parse::<IpAddr>().unwrap());
+    (packet.header.source, echo.ident, echo.seq)
+}
+
+async fn assert_serves(connected: &Connected, ident: u16, seq: u16) {
+    connected.send(&ping(ident, seq));
+    assert_eq!(reply(&connected.receive().await), (TARGET.parse().unwrap(), ident, seq));
+}
+
+#[test]
+fn it_registers_serves_and_goes_on_for_the_grace_period() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let running = Running::start(edge.config(1), |config| config.grace_period = Duration::from_secs(1));
+            let mut connected = edge.accept().await;
+            let registration = &connected.registration;
+            assert_eq!(registration.tunnel_id, edge.token().tunnel_id);
+            assert_eq!(registration.secret, edge.token().secret);
+            assert_eq!((registration.connection_index, registration.options.previous_attempts), (0, 0));
+            assert_eq!(registration.options.client.features, ["support_datagram_v2", FEATURE_PREFIXES]);
+            assert_eq!(connected.advertised, edge.config(1).advertise);
+            assert_serves(&connected, 7, 1).await;
+
+            running.stop();
+            let Request::Unregister(call) = connected.request().await else { panic!() };
+            connected.control.peer.server.done(call);
+            let stopped = Instant::now();
+            assert!(connected.control.next().await.is_err(), "the session is aborted");
+            // Replies are still carried.
+            assert_serves(&connected, 7, 2).await;
+            let closed = connected.connection.closed().await;
+            assert!(
+                matches!(closed, ConnectionError::ApplicationClosed(close) if close.error_code == VarInt::from_u32(0))
+            );
+            assert!(stopped.elapsed() > Duration::from_millis(500), "the grace period was cut short");
+            running.ended().await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_flow_moves_at_once_to_the_connection_that_it_comes_by() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let _running = Running::start(edge.config(2), |_| {});
+            let first = edge.accept().await;
+            let second = edge.accept().await;
+            assert_ne!(first.registration.connection_index, second.registration.connection_index);
+            assert_eq!(first.registration.options.client.id, second.registration.options.client.id);
+            assert_serves(&first, 7, 1).await;
+            assert_serves(&second, 7, 2).await;
+            assert_serves(&first, 7, 3).await;
+            // A new connection with the same index. The flow has not been idle.
+            first.connection.close(VarInt::from_u32(0), b"");
+            let again = edge.accept().await;
+            assert_eq!(again.registration.connection_index, first.registration.connection_index);
+            assert_serves(&again, 7, 4).await;
+            assert_serves(&second, 7, 5).await;
+        });
+    });
+}
+
+#[test]
+fn equal_clients_of_two_edges_do_not_share_flows() {
+    isolated(|| {
+        block_on(async {
+            let edges = [PlayedEdge::start(), PlayedEdge::start()];
+            let mut config = edges[0].config(1);
+            config.edges.push(edges[1].address());
+            config.roots.roots.extend(edges[1].config(1).roots.roots);
+            let running = Running::start(config, |_| {});
+            let [first, second] = [edges[0].accept().await, edges[1].accept().await];
+            for seq in 1..4 {
+                first.send(&ping(7, seq));
+                second.send(&ping(7, seq));
+                for connected in [&first, &second] {
+                    assert_eq!(reply(&connected.receive().await), (TARGET.parse().unwrap(), 7, seq));
+                }
+            }
+            assert_eq!(running.proxy_counters().flows_opened, 2);
+        });
+    });
+}
+
+#[test]
+fn an_edge_reaches_nothing_but_what_is_advertised() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let running = Running::start(edge.config(1), |config| {
+                config.policy.rules = vec!["deny 127.0.0.2".parse().unwrap(), "allow 10.0.0.0/8".parse().unwrap()];
+            });
+            let connected = edge.accept().await;
+            for target in ["10.0.0.1", "127.0.0.2", "192.0.2.1", "169.254.169.254", "224.0.0.1"] {
+                connected.send(&ping_to(target, 7, 1));
+            }
+            // UDP, and what is no packet at all.
+            let mut udp = ping(7, 1);
+            udp[9] = 17;
+            connected.send(&udp);
+            connected.send(b"\x45");
+            assert_serves(&connected, 8, 1).await;
+            let counters = running.proxy_counters();
+            assert_eq!(counters.requests_sent(), 1, "{counters:?}");
+        });
+    });
+}
+
+#[test]
+fn streams_of_an_edge_are_refused_each_in_its_way() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let running = Running::start(edge.config(1), |_| {});
+            let connected = edge.accept().await;
+
+            // Data: the same eight bytes, and a ConnectResponse with an error.
+            let data = b"\x0a\x36\xcd\x12\xa1\x3e01";
+            let answer = connected.stream(data).await.unwrap();
+            assert_eq!(answer[..8], *data);
+            assert!(answer.windows(9).any(|text| text == b"only ICMP"), "{answer:?}");
+
+            // What nobody knows is reset, and so is what is cut short.
+            for unknown in [&b"GET / "[..], b"\0"] {
+                let reset = connected.stream(unknown).await.unwrap_err();
+                let ReadToEndError::Read(ReadError::Reset(code)) = reset else { panic!("{reset}") };
+                assert_eq!(code, VarInt::from_u32(0));
+            }
+
+            // A session in which nothing is asked ends without an answer.
+            assert_eq!(connected.stream(b"\x52\xbb\x82\x5c\xdb\x65").await.unwrap(), b"");
+            assert_serves(&connected, 7, 1).await;
+            assert_eq!(running.counters.snapshot().streams_refused, 4);
+        });
+    });
+}
+
+#[test]
+fn a_hostile_edge_does_not_stop_it() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let running = Running::start(edge.config(1), |_| {});
+            let mut connected = edge.accept().await;
+            // More streams than it allows at once, none of which says anything.
+            let mut streams = Vec::new();
+            while let Ok(Ok(stream)) = timeout(Duration::from_millis(100), connected.connection.open_bi()).await {
+                streams.push(stream);
+                assert!(streams.len() < 1000, "the number of streams is not limited");
+            }
+            assert!(timeout(Duration::from_millis(100), connected.connection.open_uni()).await.is_err());
+            for length in [0, 1, 25, 100, 1200] {
+                for kind in 0..=u8::MAX {
+                    let mut garbage = vec![0x45; length];
+                    garbage.push(kind);
+                    connected.send_datagram(garbage).await;
+                }
+            }
+            assert_serves(&connected, 7, 1).await;
+            let counters = running.counters.snapshot();
+            assert!(counters.datagrams_malformed > 1000 && counters.datagrams_refused > 0, "{counters:?}");
+            // A message that says it has 64 MiB ends the connection, and the connector comes back.
+            connected.control.peer.raw = vec![0, 0, 0, 0, 0, 0, 0x80, 0];
+            connected.control.flush().await.unwrap();
+            timeout(SOON, connected.connection.closed()).await.unwrap();
+            assert_serves(&edge.accept().await, 7, 2).await;
+        });
+    });
+}
+
+#[test]
+fn a_udp_flow_of_version_3_is_refused_with_a_message() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let _running = Running::start(edge.config(1), |config| config.datagrams = DatagramVersion::V3);
+            let connected = edge.accept().await;
+            assert!(connected.registration.options.client.features.contains(&"support_datagram_v3_2".into()));
+            let flow = UdpFlow {
+                flow: [7; 16],
+                destination: "192.0.2.1:53".parse().unwrap(),
+                idle_seconds: 10,
+                is_traced: false,
+                payload: None,
+            };
+            let mut datagram = Vec::new();
+            DatagramV3::UdpRegistration(flow).encode(&mut datagram);
+            connected.send_datagram(datagram).await;
+            let answer = connected.datagram().await;
+            let Ok(DatagramV3::RegistrationResponse { code, flow, .. }) = DatagramV3::parse(&answer) else { panic!() };
+            assert_eq!((code, flow), (RegistrationCode::Message, [7; 16]));
+            // Packets have the type in front.
+            let mut datagram = Vec::new();
+            DatagramV3::Packet(&ping(7, 1)).encode(&mut datagram);
+            connected.send_datagram(datagram).await;
+            let answer = connected.datagram().await;
+            let Ok(DatagramV3::Packet(packet)) = DatagramV3::parse(&answer) else { panic!() };
+            assert_eq!(reply(packet).2, 1);
+        });
+    });
+}
+
+#[test]
+fn a_packet_that_is_traced_is_served() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let _running = Running::start(edge.config(1), |_| {});
+            let connected = edge.accept().await;
+            let identity = TraceIdentity { trace_id: 1, span_id: 2, flags: 0 };
+            let mut datagram = Vec::new();
+            DatagramV2::TracedPacket { packet: &ping(7, 1), identity }.encode(&mut datagram);
+            connected.send_datagram(datagram).await;
+            assert_eq!(reply(&connected.receive().await).2, 1);
+        });
+    });
+}
+
+#[test]
+fn large_replies_come_in_fragments_that_fit() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let _running = Running::start(edge.config(1), |_| {});
+            let connected = edge.accept().await;
+            let request = echo_request(CLIENT.parse().unwrap(), TARGET.parse().unwrap(), 7, 1, &[1; 4000]);
+            let whole = IpPacket::parse(&request).unwrap();
+            let mut header = whole.header;
+            header.dont_fragment = false;
+            let mut fragments = Vec::new();
+            let piece = emit_fragmented(&header, whole.payload, 1200, &mut fragments);
+            fragments.chunks(piece).for_each(|fragment| connected.send(fragment));
+            let mut len = 0;
+            while len < whole.payload.len() {
+                let packet = connected.receive().await;
+                let parsed = IpPacket::parse(&packet).unwrap();
+                assert!(parsed.header.fragment.is_some());
+                len += parsed.payload.len();
+            }
+            assert_eq!(len, whole.payload.len());
+        });
+    });
+}
+
+#[test]
+fn an_edge_that_refuses_for_good_ends_it_with_the_cause() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let running = Running::start(edge.config(1), |_| {});
+            let refusal = Refusal { cause: "unauthorized".into(), ..Refusal::default() };
+            edge.refuse(&refusal).await;
+            let Err(ConnectorError::Refused(address, cause)) = running.ended().await else { panic!() };
+            assert_eq!((address, cause.as_str()), (edge.address(), "unauthorized"));
+        });
+    });
+}
+
+#[test]
+fn it_tries_again_when_the_edge_says_so_and_not_before() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let _running = Running::start(edge.config(1), |_| {});
+            let retry_after = Duration::from_millis(1500);
+            let refusal = Refusal { cause: "later".into(), retry_after, should_retry: true };
+            let before = Instant::now();
+            edge.refuse(&refusal).await;
+            let connected = edge.accept().await;
+            assert!(before.elapsed() >= retry_after, "{:?}", before.elapsed());
+            assert_eq!(connected.registration.options.previous_attempts, 1);
+        });
+    });
+}
+
+#[test]
+fn an_edge_that_is_not_trusted_gets_no_secret() {
+    isolated(|| {
+        block_on(async {
+            let (edge, other) = (PlayedEdge::start(), PlayedEdge::start());
+            let mut config = edge.config(1);
+            config.roots = other.config(1).roots;
+            let running = Running::start(config, |_| {});
+            assert!(edge.fails_to_accept().await.contains("certificate"));
+            assert_eq!(running.counters.snapshot().connections_registered, 0);
+            drop(running);
+            let mut config = edge.config(1);
+            config.server_name = "edge.example".into();
+            let _running = Running::start(config, |_| {});
+            assert!(edge.fails_to_accept().await.contains("certificate"));
+        });
+    });
+}
+
+#[test]
+fn a_connector_without_an_edge_or_a_prefix_does_not_start() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let open = |change: &dyn Fn(&mut ConnectorConfig)| {
+                let mut config = edge.config(1);
+                change(&mut config);
+                Connector::open(config).unwrap_err()
+            };
+            assert!(matches!(open(&|config| config.edges.clear()), ConnectorError::NoEdge));
+            assert!(matches!(open(&|config| config.advertise.clear()), ConnectorError::NoPrefix));
+            let prefix = |number: u32| ipnet::Ipv4Net::new_assert(number.into(), 32).into();
+            let many = |config: &mut ConnectorConfig| config.advertise = (0..257).map(prefix).collect();
+            assert!(matches!(open(&many), ConnectorError::TooManyPrefixes));
+        });
+    });
+}
