@@ -10,6 +10,8 @@ use crate::config::model::Settings;
 use crate::config::reload::Loaded;
 #[cfg(feature = "tunnel")]
 use crate::connect::ConnectArgs;
+#[cfg(feature = "tunnel")]
+use crate::edge::EdgeArgs;
 use crate::error::CliError;
 use crate::exec::ExecArgs;
 use crate::run::RunArgs;
@@ -38,6 +40,9 @@ pub(crate) enum Command {
     /// Dial an edge and serve the pings that come through it; needs no root and no open ports
     #[cfg(feature = "tunnel")]
     Connect(ConnectArgs),
+    /// Let connectors dial, and carry the pings of a TUN device to them
+    #[cfg(feature = "tunnel")]
+    Edge(EdgeArgs),
     /// Build a small network in namespaces and ping through it; needs no root and no network
     Demo,
 }
@@ -59,6 +64,8 @@ impl Cli {
             Command::Exec(args) => args.apply(&mut settings)?,
             #[cfg(feature = "tunnel")]
             Command::Connect(args) => args.apply(&mut settings)?,
+            #[cfg(feature = "tunnel")]
+            Command::Edge(args) => args.apply(&mut settings),
             Command::Demo => {}
         }
         Ok(Loaded { settings, access_keys })
@@ -70,7 +77,7 @@ impl Cli {
             Command::Run(args) => Some(&args.file),
             Command::Exec(_) | Command::Demo => None,
             #[cfg(feature = "tunnel")]
-            Command::Connect(_) => None,
+            Command::Connect(_) | Command::Edge(_) => None,
         }
     }
 }

@@ -9,6 +9,8 @@ mod config;
 #[cfg(feature = "tunnel")]
 mod connect;
 mod demo;
+#[cfg(feature = "tunnel")]
+mod edge;
 mod error;
 mod exec;
 mod log;
@@ -48,6 +50,8 @@ fn start(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Exec(args) => exec::exec(args, &loaded.settings),
         #[cfg(feature = "tunnel")]
         Command::Connect(args) => connect::connect(args, &loaded.settings),
+        #[cfg(feature = "tunnel")]
+        Command::Edge(args) => edge::edge(args, &loaded.settings),
         Command::Demo => demo::demo(),
     }
 }

@@ -124,10 +124,10 @@ fn serve(
     let (control, counters) = (proxy.control(), connector.counters());
     let ended = runtime.block_on(connector.run(Arc::clone(&proxy), stopped));
     control.stop();
-    let waited = Arc::into_inner(proxy).map(Proxy::wait);
+    let waited = control.wait();
     // However it ended, the statistics of until then are printed.
     output::announce(render(&control.stats(), &counters, format));
-    waited.transpose()?;
+    waited?;
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(ConnectorError::Refused(edge, cause)) => {

@@ -11,6 +11,7 @@ use pingferry::Stats;
 use pingferry_sys::sandbox::Sandbox;
 
 use self::open::Opened;
+pub(crate) use self::open::no_tun;
 use crate::config::build::{domains, proxy_config};
 use crate::config::file::readable_paths;
 use crate::config::flags::ingress::IngressFlags;

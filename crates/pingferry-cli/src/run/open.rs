@@ -173,7 +173,7 @@ fn own_addresses() -> io::Result<HashSet<IpAddr>> {
     Ok(own.into_iter().filter(|address| address.is_ipv4() && !address.is_loopback()).collect())
 }
 
-fn no_tun(name: &str, error: &io::Error) -> CliError {
+pub(crate) fn no_tun(name: &str, error: &io::Error) -> CliError {
     let what = format!("cannot open TUN device {name}");
     match error.kind() {
         io::ErrorKind::AlreadyExists => CliError::runtime(format!(

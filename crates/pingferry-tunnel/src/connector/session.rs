@@ -163,7 +163,7 @@ impl Session<'_> {
         let mut mtu = Mtu::new(self.path_config(), &connection, version);
         let attachment = match self.proxy.attach_ingress(mtu.config.clone(), ingress) {
             Ok(attachment) => attachment,
-            Err(error) => return End::Proxy(error),
+            Err(error) => return End::Proxy(io::Error::other(error)),
         };
         // Relaxed: see the fields.
         shared.has_registered.store(true, Ordering::Relaxed);

@@ -46,3 +46,29 @@ pub struct Counters {
     /// The connections that serve now. This one is not a counter.
     pub connections: u64,
 }
+
+impl Counters {
+    /// All but the drops, each with its stable name.
+    pub fn named(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("packets", self.packets),
+            ("forwarded", self.forwarded),
+            ("fragmented", self.fragmented),
+            ("traced", self.traced),
+            ("errors_sent", self.errors_sent),
+            ("errors_withheld", self.errors_withheld),
+            ("datagrams", self.datagrams),
+            ("returned", self.returned),
+            ("spans", self.spans),
+            ("unread", self.unread),
+            ("dials", self.dials),
+            ("retries", self.retries),
+            ("dials_ignored", self.dials_ignored),
+            ("unregistered", self.unregistered),
+            ("registrations", self.registrations),
+            ("registrations_refused", self.registrations_refused),
+            ("replaced", self.replaced),
+            ("connections", self.connections),
+        ]
+    }
+}

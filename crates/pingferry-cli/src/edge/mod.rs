@@ -1,0 +1,142 @@
+//! `pingferry edge`: the end of a tunnel beside those who ping.
+
+mod init;
+mod open;
+mod stats;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use clap::{Args, Subcommand};
+use pingferry_sys::sandbox::Sandbox;
+use pingferry_tunnel::edge::{Edge, EdgeConfig, EdgeControl};
+use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use tracing::{error, info};
+
+use self::init::InitArgs;
+use self::open::{Certificate, Device};
+use crate::config::flags::SandboxFlag;
+use crate::config::model::Settings;
+use crate::config::number::Bounded;
+use crate::config::values::{LogFormat, Prefix, Text};
+use crate::error::CliError;
+use crate::{log, output, sandbox, signals};
+
+/// From the smallest MTU of IPv6 on: with a smaller one the kernel takes the IPv6 addresses of the device away.
+type TunMtu = Bounded<1280, 65_535>;
+
+#[derive(Args, Clone)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct EdgeArgs {
+    #[command(subcommand)]
+    command: Option<EdgeCommand>,
+    #[command(flatten)]
+    serve: Option<ServeArgs>,
+}
+
+#[derive(Subcommand, Clone)]
+enum EdgeCommand {
+    /// Create the files of a new edge: CA, certificate, tunnel and token
+    Init(InitArgs),
+}
+
+#[derive(Args, Clone)]
+#[group(id = "serve")]
+#[command(next_help_heading = "Tunnel")]
+struct ServeArgs {
+    /// Let connectors dial this address; repeatable
+    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',', default_value = "[::]:7844")]
+    #[arg(env = "PINGFERRY_LISTEN")]
+    listen: Vec<SocketAddr>,
+    /// Carry the pings that are routed to the TUN device NAME; it is created if it does not exist
+    #[arg(long, value_name = "NAME", required = true, env = "PINGFERRY_TUN")]
+    tun: String,
+    /// An address of the TUN device, from which the edge sends its own ICMP errors; repeatable
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PINGFERRY_ADDRESS")]
+    address: Vec<Text<Prefix>>,
+    /// A network to route to the TUN device; repeatable
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PINGFERRY_ROUTE")]
+    route: Vec<Text<Prefix>>,
+    /// The metric of these routes; the kernel takes the route with the lowest one [default: that of the kernel]
+    #[arg(long, value_name = "N", env = "PINGFERRY_METRIC")]
+    metric: Option<u32>,
+    /// The largest packet of the TUN device, in bytes
+    #[arg(long, value_name = "BYTES", default_value = "1280", env = "PINGFERRY_MTU")]
+    mtu: TunMtu,
+    /// Read from this file which tunnels there are and what each may serve; read again at SIGHUP
+    #[arg(long, value_name = "FILE", required = true, env = "PINGFERRY_TUNNELS")]
+    tunnels: PathBuf,
+    /// The certificate of the edge, a PEM file; read again at SIGHUP
+    #[arg(long, value_name = "FILE", required = true, env = "PINGFERRY_CERT")]
+    cert: PathBuf,
+    /// The key of the certificate, a PEM file; read again at SIGHUP
+    #[arg(long, value_name = "FILE", required = true, env = "PINGFERRY_KEY")]
+    key: PathBuf,
+    #[command(flatten)]
+    sandbox: SandboxFlag,
+}
+
+impl EdgeArgs {
+    /// Overrides settings by what was given.
+    pub(crate) fn apply(&self, settings: &mut Settings) {
+        if let Some(serve) = &self.serve {
+            serve.sandbox.apply(settings);
+        }
+    }
+}
+
+/// Creates the files of an edge, or serves until a signal comes or the device is gone.
+pub(crate) fn edge(args: &EdgeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
+    match (&args.command, &args.serve) {
+        (Some(EdgeCommand::Init(init)), _) => init::init(init),
+        (None, Some(serve)) => run(serve, settings),
+        (None, None) => {
+            Err(CliError::usage("either the options of an edge or `init` is needed; see pingferry edge --help"))
+        }
+    }
+}
+
+fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
+    let certificate = Certificate { tunnels: args.tunnels.clone(), cert: args.cert.clone(), key: args.key.clone() };
+    let (tunnels, quic) = certificate.load().map_err(CliError::usage)?;
+    let addresses = args.address.iter().map(|address| address.0.0).collect();
+    let routes = args.route.iter().map(|route| route.0.0).collect();
+    let device = Device::open(&args.tun, addresses, routes, args.metric, args.mtu.get())?;
+    let sockets = args.listen.iter().map(|address| open::listen(*address)).collect::<Result<_, _>>()?;
+    let count = tunnels.iter().count();
+    let name = format!("TUN device {} with MTU {}", device.tun.name(), args.mtu.get());
+    let (edge, control) = Edge::new(EdgeConfig { tun: device.tun, gateway: device.gateway, sockets, quic, tunnels });
+
+    sandbox::confine(settings, &Sandbox::default().with_readable(certificate.files()));
+    log::detach().map_err(|error| CliError::runtime(format!("cannot start the thread of the log: {error}")))?;
+    watch_signals(control, certificate, settings.log_format)
+        .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
+    let listen: Vec<String> = args.listen.iter().map(ToString::to_string).collect();
+    output::announce(format!("pingferry: ready: {name}, {count} tunnels, connectors dial {}\n", listen.join(", ")));
+    let counters = edge.run().map_err(|error| CliError::runtime(format!("{name}: {error}")))?;
+    output::announce(stats::render(&counters, settings.log_format));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Stops at SIGINT and SIGTERM, reads the tunnels and the certificate again at SIGHUP, and logs the statistics at SIGUSR1.
+fn watch_signals(control: EdgeControl, certificate: Certificate, format: LogFormat) -> io::Result<()> {
+    let mut signals: Signals = signals::keep()?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => match certificate.load() {
+                    Ok((tunnels, quic)) => control.reload(tunnels, quic),
+                    Err(error) => error!("SIGHUP: nothing has changed: {error}"),
+                },
+                SIGUSR1 => _ = control.counters().map(|counters| log::write(&stats::render(&counters, format))),
+                SIGUSR2 => info!("SIGUSR2 has no meaning; SIGUSR1 logs the statistics"),
+                _ => control.stop(),
+            }
+        }
+    })?;
+    Ok(())
+}
