@@ -19,10 +19,10 @@
 mod backoff;
 mod counters;
 mod failure_log;
-mod path;
 mod refuse;
 mod sender;
 mod session;
+mod sink;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use pingferry::{Action, PathConfig, Policy, Proxy, Rule};
+use pingferry::{Action, AttachError, PathConfig, Policy, Proxy, Rule};
 use quinn::{ClientConfig, Endpoint};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -137,9 +137,9 @@ pub enum ConnectorError {
     /// Every edge has refused the connector for good, and none has ever accepted it.
     #[error("refused by {0}: {1}")]
     Refused(SocketAddr, String),
-    /// The proxy has ended.
-    #[error("the proxy has ended: {0}")]
-    Proxy(#[source] io::Error),
+    /// The proxy has ended, or a setting of its paths is out of its range.
+    #[error("cannot serve: {0}")]
+    Proxy(#[source] AttachError),
 }
 
 /// A connector with its sockets open. It has not dialled yet.

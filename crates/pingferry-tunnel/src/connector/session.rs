@@ -1,16 +1,12 @@
 //! A session: one connection from the first packet to the last.
 
-use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pingferry::{Attachment, DomainId, PathConfig, Proxy};
+use pingferry::{AttachError, Closed, DomainId, Path, PathConfig, Proxy, SendError};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,9 +14,9 @@ use tokio::time::{Instant, interval, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::counters::{Counters, add};
-use super::path::{Inbox, path};
 use super::refuse::refuse;
 use super::sender::Sender;
+use super::sink::Sink;
 use super::{Shared, stopped};
 use crate::control::{
     Answer, Client, ClientInfo, ConnectionDetails, ConnectionOptions, FEATURE_PREFIXES, Refusal, Registration,
@@ -33,8 +29,6 @@ use crate::wire::{DatagramV2, DatagramV3, DatagramVersion, RegistrationCode};
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often to look whether the largest datagram has changed.
 const LOOK: Duration = Duration::from_millis(250);
-/// How many packets are taken from the connection before the proxy is woken.
-const BURST: usize = 64;
 
 /// What is needed for a session.
 pub(super) struct Session<'a> {
@@ -54,7 +48,7 @@ pub(super) enum End {
     Refused(Refusal),
     Failed(String),
     /// The proxy has ended.
-    Proxy(io::Error),
+    Proxy(AttachError),
 }
 
 type Control = RpcStream<Client, RecvStream, SendStream>;
@@ -155,15 +149,11 @@ impl Session<'_> {
         let shared = self.shared;
         let sender = Sender::new(connection.clone(), Arc::clone(&shared.counters));
         let version = shared.config.datagrams;
-        let name = format!("connection {} to edge {}", self.index, self.edge);
-        let (inbox, ingress) = match path(name, Arc::clone(&sender), version) {
-            Ok(path) => path,
-            Err(error) => return End::Failed(format!("no descriptor for the connection: {error}")),
-        };
         let mut mtu = Mtu::new(self.path_config(), &connection, version);
-        let attachment = match self.proxy.attach_ingress(mtu.config.clone(), ingress) {
-            Ok(attachment) => attachment,
-            Err(error) => return End::Proxy(io::Error::other(error)),
+        let sink = Sink { sender: Arc::clone(&sender), version };
+        let path = match self.proxy.attach(mtu.config.clone(), sink) {
+            Ok(path) => Arc::new(path),
+            Err(error) => return End::Proxy(error),
         };
         // Relaxed: see the fields.
         shared.has_registered.store(true, Ordering::Relaxed);
@@ -171,11 +161,15 @@ impl Session<'_> {
         add(&shared.counters.connections_registered, 1);
         // Both end with the connection, or the receiver with the proxy.
         let mut tasks = JoinSet::new();
-        let receiver =
-            Receiver { connection: connection.clone(), inbox, version, counters: Arc::clone(&shared.counters) };
+        let receiver = Receiver {
+            connection: connection.clone(),
+            path: Arc::clone(&path),
+            version,
+            counters: Arc::clone(&shared.counters),
+        };
         tasks.spawn(receiver.run());
         tasks.spawn(async move { sender.drain().await });
-        let end = self.watch(&connection, control, &mut mtu, &attachment, &mut tasks, stop).await;
+        let end = self.watch(&connection, control, &mut mtu, &path, &mut tasks, stop).await;
         shared.registered.fetch_sub(1, Ordering::Relaxed);
         end
     }
@@ -193,7 +187,7 @@ impl Session<'_> {
         connection: &Connection,
         mut control: Control,
         mtu: &mut Mtu,
-        attachment: &Attachment,
+        path: &Path,
         tasks: &mut JoinSet<()>,
         stop: &mut watch::Receiver<bool>,
     ) -> End {
@@ -229,9 +223,9 @@ impl Session<'_> {
                 Some(_) = refusals.join_next() => {}
                 Some(_) = tasks.join_next(), if connection.close_reason().is_none() => {
                     connection.close(VarInt::from_u32(0), b"");
-                    return End::Proxy(io::ErrorKind::BrokenPipe.into());
+                    return End::Proxy(Closed.into());
                 }
-                _ = look.tick() => if let Err(error) = mtu.follow(connection, attachment) {
+                _ = look.tick() => if let Err(error) = mtu.follow(connection, path) {
                     return End::Proxy(error);
                 },
                 () = stopped(stop), if deadline.is_none() => {
@@ -270,47 +264,45 @@ struct Mtu {
 }
 
 impl Mtu {
-    fn new(config: PathConfig, connection: &Connection, version: DatagramVersion) -> Self {
-        let mtu = usable(connection, version);
-        Self { config: config.with_mtu(mtu), version }
+    fn new(mut config: PathConfig, connection: &Connection, version: DatagramVersion) -> Self {
+        config.mtu = usable(connection, &config, version);
+        Self { config, version }
     }
 
-    fn follow(&mut self, connection: &Connection, attachment: &Attachment) -> io::Result<()> {
-        let mtu = usable(connection, self.version);
+    fn follow(&mut self, connection: &Connection, path: &Path) -> Result<(), AttachError> {
+        let mtu = usable(connection, &self.config, self.version);
         if mtu == self.config.mtu {
             return Ok(());
         }
         debug!("the largest packet is now {mtu} bytes");
         self.config.mtu = mtu;
-        attachment.configure(&self.config).map_err(io::Error::other)
+        path.configure(&self.config)
     }
 }
 
-/// The largest packet that a connection takes now, in bytes.
-fn usable(connection: &Connection, version: DatagramVersion) -> usize {
-    version.max_packet(connection.max_datagram_size().unwrap_or_default())
+/// The largest packet that a connection takes now, in bytes. A path with addresses of IPv6 cannot have less than IPv6 requires;
+/// packets that are too large are lost there, and counted.
+fn usable(connection: &Connection, config: &PathConfig, version: DatagramVersion) -> usize {
+    let mtu = version.max_packet(connection.max_datagram_size().unwrap_or_default());
+    let mtu = mtu.clamp(*PathConfig::MTU.start(), *PathConfig::MTU.end());
+    if config.clone().with_mtu(mtu).check().is_ok() { mtu } else { PathConfig::MIN_MTU_V6 }
 }
 
 /// Reads the datagrams of a connection.
 struct Receiver {
     connection: Connection,
-    inbox: Inbox,
+    path: Arc<Path>,
     version: DatagramVersion,
     counters: Arc<Counters>,
 }
 
 impl Receiver {
+    /// Reads until the connection or the proxy ends.
     async fn run(self) {
         let mut read = 0;
         while let Ok(datagram) = self.connection.read_datagram().await {
-            self.receive(datagram);
             read += 1;
-            for _ in 1..BURST {
-                let Some(Ok(datagram)) = now(self.connection.read_datagram()) else { break };
-                self.receive(datagram);
-                read += 1;
-            }
-            if !self.inbox.wake() {
+            if self.receive(&datagram) == Err(SendError::Closed) {
                 return;
             }
         }
@@ -318,26 +310,25 @@ impl Receiver {
         add(&self.counters.datagrams_overrun, received.saturating_sub(read));
     }
 
-    fn receive(&self, datagram: Bytes) {
+    fn receive(&self, datagram: &Bytes) -> Result<(), SendError> {
         match self.version {
-            DatagramVersion::V2 => self.receive_v2(&datagram),
-            DatagramVersion::V3 => self.receive_v3(&datagram),
+            DatagramVersion::V2 => self.receive_v2(datagram),
+            DatagramVersion::V3 => self.receive_v3(datagram),
         }
     }
 
-    fn receive_v2(&self, datagram: &Bytes) {
+    fn receive_v2(&self, datagram: &[u8]) -> Result<(), SendError> {
         match DatagramV2::parse(datagram) {
-            Ok(DatagramV2::Packet(packet) | DatagramV2::TracedPacket { packet, .. }) => {
-                self.forward(datagram.slice_ref(packet));
-            }
+            Ok(DatagramV2::Packet(packet) | DatagramV2::TracedPacket { packet, .. }) => return self.forward(packet),
             Ok(DatagramV2::UdpPayload { .. } | DatagramV2::Spans { .. }) => add(&self.counters.datagrams_refused, 1),
             Err(_) => add(&self.counters.datagrams_malformed, 1),
         }
+        Ok(())
     }
 
-    fn receive_v3(&self, datagram: &Bytes) {
+    fn receive_v3(&self, datagram: &[u8]) -> Result<(), SendError> {
         match DatagramV3::parse(datagram) {
-            Ok(DatagramV3::Packet(packet)) => self.forward(datagram.slice_ref(packet)),
+            Ok(DatagramV3::Packet(packet)) => return self.forward(packet),
             Ok(DatagramV3::UdpRegistration(flow)) => {
                 add(&self.counters.datagrams_refused, 1);
                 let (code, message) = (RegistrationCode::Message, b"this connector carries only ICMP");
@@ -351,20 +342,15 @@ impl Receiver {
             Ok(_) => add(&self.counters.datagrams_refused, 1),
             Err(_) => add(&self.counters.datagrams_malformed, 1),
         }
+        Ok(())
     }
 
-    fn forward(&self, packet: Bytes) {
+    fn forward(&self, packet: &[u8]) -> Result<(), SendError> {
         add(&self.counters.packets_received, 1);
-        if !self.inbox.push(packet) {
+        let sent = self.path.send(packet);
+        if sent == Err(SendError::Full) {
             add(&self.counters.queue_full, 1);
         }
-    }
-}
-
-/// The output of a future that is ready.
-fn now<F: Future>(future: F) -> Option<F::Output> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => None,
+        sent
     }
 }

@@ -164,10 +164,6 @@ impl Connected {
         }
     }
 
-    pub async fn receives_nothing(&self) -> bool {
-        timeout(Duration::from_millis(100), self.connection.read_datagram()).await.is_err()
-    }
-
     /// Opens a stream, sends `bytes` as all of it, and reads the answer to its end.
     pub async fn stream(&self, bytes: &[u8]) -> Result<Vec<u8>, ReadToEndError> {
         let (mut send, mut receive) = self.connection.open_bi().await.unwrap();

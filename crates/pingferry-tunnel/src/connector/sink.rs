@@ -1,0 +1,34 @@
+//! Packets of the proxy on their way to an edge.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use pingferry::ingress::PacketSink;
+
+use super::sender::Sender;
+use crate::wire::DatagramVersion;
+
+/// Makes datagrams of packets.
+#[derive(Debug)]
+pub(super) struct Sink {
+    pub(super) sender: Arc<Sender>,
+    pub(super) version: DatagramVersion,
+}
+
+impl PacketSink for Sink {
+    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
+        let Some(client) = destination(packet) else { return Err(io::ErrorKind::InvalidData.into()) };
+        let mut datagram = Vec::with_capacity(packet.len() + 1);
+        self.version.encode_packet(packet, &mut datagram);
+        if self.sender.send(client, datagram.into()) { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
+    }
+}
+
+/// The destination of a packet that the proxy made.
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => <[u8; 4]>::try_from(packet.get(16..20)?).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(packet.get(24..40)?).ok().map(IpAddr::from),
+    }
+}
