@@ -19,6 +19,8 @@
 )]
 
 mod builder;
+mod control;
+mod datagram;
 mod delivered;
 mod endpoint;
 mod error_queue;
@@ -28,6 +30,8 @@ mod operations;
 mod packet;
 mod reassembly;
 
+pub use control::control;
+pub use datagram::datagram;
 pub use endpoint::endpoint;
 pub use error_queue::error_queue;
 pub use packet::packet;
@@ -37,5 +41,11 @@ pub use reassembly::reassembly;
 pub type Body = fn(&[u8]);
 
 /// Each target: the name of its file in `fuzz_targets/`, and its body.
-pub const TARGETS: [(&str, Body); 4] =
-    [("packet", packet), ("reassembly", reassembly), ("error_queue", error_queue), ("endpoint", endpoint)];
+pub const TARGETS: [(&str, Body); 6] = [
+    ("packet", packet),
+    ("reassembly", reassembly),
+    ("error_queue", error_queue),
+    ("endpoint", endpoint),
+    ("datagram", datagram),
+    ("control", control),
+];

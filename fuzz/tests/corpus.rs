@@ -47,6 +47,16 @@ fn endpoint() {
 }
 
 #[test]
+fn datagram() {
+    replay("datagram");
+}
+
+#[test]
+fn control() {
+    replay("control");
+}
+
+#[test]
 fn every_body_has_a_target_and_a_corpus() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (name, _) in TARGETS {
