@@ -124,7 +124,7 @@ fn serve(
     let (control, counters) = (proxy.control(), connector.counters());
     let ended = runtime.block_on(connector.run(Arc::clone(&proxy), stopped));
     control.stop();
-    let waited = proxy.wait();
+    let waited = control.wait();
     // However it ended, the statistics of until then are printed.
     output::announce(render(&control.stats(), &counters, format));
     waited?;
