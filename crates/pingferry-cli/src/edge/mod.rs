@@ -35,7 +35,7 @@ pub(crate) struct EdgeArgs {
     #[command(subcommand)]
     command: Option<EdgeCommand>,
     #[command(flatten)]
-    serve: Option<ServeArgs>,
+    serve: ServeArgs,
 }
 
 #[derive(Subcommand, Clone)]
@@ -44,8 +44,8 @@ enum EdgeCommand {
     Init(InitArgs),
 }
 
+/// What has no default is required unless there is a subcommand.
 #[derive(Args, Clone)]
-#[group(id = "serve")]
 #[command(next_help_heading = "Tunnel")]
 struct ServeArgs {
     /// Let connectors dial this address; repeatable
@@ -54,7 +54,7 @@ struct ServeArgs {
     listen: Vec<SocketAddr>,
     /// Carry the pings that are routed to the TUN device NAME; it is created if it does not exist
     #[arg(long, value_name = "NAME", required = true, env = "PINGFERRY_TUN")]
-    tun: String,
+    tun: Option<String>,
     /// An address of the TUN device, from which the edge sends its own ICMP errors; repeatable
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PINGFERRY_ADDRESS")]
     address: Vec<Text<Prefix>>,
@@ -69,13 +69,13 @@ struct ServeArgs {
     mtu: TunMtu,
     /// Read from this file which tunnels there are and what each may serve; read again at SIGHUP
     #[arg(long, value_name = "FILE", required = true, env = "PINGFERRY_TUNNELS")]
-    tunnels: PathBuf,
+    tunnels: Option<PathBuf>,
     /// The certificate of the edge, a PEM file; read again at SIGHUP
     #[arg(long, value_name = "FILE", required = true, env = "PINGFERRY_CERT")]
-    cert: PathBuf,
+    cert: Option<PathBuf>,
     /// The key of the certificate, a PEM file; read again at SIGHUP
     #[arg(long, value_name = "FILE", required = true, env = "PINGFERRY_KEY")]
-    key: PathBuf,
+    key: Option<PathBuf>,
     #[command(flatten)]
     sandbox: SandboxFlag,
 }
@@ -83,29 +83,27 @@ struct ServeArgs {
 impl EdgeArgs {
     /// Overrides settings by what was given.
     pub(crate) fn apply(&self, settings: &mut Settings) {
-        if let Some(serve) = &self.serve {
-            serve.sandbox.apply(settings);
-        }
+        self.serve.sandbox.apply(settings);
     }
 }
 
 /// Creates the files of an edge, or serves until a signal comes or the device is gone.
 pub(crate) fn edge(args: &EdgeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
-    match (&args.command, &args.serve) {
-        (Some(EdgeCommand::Init(init)), _) => init::init(init),
-        (None, Some(serve)) => run(serve, settings),
-        (None, None) => {
-            Err(CliError::usage("either the options of an edge or `init` is needed; see pingferry edge --help"))
-        }
+    match &args.command {
+        Some(EdgeCommand::Init(init)) => init::init(init),
+        None => run(&args.serve, settings),
     }
 }
 
 fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
-    let certificate = Certificate { tunnels: args.tunnels.clone(), cert: args.cert.clone(), key: args.key.clone() };
+    let (Some(tun), Some(tunnels), Some(cert), Some(key)) = (&args.tun, &args.tunnels, &args.cert, &args.key) else {
+        return Err(CliError::usage("--tun, --tunnels, --cert and --key are needed"));
+    };
+    let certificate = Certificate { tunnels: tunnels.clone(), cert: cert.clone(), key: key.clone() };
     let (tunnels, quic) = certificate.load().map_err(CliError::usage)?;
     let addresses = args.address.iter().map(|address| address.0.0).collect();
     let routes = args.route.iter().map(|route| route.0.0).collect();
-    let device = Device::open(&args.tun, addresses, routes, args.metric, args.mtu.get())?;
+    let device = Device::open(tun, addresses, routes, args.metric, args.mtu.get())?;
     let sockets = args.listen.iter().map(|address| open::listen(*address)).collect::<Result<_, _>>()?;
     let count = tunnels.iter().count();
     let name = format!("TUN device {} with MTU {}", device.tun.name(), args.mtu.get());

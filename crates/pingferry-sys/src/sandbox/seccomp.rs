@@ -47,6 +47,8 @@ const ALLOWED: &[&[c_long]] = &[
     // program's own symbols after a panic.
     &[libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_lseek, libc::SYS_pread64],
     &[libc::SYS_unlinkat, libc::SYS_readlinkat, libc::SYS_getcwd, libc::SYS_flock],
+    // The kernel's version: what it can do with UDP sockets depends on it.
+    &[libc::SYS_uname],
     // The process's IDs, to explain why it may not open ping sockets.
     &[libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid, libc::SYS_getgroups],
     LEGACY,
