@@ -194,7 +194,8 @@ impl Simulation {
         }
         let message = builder::reply(&builder::as_sent(&sent.message, ident, sent.destination), from);
         let hop_limit = ops.pick(&[57, 2, 1, 0]);
-        let received = Received { from, hop_limit, traffic_class: ops.byte(), message: &message };
+        let received =
+            Received { from, hop_limit, traffic_class: ops.byte(), waited: Duration::ZERO, message: &message };
         let _ = self.network.receive_reply(sent.socket, received);
     }
 
@@ -265,7 +266,13 @@ impl Simulation {
     fn garbage_reply(&mut self, ops: &mut Operations<'_>) {
         let Some((sent, _)) = self.sent(ops) else { return };
         let len = ops.byte().into();
-        let received = Received { from: sent.destination, hop_limit: 64, traffic_class: 0, message: ops.bytes(len) };
+        let received = Received {
+            from: sent.destination,
+            hop_limit: 64,
+            traffic_class: 0,
+            waited: Duration::ZERO,
+            message: ops.bytes(len),
+        };
         let _ = self.network.receive_reply(sent.socket, received);
     }
 

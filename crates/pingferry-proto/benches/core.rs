@@ -47,7 +47,7 @@ fn reply(bencher: Bencher<'_, '_>, flows: u32) {
     let mut batches = replies.chunks(BATCH).cycle();
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
         for (socket, from, message) in batches.next().unwrap() {
-            let received = Received { from: *from, hop_limit: 64, traffic_class: 0, message };
+            let received = Received { from: *from, hop_limit: 64, traffic_class: 0, waited: Duration::ZERO, message };
             assert_eq!(core.endpoint.handle_reply(core.now, *socket, received), Verdict::Forwarded);
         }
         core.endpoint.take_outputs(&mut core.outputs);

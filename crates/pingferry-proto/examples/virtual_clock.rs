@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("  send to {} with hop limit {}", transmit.header.destination, transmit.hop_limit);
                 now += Duration::from_millis(20);
                 let message = echo_reply(client, host, IDENT, outputs.bytes(&transmit.message));
-                let received = Received { from: host, hop_limit: 60, traffic_class: 0, message: &message };
+                let received =
+                    Received { from: host, hop_limit: 60, traffic_class: 0, waited: Duration::ZERO, message: &message };
                 println!("the host replies: {:?}", endpoint.handle_reply(now, transmit.socket, received));
             }
             _ => {}

@@ -67,6 +67,12 @@ pub struct Config {
     pub max_probe_flows: usize,
     /// Which destinations may be pinged. The rules of a [path](PathConfig::policy) come before these.
     pub policy: Policy,
+    /// Count the requests and replies of each flow, measure round trips, and tell which reply is the first. Each flow takes
+    /// about 250 bytes more. Not by default.
+    pub observe_flows: bool,
+    /// Prefixes of destinations that have [counters of their own](crate::TargetCounters), if flows are observed. A destination
+    /// in several of them counts for the first.
+    pub targets: Vec<IpNet>,
 }
 
 impl Default for Config {
@@ -82,6 +88,8 @@ impl Default for Config {
             rate_per_source: None,
             rate: None,
             policy: Policy::default(),
+            observe_flows: false,
+            targets: Vec::new(),
         }
     }
 }
@@ -125,6 +133,8 @@ impl Config {
         with_rate_per_source => rate_per_source: Option<Rate>,
         with_rate => rate: Option<Rate>,
         with_policy => policy: Policy,
+        with_observe_flows => observe_flows: bool,
+        with_targets => targets: Vec<IpNet>,
     }
 }
 

@@ -16,7 +16,7 @@
 //! # A ping and its reply
 //!
 //! ```
-//! use std::time::Instant;
+//! use std::time::{Duration, Instant};
 //!
 //! use pingferry_proto::wire::{IpHeader, IpPacket, write_checksum};
 //! use pingferry_proto::{Config, Endpoint, Output, Outputs, PathConfig, Received, Verdict};
@@ -41,7 +41,13 @@
 //! // The host replies to the socket, and the reply goes to the client with the client's identifier.
 //! let mut reply = [0, 0, 0, 0, 0, 77, 0, 1];
 //! write_checksum(header.destination, header.source, &mut reply);
-//! let received = Received { from: header.destination, hop_limit: 60, traffic_class: 0, message: &reply };
+//! let received = Received {
+//!     from: header.destination,
+//!     hop_limit: 60,
+//!     traffic_class: 0,
+//!     waited: Duration::ZERO,
+//!     message: &reply,
+//! };
 //! assert_eq!(endpoint.handle_reply(now, *socket, received), Verdict::Forwarded);
 //! endpoint.take_outputs(&mut outputs);
 //! let [Output::Deliver(delivery)] = outputs.iter().as_slice() else { panic!() };
@@ -67,6 +73,7 @@ mod config;
 mod drop_reason;
 mod endpoint;
 mod flow;
+mod histogram;
 mod host_addresses;
 mod output;
 mod policy;
@@ -80,17 +87,19 @@ pub mod wire;
 pub use config::{Config, OutOfRange, PathConfig, ProbeConfig, Rate, Sharing};
 pub use drop_reason::{DropReason, Drops};
 pub use endpoint::icmp_error::ErrorReport;
+pub use endpoint::observe::{FlowInfo, FlowPage};
 pub use endpoint::probe::ProbeReply;
 pub use endpoint::reply::Received;
 pub use endpoint::send_error::SendError;
 pub use endpoint::{Endpoint, Verdict};
 pub use flow::socket_pool::OpenFailure;
 pub use flow::{Class, DomainId, PathId, SocketId, Tag, TenantId};
+pub use histogram::{Histogram, RoundTripHistogram, TransitHistogram};
 pub use host_addresses::HostAddresses;
 pub use output::{Delivery, DeliveryKind, Dropped, Output, Outputs, ProbeTransmit, Transmit};
 pub use policy::rule::{Action, ParseRuleError, Rule};
 pub use policy::{DecidedBy, Decision, Policy};
 pub use probe::{PROBE_HOP_LIMIT, ProbeSocketId};
-pub use stats::{Counters, PathCounters};
+pub use stats::{ByFamily, Counters, ErrorCounts, ErrorType, FamilyCounters, PathCounters, TargetCounters};
 pub use wire::ip::Family;
 pub use wire::tcp::TcpAnswer;

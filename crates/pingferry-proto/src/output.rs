@@ -43,6 +43,8 @@ pub struct Transmit {
     pub tag: Option<Tag>,
     /// The header of the request as it was received. It has the destination and the traffic class to send with.
     pub header: IpHeader,
+    /// The request opened its flow.
+    pub opens_flow: bool,
     /// The code of the request as it was received. In the message it is 0, as ping sockets require.
     pub(crate) code: u8,
     /// Where the ICMP message is in its [`Outputs`].
@@ -83,6 +85,9 @@ pub struct Delivery {
     /// The tag of the newest request of the flow, or of the packet that a [generated error](DeliveryKind::GeneratedError) is
     /// about.
     pub tag: Option<Tag>,
+    /// The tag of the packet that opened the flow, if this is the flow's first reply and the endpoint
+    /// [observes flows](crate::Config::observe_flows).
+    pub opener: Option<Tag>,
     /// What the packet is.
     pub kind: DeliveryKind,
     /// The header of the packet, before it is fragmented.

@@ -7,9 +7,11 @@
 //! succeeded is the difference, which methods compute.
 
 use std::iter::Sum;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Index, IndexMut};
 
 use crate::drop_reason::Drops;
+use crate::histogram::RoundTripHistogram;
+use crate::wire::ip::Family;
 
 /// What an endpoint did since it was made. Every counter only grows.
 ///
@@ -83,6 +85,11 @@ pub struct Counters {
     pub flows_expired: u64,
     /// Flows closed to make room for new ones.
     pub flows_evicted: u64,
+    /// Echo requests that neither a reply nor an ICMP error had answered when their flow was closed. Counted only if the
+    /// endpoint [observes flows](crate::Config::observe_flows).
+    pub unanswered: u64,
+    /// What is counted for each address family.
+    pub by_family: ByFamily<FamilyCounters>,
     /// Packets from paths that were not sent, by reason.
     pub request_drops: Drops,
     /// Replies and ICMP errors from ping sockets that were not delivered, by reason.
@@ -122,13 +129,156 @@ impl Counters {
     }
 
     /// Whether every packet, reply and ICMP error is accounted for exactly once: the two equations
-    /// [above](Self#) hold.
+    /// [above](Self#) hold, and the counters of the families have the same sums.
     pub fn add_up(&self) -> bool {
         let received = self.replies_received + self.icmp_errors_received;
         let returned = self.replies_returned() + self.icmp_errors_returned();
-        self.packets == self.requests_sent() + self.answers() + self.fragments_held() + self.request_drops.total()
+        let ByFamily { v4, v6 } = &self.by_family;
+        let families = [
+            (v4.requests_attempted + v6.requests_attempted, self.requests_attempted),
+            (v4.replies_attempted + v6.replies_attempted, self.replies_attempted),
+            (v4.icmp_errors_attempted.total() + v6.icmp_errors_attempted.total(), self.icmp_errors_attempted),
+            (
+                v4.errors_generated_attempted.total() + v6.errors_generated_attempted.total(),
+                self.errors_generated_attempted,
+            ),
+        ];
+        families.iter().all(|(sum, total)| sum == total)
+            && self.packets
+                == self.requests_sent() + self.answers() + self.fragments_held() + self.request_drops.total()
             && received == returned + self.reply_drops.total()
     }
+}
+
+/// The same for both address families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByFamily<T> {
+    /// IPv4.
+    pub v4: T,
+    /// IPv6.
+    pub v6: T,
+}
+
+impl<T> Index<Family> for ByFamily<T> {
+    type Output = T;
+
+    fn index(&self, family: Family) -> &T {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+}
+
+impl<T> IndexMut<Family> for ByFamily<T> {
+    fn index_mut(&mut self, family: Family) -> &mut T {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+}
+
+/// What an endpoint did for one address family. Every counter only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FamilyCounters {
+    /// As [`Counters::requests_attempted`].
+    pub requests_attempted: u64,
+    /// As [`Counters::replies_attempted`].
+    pub replies_attempted: u64,
+    /// As [`Counters::icmp_errors_attempted`], by type.
+    pub icmp_errors_attempted: ErrorCounts,
+    /// As [`Counters::errors_generated_attempted`], by type.
+    pub errors_generated_attempted: ErrorCounts,
+    /// From sending a request to receiving its reply. Measured only if the endpoint
+    /// [observes flows](crate::Config::observe_flows).
+    pub round_trips: RoundTripHistogram,
+}
+
+/// The types of ICMP errors that both families have, by the names of RFC 4443.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorType {
+    /// Destination Unreachable, except Fragmentation Needed.
+    DestinationUnreachable,
+    /// Packet Too Big, on IPv4 Fragmentation Needed (RFC 1191 §4).
+    PacketTooBig,
+    /// Time Exceeded.
+    TimeExceeded,
+    /// Parameter Problem.
+    ParameterProblem,
+    /// Any other, such as Source Quench.
+    Other,
+}
+
+impl ErrorType {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::DestinationUnreachable, Self::PacketTooBig, Self::TimeExceeded, Self::ParameterProblem, Self::Other];
+
+    /// That of an ICMP error with this type and code.
+    pub const fn of(family: Family, icmp_type: u8, code: u8) -> Self {
+        match (family, icmp_type, code) {
+            (Family::V4, 3, 4) | (Family::V6, 2, _) => Self::PacketTooBig,
+            (Family::V4, 3, _) | (Family::V6, 1, _) => Self::DestinationUnreachable,
+            (Family::V4, 11, _) | (Family::V6, 3, _) => Self::TimeExceeded,
+            (Family::V4, 12, _) | (Family::V6, 4, _) => Self::ParameterProblem,
+            _ => Self::Other,
+        }
+    }
+
+    /// The stable name in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::DestinationUnreachable => "destination_unreachable",
+            Self::PacketTooBig => "packet_too_big",
+            Self::TimeExceeded => "time_exceeded",
+            Self::ParameterProblem => "parameter_problem",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The number of ICMP errors, by type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErrorCounts([u64; ErrorType::ALL.len()]);
+
+impl ErrorCounts {
+    /// All errors together.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+#[expect(clippy::indexing_slicing, reason = "the array has one element for each type")]
+impl Index<ErrorType> for ErrorCounts {
+    type Output = u64;
+
+    fn index(&self, error: ErrorType) -> &u64 {
+        &self.0[error as usize]
+    }
+}
+
+#[expect(clippy::indexing_slicing, reason = "the array has one element for each type")]
+impl IndexMut<ErrorType> for ErrorCounts {
+    fn index_mut(&mut self, error: ErrorType) -> &mut u64 {
+        &mut self.0[error as usize]
+    }
+}
+
+/// What an endpoint did for the destinations in one of its [targets](crate::Config::targets). Every counter only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TargetCounters {
+    /// Echo requests to these destinations given to the driver to send.
+    pub requests: u64,
+    /// Replies of them given to the driver to deliver.
+    pub replies: u64,
+    /// As [`Counters::unanswered`].
+    pub unanswered: u64,
+    /// As [`FamilyCounters::round_trips`].
+    pub round_trips: RoundTripHistogram,
 }
 
 /// What an endpoint did for one path. Every counter only grows.
@@ -169,6 +319,36 @@ macro_rules! add_fields {
     };
 }
 
+impl<T: for<'a> AddAssign<&'a T>> AddAssign<&Self> for ByFamily<T> {
+    fn add_assign(&mut self, other: &Self) {
+        add_fields!(self += other: ByFamily { v4, v6 });
+    }
+}
+
+impl AddAssign<&Self> for FamilyCounters {
+    fn add_assign(&mut self, other: &Self) {
+        add_fields!(self += other: FamilyCounters {
+            requests_attempted,
+            replies_attempted,
+            icmp_errors_attempted,
+            errors_generated_attempted,
+            round_trips,
+        });
+    }
+}
+
+impl AddAssign<&Self> for ErrorCounts {
+    fn add_assign(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, count)| *sum += count);
+    }
+}
+
+impl AddAssign<&Self> for TargetCounters {
+    fn add_assign(&mut self, other: &Self) {
+        add_fields!(self += other: TargetCounters { requests, replies, unanswered, round_trips });
+    }
+}
+
 impl AddAssign<&Counters> for Counters {
     fn add_assign(&mut self, other: &Counters) {
         add_fields!(self += other: Counters {
@@ -192,6 +372,8 @@ impl AddAssign<&Counters> for Counters {
             flows_opened,
             flows_expired,
             flows_evicted,
+            unanswered,
+            by_family,
             request_drops,
             reply_drops,
         });

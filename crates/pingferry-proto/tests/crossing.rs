@@ -19,7 +19,8 @@ fn a_reply_is_restored_exactly() {
         assert_eq!(sent.message[6..], *b"\x00\x07payload");
 
         let reply = harness.reply_to(&sent);
-        let received = Received { from: ip(target), hop_limit: 57, traffic_class: 0xb9, message: &reply };
+        let received =
+            Received { from: ip(target), hop_limit: 57, traffic_class: 0xb9, waited: Duration::ZERO, message: &reply };
         assert_eq!(harness.receive(sent.transmit.socket, received), Verdict::Forwarded);
         let (path, packet) = &harness.delivered[0];
         assert_eq!(*path, harness.path);
@@ -106,7 +107,8 @@ fn a_reply_whose_hop_limit_is_used_up_is_dropped() {
     let mut harness = Harness::new(Config::default());
     let sent = harness.send(&echo(CLIENT, TARGET, 1, 1));
     let reply = harness.reply_to(&sent);
-    let received = Received { from: ip(TARGET), hop_limit: 1, traffic_class: 0, message: &reply };
+    let received =
+        Received { from: ip(TARGET), hop_limit: 1, traffic_class: 0, waited: Duration::ZERO, message: &reply };
     let verdict = harness.receive(sent.transmit.socket, received);
     assert_eq!(verdict, Verdict::Dropped(DropReason::ReplyHopLimitExceeded));
 }

@@ -155,6 +155,7 @@ impl Config {
             .with_interface(self.interface.clone())
             .with_broadcast(class.dedicated)
             .with_receive_buffer(self.receive_buffer)
+            .with_timestamps(self.core.observe_flows)
     }
 }
 

@@ -28,6 +28,7 @@ mod control;
 mod driver;
 mod ending;
 mod error;
+mod flows;
 mod handle;
 pub mod ingress;
 mod proxy;
@@ -40,11 +41,14 @@ mod waker;
 pub use config::Config;
 pub use control::Control;
 pub use error::{AttachError, Closed, OpenError, RunError, SendError};
+pub use flows::FlowCursor;
 pub use handle::{Attachment, Offer, Path};
 pub use ingress::replies::{Replies, Reply, TryRecvError};
 pub use pingferry_proto::{
-    Action, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops, Family, HostAddresses,
-    OutOfRange, ParseRuleError, PathConfig, PathCounters, Policy, ProbeConfig, Rate, Rule, Sharing, Tag, TenantId,
+    Action, ByFamily, Class, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops,
+    ErrorCounts, ErrorType, Family, FamilyCounters, FlowInfo, Histogram, HostAddresses, OutOfRange, ParseRuleError,
+    PathConfig, PathCounters, PathId, Policy, ProbeConfig, Rate, RoundTripHistogram, Rule, Sharing, Tag,
+    TargetCounters, TenantId, TransitHistogram,
 };
 pub use pingferry_sys::preflight::{GroupRange, Groups};
 pub use pingferry_sys::tun::Tun;

@@ -11,7 +11,7 @@ use std::iter::Sum;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pingferry_proto::{Counters, PathCounters, PathId};
+use pingferry_proto::{Class, Counters, PathCounters, PathId, TargetCounters, TransitHistogram};
 
 /// What a proxy did and has. The statistics of several proxies can be added.
 ///
@@ -36,6 +36,15 @@ pub struct Stats {
     pub receive_overflows: u64,
     /// Connections of Unix sockets that were closed at once because there were too many, or no descriptor was left.
     pub connections_refused: u64,
+    /// How many of the sockets are of which class.
+    pub sockets_by_class: Vec<(Class, usize)>,
+    /// What the proxy did for each [target](pingferry_proto::Config::targets).
+    pub targets: Vec<TargetCounters>,
+    /// How long requests were in the proxy: from when it was woken for the packet until the request was sent. Measured only if
+    /// [flows are observed](pingferry_proto::Config::observe_flows).
+    pub request_transit: TransitHistogram,
+    /// How long replies were in the proxy: from when the kernel received the message until the packet was delivered.
+    pub reply_transit: TransitHistogram,
 }
 
 impl Sum for Stats {
@@ -46,6 +55,16 @@ impl Sum for Stats {
             sum.sockets += stats.sockets;
             sum.receive_overflows += stats.receive_overflows;
             sum.connections_refused += stats.connections_refused;
+            if sum.sockets_by_class.is_empty() {
+                sum.sockets_by_class = Class::all().map(|class| (class, 0)).collect();
+            }
+            // Both are in the order of `Class::all`.
+            let by_class = sum.sockets_by_class.iter_mut().zip(&stats.sockets_by_class);
+            by_class.for_each(|((_, sum), (_, count))| *sum += count);
+            sum.targets.resize(sum.targets.len().max(stats.targets.len()), TargetCounters::default());
+            sum.targets.iter_mut().zip(&stats.targets).for_each(|(sum, target)| *sum += target);
+            sum.request_transit += &stats.request_transit;
+            sum.reply_transit += &stats.reply_transit;
             sum
         })
     }

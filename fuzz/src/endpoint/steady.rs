@@ -53,7 +53,13 @@ impl Steady {
             let ident = network.ident(request.socket).expect("the socket of a flow stays open");
             let message = builder::as_sent(&request.message, ident, request.destination);
             let message = builder::reply(&message, request.destination);
-            let received = Received { from: request.destination, hop_limit: 60, traffic_class: 0, message: &message };
+            let received = Received {
+                from: request.destination,
+                hop_limit: 60,
+                traffic_class: 0,
+                waited: Duration::ZERO,
+                message: &message,
+            };
             let verdict = network.receive_reply(request.socket, received);
             assert_eq!(verdict, Verdict::Forwarded, "a client within its fair share lost its flow");
             network.process_outputs();

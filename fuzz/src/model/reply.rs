@@ -19,7 +19,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn new(socket: SocketId, received: &Received<'_>) -> Self {
-        let Received { from, hop_limit, traffic_class, message } = *received;
+        let Received { from, hop_limit, traffic_class, message, .. } = *received;
         Self { socket, from, hop_limit, traffic_class, message: message.to_vec() }
     }
 

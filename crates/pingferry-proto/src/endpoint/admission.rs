@@ -36,6 +36,7 @@ impl Endpoint {
         };
         self.use_slot(id, slot, now);
         self.counters.flows_opened += 1;
+        self.observe_opening(id, now);
         if let Some(candidate) = self.eviction_candidate(id) {
             self.evict(candidate, now);
         }
@@ -66,6 +67,7 @@ impl Endpoint {
 
     pub(crate) fn close_flow(&mut self, id: FlowId, now: Instant) {
         self.peers.remove(id, &self.flows);
+        self.observe_closing(id);
         if let Some(flow) = self.flows.remove(id) {
             self.sockets.leave(flow.socket(), now);
         }
@@ -141,15 +143,14 @@ impl Endpoint {
     fn take_slot(&mut self, id: FlowId, reopen: bool, now: Instant) -> Option<u16> {
         let flow = self.flows.get(id)?;
         let (socket, destination) = (flow.socket(), flow.key.destination);
-        self.evict(id, now);
-        if !self.sockets.is_open(socket) {
-            return None;
-        }
-        if reopen {
+        let is_open = self.sockets.is_open(socket);
+        if is_open && reopen {
+            // Before the flow is closed, which did not send them.
             self.withdraw(socket, destination);
             self.outputs.queue.push(Output::Open(socket));
         }
-        Some(socket.slot)
+        self.evict(id, now);
+        is_open.then_some(socket.slot)
     }
 
     /// Drops requests that the driver has not taken yet: they would leave with the new identifier of the socket.
@@ -160,7 +161,10 @@ impl Endpoint {
         };
         let withdrawn: Vec<Output> = self.outputs.queue.extract_if(.., is_withdrawn).collect();
         for output in withdrawn {
-            let Output::Transmit(Transmit { path, tag, .. }) = output else { continue };
+            let Output::Transmit(transmit) = output else { continue };
+            let Transmit { path, tag, .. } = transmit;
+            let message = self.outputs.bytes(&transmit.message).to_vec();
+            self.observe_unsent(&transmit, &message);
             self.count_failed_request(path);
             self.count_drop(Origin { path, tag }, DropReason::NoSocket);
         }

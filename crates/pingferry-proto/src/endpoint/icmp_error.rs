@@ -61,7 +61,9 @@ impl Endpoint {
         let id = self.flow_for_error(socket, report)?;
         let flow = self.flows.get(id).ok_or(DropReason::UnexpectedPeer)?;
         let (origin, client, quote) = (flow.origin, flow.key.source, quoted_packet(flow, report));
-        self.deliver_error(origin, Some(id), client, report, quote)
+        self.deliver_error(origin, Some(id), client, report, quote)?;
+        self.observe_error(id, report);
+        Ok(())
     }
 
     /// Delivers an error with this quote to a client.

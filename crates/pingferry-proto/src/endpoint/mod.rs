@@ -18,6 +18,7 @@ mod admission;
 pub(crate) mod icmp_error;
 mod local_delivery;
 mod local_error;
+pub(crate) mod observe;
 pub(crate) mod probe;
 pub(crate) mod reply;
 pub(crate) mod request;
@@ -30,18 +31,19 @@ use std::time::Instant;
 
 use crate::config::{Config, PathConfig, Rate};
 use crate::drop_reason::DropReason;
+use crate::flow::observation::Observations;
 use crate::flow::peer_table::PeerTable;
 use crate::flow::shares::Owner;
 use crate::flow::socket_pool::{OpenFailure, SocketPool};
 use crate::flow::table::FlowTable;
-use crate::flow::{DomainId, PathId, SocketId, TenantId};
+use crate::flow::{Class, DomainId, PathId, SocketId, TenantId};
 use crate::host_addresses::HostAddresses;
 use crate::output::{Output, Outputs};
 use crate::policy::Policy;
 use crate::probe::table::ProbeTable;
 use crate::rate_limit::{RateLimiter, TokenBucket};
 use crate::reassembly::Reassembly;
-use crate::stats::{Counters, PathCounters};
+use crate::stats::{Counters, PathCounters, TargetCounters};
 
 /// The largest number of flows that an endpoint has room for from the start. With more the table grows, and a million flows
 /// have to be moved. Room takes address space, but no memory until it is used.
@@ -104,6 +106,9 @@ pub struct Endpoint {
     pub(crate) probes: ProbeTable,
     pub(crate) outputs: Outputs,
     pub(crate) counters: Counters,
+    pub(crate) observations: Observations,
+    /// Those of each target of the configuration.
+    pub(crate) targets: Vec<TargetCounters>,
     pub(crate) reassembly: Reassembly,
     pub(crate) host_addresses: HostAddresses,
     /// The gateways of paths that are given none, for IPv4 and IPv6.
@@ -121,16 +126,19 @@ impl Endpoint {
     /// An endpoint without paths or flows. Durations that are out of their [range](Config::check) become the nearest end of it.
     pub fn new(config: Config) -> Self {
         let config = config.clamped();
+        // One more: a new flow is added before another is evicted.
+        let flows = config.max_flows.min(MAX_INITIAL_ROOM) + 1;
         Self {
             sockets: SocketPool::new(config.socket_linger, config.max_sockets),
             paths: BTreeMap::new(),
             next_path: 0,
-            // One more: a new flow is added before another is evicted.
-            flows: FlowTable::with_capacity(config.max_flows.min(MAX_INITIAL_ROOM) + 1),
+            flows: FlowTable::with_capacity(flows),
             peers: PeerTable::new(),
             probes: ProbeTable::new(),
             outputs: Outputs::default(),
             counters: Counters::default(),
+            observations: Observations::new(config.observe_flows, flows),
+            targets: vec![TargetCounters::default(); config.targets.len()],
             reassembly: Reassembly::new(),
             default_gateways: HostAddresses::default().gateways(),
             host_addresses: HostAddresses::default(),
@@ -260,5 +268,10 @@ impl Endpoint {
     /// The number of open sockets.
     pub fn sockets(&self) -> usize {
         self.sockets.open_sockets()
+    }
+
+    /// The number of sockets of a class that are open or about to be.
+    pub fn sockets_of(&self, class: Class) -> usize {
+        self.sockets.count_of(class)
     }
 }

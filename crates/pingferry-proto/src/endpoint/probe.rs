@@ -105,7 +105,7 @@ impl Endpoint {
         (source_port, destination_port): (u16, u16),
         segment: &[u8],
     ) {
-        self.count_attempted_request(path);
+        self.count_attempted_request(path, header.family());
         let start = self.outputs.bytes.len();
         self.outputs.bytes.extend_from_slice(segment);
         let end = self.outputs.bytes.len();

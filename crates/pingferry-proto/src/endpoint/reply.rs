@@ -1,14 +1,15 @@
 //! Replies: from a message that a ping socket received to a packet for the flow's path, and the delivery of all packets.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Verdict};
 use crate::flow::{FlowId, FlowKey, Origin, Peer, SocketId};
 use crate::output::{Delivery, DeliveryKind, Output};
+use crate::stats::{Counters, ErrorType};
 use crate::wire::echo::{Echo, restore};
-use crate::wire::ip::{IpHeader, emit_fragmented};
+use crate::wire::ip::{Family, IpHeader, emit_fragmented};
 
 /// A message that a ping socket received.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,8 @@ pub struct Received<'a> {
     pub hop_limit: u8,
     /// The traffic class it arrived with.
     pub traffic_class: u8,
+    /// How long before now it arrived. Round trips end then.
+    pub waited: Duration,
     /// The ICMP message, from its type on.
     pub message: &'a [u8],
 }
@@ -46,6 +49,7 @@ impl Endpoint {
         let delivered = self.deliver(DeliveryKind::Reply, origin, Some(id), header, &message);
         self.message = message;
         delivered?;
+        self.observe_reply(id, echo.seq, now.checked_sub(received.waited).unwrap_or(now));
         self.touch_flow(id, now);
         Ok(())
     }
@@ -104,12 +108,9 @@ impl Endpoint {
     ) -> Result<(), DropReason> {
         let path = self.paths.get_mut(&id).ok_or(DropReason::PathClosed)?;
         path.counters.deliveries_attempted += 1;
-        match kind {
-            DeliveryKind::Reply => self.counters.replies_attempted += 1,
-            DeliveryKind::IcmpError => self.counters.icmp_errors_attempted += 1,
-            DeliveryKind::GeneratedError => self.counters.errors_generated_attempted += 1,
-            DeliveryKind::Answer => self.counters.answers_attempted += 1,
-        }
+        self.counters.count_delivery(kind, header.family(), message);
+        let is_reply = kind == DeliveryKind::Reply;
+        let opener = flow.filter(|_| is_reply).and_then(|flow| self.observations.get_mut(flow)?.opener.take());
         // Packets that may be fragmented need different identifications (RFC 6864 §4.3).
         self.identification = self.identification.wrapping_add(1);
         let header = IpHeader { identification: self.identification, ..header };
@@ -117,7 +118,8 @@ impl Endpoint {
         let piece_len = emit_fragmented(&header, message, path.config.mtu, &mut self.outputs.bytes);
         let bytes = start..self.outputs.bytes.len();
         let flow = flow.map_or(0, |FlowId(index)| index.number());
-        self.outputs.queue.push(Output::Deliver(Delivery { path: id, tag, kind, header, flow, bytes, piece_len }));
+        let delivery = Delivery { path: id, tag, opener, kind, header, flow, bytes, piece_len };
+        self.outputs.queue.push(Output::Deliver(delivery));
         Ok(())
     }
 
@@ -130,6 +132,32 @@ impl Endpoint {
     fn count_reply_drop(&mut self, reason: DropReason) -> Verdict {
         self.counters.reply_drops[reason] += 1;
         Verdict::Dropped(reason)
+    }
+}
+
+impl Counters {
+    /// Counts a packet that is given to the driver to deliver.
+    fn count_delivery(&mut self, kind: DeliveryKind, family: Family, message: &[u8]) {
+        let of_family = &mut self.by_family[family];
+        let error = || match message {
+            [icmp_type, code, ..] => ErrorType::of(family, *icmp_type, *code),
+            _ => ErrorType::Other,
+        };
+        match kind {
+            DeliveryKind::Reply => {
+                self.replies_attempted += 1;
+                of_family.replies_attempted += 1;
+            }
+            DeliveryKind::IcmpError => {
+                self.icmp_errors_attempted += 1;
+                of_family.icmp_errors_attempted[error()] += 1;
+            }
+            DeliveryKind::GeneratedError => {
+                self.errors_generated_attempted += 1;
+                of_family.errors_generated_attempted[error()] += 1;
+            }
+            DeliveryKind::Answer => self.answers_attempted += 1,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::drop_reason::{DropReason, Reject};
 use crate::endpoint::local_delivery::check_local_protocol;
 use crate::endpoint::{Endpoint, Path, Verdict};
 use crate::flow::shares::Owner;
-use crate::flow::{Class, DomainId, Flow, FlowId, FlowKey, LastRequest, Origin, PathId, Tag};
+use crate::flow::{Class, DomainId, FlowId, FlowKey, LastRequest, Origin, PathId, Tag};
 use crate::output::{Dropped, Output, Transmit};
 use crate::policy::Policy;
 use crate::probe::PROBE_HOP_LIMIT;
@@ -15,7 +15,7 @@ use crate::rate_limit::TokenRate;
 use crate::reassembly::{Discarded, Reassembled};
 use crate::wire::echo::{CODE, Echo};
 use crate::wire::icmp::{IcmpError, icmp_checksum, is_link_control};
-use crate::wire::ip::{IPPROTO_TCP, IPPROTO_UDP, IpHeader, IpPacket, check_options};
+use crate::wire::ip::{Family, IPPROTO_TCP, IPPROTO_UDP, IpHeader, IpPacket, check_options};
 use crate::wire::tcp::Tcp;
 
 impl Endpoint {
@@ -138,8 +138,10 @@ impl Endpoint {
             source: header.source,
             destination: header.destination,
         };
-        let flow = self.find_or_open_flow(key, owner, origin, last_request(header, echo, message), now)?;
-        self.transmit(flow, origin, header, echo.code, message);
+        let (flow, opens_flow) =
+            self.find_or_open_flow(key, owner, origin, last_request(header, echo, message), now)?;
+        self.observe_request(flow, echo.seq, now);
+        self.transmit(flow, opens_flow, origin, header, message);
         Ok(Verdict::Forwarded)
     }
 
@@ -167,6 +169,7 @@ impl Endpoint {
         }
     }
 
+    /// The flow of a request, and whether it is a new one.
     fn find_or_open_flow(
         &mut self,
         key: FlowKey,
@@ -174,11 +177,11 @@ impl Endpoint {
         origin: Origin,
         last_request: LastRequest,
         now: Instant,
-    ) -> Result<FlowId, Reject> {
+    ) -> Result<(FlowId, bool), Reject> {
         let Some(id) = self.flows.find(&key) else {
             let error = IcmpError::prohibited(key.class.family);
             let opened = self.open_flow(key, owner, origin, last_request, now);
-            return opened.ok_or(Reject::with_error(DropReason::NoSocket, error));
+            return opened.map(|id| (id, true)).ok_or(Reject::with_error(DropReason::NoSocket, error));
         };
         if let Some(flow) = self.flows.get_mut(id) {
             flow.origin = origin;
@@ -188,15 +191,22 @@ impl Endpoint {
         self.touch_flow(id, now);
         // If there is no socket, the driver reports so.
         self.ensure_socket(id, now);
-        Ok(id)
+        Ok((id, false))
     }
 
-    fn transmit(&mut self, flow: FlowId, Origin { path, tag }: Origin, header: &IpHeader, code: u8, message: &[u8]) {
-        let Some(socket) = self.flows.get(flow).map(Flow::socket) else { return };
+    fn transmit(
+        &mut self,
+        flow: FlowId,
+        opens_flow: bool,
+        Origin { path, tag }: Origin,
+        header: &IpHeader,
+        message: &[u8],
+    ) {
+        let Some((socket, code)) = self.flows.get(flow).map(|flow| (flow.socket(), flow.key.code)) else { return };
         if self.sockets.needs_opening(socket) {
             self.outputs.queue.push(Output::Open(socket));
         }
-        self.count_attempted_request(path);
+        self.count_attempted_request(path, header.family());
         let start = self.outputs.bytes.len();
         self.outputs.bytes.extend_from_slice(message);
         if let Some(sent) = self.outputs.bytes.get_mut(start + CODE).filter(|_| code != 0) {
@@ -209,14 +219,16 @@ impl Endpoint {
             path,
             tag,
             header: *header,
+            opens_flow,
             code,
             message: start..self.outputs.bytes.len(),
         }));
     }
 
     /// Counts a request that is given to the driver.
-    pub(crate) fn count_attempted_request(&mut self, path: PathId) {
+    pub(crate) fn count_attempted_request(&mut self, path: PathId, family: Family) {
         self.counters.requests_attempted += 1;
+        self.counters.by_family[family].requests_attempted += 1;
         if let Some(path) = self.paths.get_mut(&path) {
             path.counters.requests_attempted += 1;
         }

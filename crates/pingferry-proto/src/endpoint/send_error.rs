@@ -61,6 +61,7 @@ impl Endpoint {
         error: SendError,
     ) -> Verdict {
         let Transmit { path, tag, header, code, .. } = *transmit;
+        self.observe_unsent(transmit, message);
         // The packet of the client has its own code.
         let mut message = message.to_vec();
         message.get_mut(CODE).into_iter().for_each(|sent| *sent = code);

@@ -10,6 +10,7 @@
 mod crowd;
 pub(crate) mod hash_index;
 pub(crate) mod list;
+pub(crate) mod observation;
 pub(crate) mod peer_table;
 pub(crate) mod seq_set;
 pub(crate) mod shares;
@@ -80,6 +81,15 @@ pub struct Class {
 impl Class {
     /// The number of classes.
     pub(crate) const COUNT: usize = 8;
+
+    /// All classes.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let classes = [false, true].map(|dedicated| {
+            [false, true]
+                .map(|dont_fragment| [Family::V4, Family::V6].map(|family| Self { family, dont_fragment, dedicated }))
+        });
+        classes.into_iter().flatten().flatten()
+    }
 
     /// A number below [`COUNT`](Self::COUNT).
     pub(crate) fn index(self) -> usize {

@@ -85,6 +85,11 @@ impl SocketPool {
         self.idents.len()
     }
 
+    /// The number of sockets of a class that are open or opening.
+    pub(crate) fn count_of(&self, class: Class) -> usize {
+        self.by_class.get(class.index()).map_or(0, |sockets| sockets.count)
+    }
+
     /// Whether one of the sockets has this identifier.
     pub(crate) fn has_ident(&self, ident: u16) -> bool {
         self.idents.contains(&ident)

@@ -7,6 +7,7 @@
 //! queue, and activity moves a flow to its end in constant time. The [shares](Shares) of domains and sources tell which flow
 //! is evicted next.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -24,6 +25,8 @@ pub(crate) struct FlowTable {
     shares: Shares,
     /// All flows.
     pool: Pool,
+    /// No entry has this place in the slab or a later one.
+    end: usize,
     /// When the first flow was opened. Times are kept relative to it, which takes half the memory.
     epoch: Option<Instant>,
 }
@@ -52,6 +55,7 @@ impl FlowTable {
             by_age: List::default(),
             pool: shares.add_pool(),
             shares,
+            end: 0,
             epoch: None,
         }
     }
@@ -122,7 +126,18 @@ impl FlowTable {
         }
         self.by_age.push(index, &mut self.entries, |entry| &mut entry.by_age);
         self.by_key.insert(hash, FlowId(index));
+        self.end = self.end.max(index.key() + 1);
         Some(FlowId(index))
+    }
+
+    /// The flows in these places of the slab with their last activity, and the next place where there may be flows.
+    pub(crate) fn in_places(&self, places: Range<usize>) -> (impl Iterator<Item = (FlowId, Instant)>, Option<usize>) {
+        let next = Some(places.end).filter(|place| *place < self.end);
+        let flows = (places.start..places.end.min(self.end)).filter_map(|place| {
+            let entry = self.entries.get(place)?;
+            Some((FlowId(Index::of_key(place)?), self.epoch? + Duration::from_nanos(entry.last_active)))
+        });
+        (flows, next)
     }
 
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {

@@ -99,7 +99,7 @@ impl Harness {
     }
 
     pub fn receive_reply(&mut self, socket: SocketId, from: &str, message: &[u8]) -> Verdict {
-        let received = Received { from: ip(from), hop_limit: 57, traffic_class: 0, message };
+        let received = Received { from: ip(from), hop_limit: 57, traffic_class: 0, waited: Duration::ZERO, message };
         self.receive(socket, received)
     }
 

@@ -6,6 +6,7 @@
 
 use std::ffi::c_int;
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
 
 use pingferry_proto::Family;
 
@@ -16,8 +17,8 @@ const LENGTH: usize = size_of::<usize>();
 /// The size of the header in bytes.
 const HEADER: usize = LENGTH + 2 * size_of::<c_int>();
 
-/// The size in bytes of a buffer for all control messages of one received message: hop limit, traffic class and, from
-/// the error queue, the extended error with an IPv6 address. The kernel drops control messages that do not fit.
+/// The size in bytes of a buffer for all control messages of one received message: hop limit, traffic class, the time of
+/// arrival and, from the error queue, the extended error with an IPv6 address. The kernel drops control messages that do not fit.
 pub(super) const BUFFER_SIZE: usize = 160;
 
 /// A control message whose data is an `int`.
@@ -77,6 +78,7 @@ impl SendControl {
 pub(super) struct Received {
     pub(super) hop_limit: Option<u8>,
     pub(super) traffic_class: u8,
+    pub(super) arrived: Option<SystemTime>,
     pub(super) error: Option<ExtendedError>,
 }
 
@@ -94,6 +96,7 @@ impl Received {
                 (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
                     received.error = ExtendedError::parse(message.data);
                 }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => received.arrived = timestamp(message.data),
                 _ => {}
             }
         }
@@ -153,6 +156,14 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
+/// A `struct timespec` of two 64-bit fields. On 32-bit machines it may have two of 32 bits, which end in 2038 and are not read.
+fn timestamp(data: &[u8]) -> Option<SystemTime> {
+    let (seconds, nanoseconds) = data.split_first_chunk()?;
+    let (seconds, nanoseconds) = (i64::from_ne_bytes(*seconds), i64::from_ne_bytes(nanoseconds.try_into().ok()?));
+    let nanoseconds = u32::try_from(nanoseconds).ok().filter(|nanoseconds| *nanoseconds < 1_000_000_000)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
+}
+
 /// A value of 0 to 255, which the kernel writes as an `int`, or as one byte for `IP_TOS`.
 fn octet(data: &[u8]) -> Option<u8> {
     match *data {
@@ -190,6 +201,18 @@ mod tests {
         let unknown = message(libc::SOL_SOCKET, libc::SO_TIMESTAMP, &[0; 16]);
         let hops = message(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &3i32.to_ne_bytes());
         assert_eq!(Received::parse(&[unknown, hops].concat()).hop_limit, Some(3));
+    }
+
+    #[test]
+    fn a_time_of_arrival_is_read_and_an_impossible_one_is_not() {
+        let stamp = |seconds: i64, nanoseconds: i64| {
+            let data = [seconds.to_ne_bytes(), nanoseconds.to_ne_bytes()].concat();
+            Received::parse(&message(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &data)).arrived
+        };
+        assert_eq!(stamp(7, 8), Some(SystemTime::UNIX_EPOCH + Duration::new(7, 8)));
+        assert_eq!((stamp(-1, 0), stamp(0, -1), stamp(0, 1_000_000_000)), (None, None, None));
+        let short = Received::parse(&message(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &[0; 8]));
+        assert_eq!(short.arrived, None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::SystemTime;
 
 use super::address::{self, SocketAddress};
 use super::cmsg;
@@ -28,6 +29,8 @@ pub struct Incoming<'a> {
     pub hop_limit: Option<u8>,
     /// The traffic class (DSCP and ECN) on arrival: the TOS field of IPv4, the traffic class of IPv6.
     pub traffic_class: u8,
+    /// When it arrived, if the socket [has timestamps](super::SocketOptions::timestamps).
+    pub arrived: Option<SystemTime>,
     /// Whether the end of the message is missing.
     pub truncated: bool,
     /// The ICMP message from its type on, with the socket's ident, or the payload of the datagram.
@@ -99,6 +102,7 @@ impl ReceiveBatch {
                 port: from.port(),
                 hop_limit: message.control.hop_limit,
                 traffic_class: message.control.traffic_class,
+                arrived: message.control.arrived,
                 truncated: message.truncated,
                 message: message.body,
             })

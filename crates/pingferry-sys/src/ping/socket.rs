@@ -56,6 +56,9 @@ pub struct SocketOptions {
     pub broadcast: bool,
     /// The value for `SO_RCVBUF` in bytes, limited by `net.core.rmem_max`. Replies and errors share this buffer.
     pub receive_buffer: usize,
+    /// Whether the kernel tells when each message arrived (`SO_TIMESTAMPNS`). The first such socket of a host turns on time
+    /// stamps of all packets that the host receives (`net_enable_timestamp` in net/core/dev.c).
+    pub timestamps: bool,
 }
 
 impl SocketOptions {
@@ -69,6 +72,7 @@ impl SocketOptions {
             interface: None,
             broadcast: false,
             receive_buffer: 1 << 20,
+            timestamps: false,
         }
     }
 
@@ -79,6 +83,7 @@ impl SocketOptions {
         with_interface => interface: Option<String>,
         with_broadcast => broadcast: bool,
         with_receive_buffer => receive_buffer: usize,
+        with_timestamps => timestamps: bool,
     }
 }
 
@@ -164,6 +169,9 @@ pub(crate) fn configure(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::
     sockopt::set_socket_broadcast(socket, options.broadcast)?;
     sockopt::set_socket_recv_buffer_size(socket, options.receive_buffer)?;
     sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)?;
+    if options.timestamps {
+        set_int(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    }
     if let Some(interface) = &options.interface {
         bind_to_device(socket, interface)
             .map_err(|error| with_context(error, format!("bind a socket to interface {interface}")))?;

@@ -4,15 +4,16 @@
 //!
 //! Other threads change what the endpoint knows themselves, with the worker's lock ([`Remote`]). A sink is never called with
 //! that lock, so a callback can do it too, and it waits for no thread. What only the worker's thread has, its sources and
-//! listeners, is changed by commands, for which nobody waits.
+//! listeners, is changed by commands, for which nobody waits: only to know whether it lives.
 
 use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::time::Instant;
 
-use pingferry_proto::{PathConfig, PathId, Policy, TenantId};
+use pingferry_proto::{FlowPage, PathConfig, PathId, Policy, TenantId};
 use pingferry_sys::netlink::AddressMonitor;
 use tracing::{debug, warn};
 
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Listen { ingress: IngressId, listener: UnixIngress },
     /// Close the paths and the listener of an ingress.
     Detach(IngressId),
+    /// Tell that the thread carries out commands.
+    Confirm(SyncSender<()>),
     /// End.
     Stop,
 }
@@ -87,6 +90,16 @@ impl Remote {
 
     pub(crate) fn detach(&self, ingress: IngressId) {
         self.send(Command::Detach(ingress));
+    }
+
+    /// The flows in some places of the table.
+    pub(crate) fn flow_page(&self, start: usize, count: usize) -> FlowPage {
+        lock(&self.shared.core).endpoint.flow_page(Instant::now(), start, count)
+    }
+
+    /// Lets the worker's thread tell that it carries out commands. If it has ended, `done` is dropped.
+    pub(crate) fn confirm(&self, done: SyncSender<()>) {
+        self.send(Command::Confirm(done));
     }
 
     pub(crate) fn stop(&self) {
@@ -157,6 +170,8 @@ impl Control {
                     };
                     drop(removed);
                 }
+                // Whoever asked may have stopped waiting.
+                Command::Confirm(done) => _ = done.try_send(()),
                 Command::Stop => return ControlFlow::Break(()),
             }
         }

@@ -8,7 +8,10 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pingferry_proto::{Delivery, Endpoint, OpenFailure, PathConfig, PathCounters, PathId, Policy, SocketId, TenantId};
+use pingferry_proto::{
+    Class, Delivery, Endpoint, OpenFailure, PathConfig, PathCounters, PathId, Policy, SocketId, TenantId,
+    TransitHistogram,
+};
 use pingferry_sys::ping::{ErrorBatch, SendBatch};
 use rustix::io::Errno;
 use tracing::{debug, info};
@@ -35,6 +38,13 @@ pub(super) fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
 /// How often it is logged that ICMP errors are withheld.
 const WITHHELD_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long packets were in the proxy, as far as the two directions have told.
+#[derive(Default)]
+pub(super) struct Transit {
+    pub(super) requests: TransitHistogram,
+    pub(super) replies: TransitHistogram,
+}
+
 /// What both directions share.
 pub(super) struct Core {
     pub(super) endpoint: Endpoint,
@@ -57,6 +67,7 @@ pub(super) struct Core {
     pub(super) connections_refused: u64,
     /// How many withheld ICMP errors were logged, and when the next ones may be.
     withheld_logged: (u64, Option<Instant>),
+    pub(super) transit: Transit,
     published: Arc<Published>,
     /// Paths whose counters may have changed since they were published.
     touched: Vec<PathId>,
@@ -80,6 +91,7 @@ impl Core {
             resend: SendBatch::new(),
             connections_refused: 0,
             withheld_logged: (0, None),
+            transit: Transit::default(),
             published,
             touched: Vec::new(),
             closed: Vec::new(),
@@ -184,12 +196,12 @@ impl Core {
 
     /// Publishes the counters, unless a reader has the copy just now.
     pub(super) fn publish(&mut self) {
-        let Self { endpoint, sockets, connections_refused, ingresses, published, touched, closed, .. } = self;
+        let Self { endpoint, sockets, connections_refused, transit, ingresses, published, touched, closed, .. } = self;
         // Rounds that a reader kept from publishing touched the same paths, so there are never more than there are paths.
         touched.sort_unstable();
         touched.dedup();
         published.try_publish(|newest| {
-            newest.stats = stats(endpoint, sockets, *connections_refused);
+            write_stats(&mut newest.stats, endpoint, sockets, *connections_refused, transit);
             for path in touched.drain(..) {
                 if let (Some(ingress), Some(counters)) = (ingresses.get(&path), endpoint.path_counters(path)) {
                     newest.count(path, *ingress, counters);
@@ -264,12 +276,23 @@ fn open_failure(error: &io::Error) -> OpenFailure {
     }
 }
 
-fn stats(endpoint: &Endpoint, sockets: &SharedSockets, connections_refused: u64) -> Stats {
-    Stats {
-        counters: endpoint.counters().clone(),
-        flows: endpoint.flows(),
-        sockets: endpoint.sockets(),
-        receive_overflows: lock_sockets(sockets).overflows(),
-        connections_refused,
-    }
+/// Brings statistics up to date. Their memory is used again, so this allocates nothing after the first time.
+fn write_stats(
+    stats: &mut Stats,
+    endpoint: &Endpoint,
+    sockets: &SharedSockets,
+    connections_refused: u64,
+    transit: &Transit,
+) {
+    stats.counters.clone_from(endpoint.counters());
+    stats.flows = endpoint.flows();
+    stats.sockets = endpoint.sockets();
+    stats.receive_overflows = lock_sockets(sockets).overflows();
+    stats.connections_refused = connections_refused;
+    stats.sockets_by_class.clear();
+    stats.sockets_by_class.extend(Class::all().map(|class| (class, endpoint.sockets_of(class))));
+    stats.targets.clear();
+    stats.targets.extend_from_slice(endpoint.target_counters());
+    stats.request_transit = transit.requests;
+    stats.reply_transit = transit.replies;
 }

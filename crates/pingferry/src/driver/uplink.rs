@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::Instant;
 
 use pingferry_proto::wire::Summary;
-use pingferry_proto::{DropReason, PathId, Verdict};
+use pingferry_proto::{DropReason, PathId, TransitHistogram, Verdict};
 use tracing::field::display;
 use tracing::{Level, debug, enabled, warn};
 
@@ -13,6 +13,7 @@ use super::core::{Core, lock};
 use super::inbox::Inbox;
 use super::outbound::Outbound;
 use super::poller::{Poller, Ready, Token};
+use crate::config::Config;
 use crate::error::RunError;
 use crate::ingress::{PacketBatch, PacketSource};
 use crate::stats::IngressId;
@@ -38,6 +39,8 @@ pub(super) struct Uplink {
     /// An ingress that the proxy cannot do without is gone. The packets that were read before are still served.
     lost: Option<RunError>,
     outbound: Outbound,
+    /// `None` if it is not measured how long packets take. The newest round is not in it before the next one.
+    transit: Option<TransitHistogram>,
     /// When the endpoint has something to do next.
     deadline: Option<Instant>,
 }
@@ -50,7 +53,7 @@ pub(crate) struct Source {
 }
 
 impl Uplink {
-    pub(super) fn new(poller: Arc<Poller>, scope_id: u32) -> Self {
+    pub(super) fn new(poller: Arc<Poller>, config: &Config) -> Self {
         Self {
             poller,
             sources: HashMap::new(),
@@ -60,7 +63,8 @@ impl Uplink {
             closed: Vec::new(),
             removed: Vec::new(),
             lost: None,
-            outbound: Outbound::new(scope_id),
+            outbound: Outbound::new(config.destination_scope()),
+            transit: config.core.observe_flows.then(TransitHistogram::default),
             deadline: None,
         }
     }
@@ -136,6 +140,9 @@ impl Uplink {
             let mut locked = lock(core);
             self.handle(&mut locked, now);
             count = self.outbound.flush(core, locked, now, low_latency);
+            if let Some(transit) = &mut self.transit {
+                transit.record_many(now.elapsed(), u32::try_from(count).unwrap_or(u32::MAX));
+            }
         }
         self.removed.clear();
         self.lost.take().map_or(Ok(count), Err)
@@ -183,6 +190,7 @@ impl Uplink {
     /// Lets the endpoint handle what was read, and its deadlines.
     fn handle(&mut self, core: &mut Core, now: Instant) {
         core.rejected.clear();
+        core.transit.requests = self.transit.unwrap_or_default();
         for (path, tag, packet) in self.batch.packets() {
             if let Verdict::Dropped(reason) = core.endpoint.handle_packet(now, path, tag, packet) {
                 log_drop(path, packet, reason);
@@ -226,7 +234,6 @@ mod tests {
 
     use super::super::sockets::Sockets;
     use super::*;
-    use crate::config::Config;
     use crate::ingress::channel::{ChannelSource, PathQueue};
 
     /// An uplink whose clients may ping loopback.
@@ -237,7 +244,7 @@ mod tests {
         let (up, down) = (Arc::new(Poller::new().unwrap()), Arc::new(Poller::new().unwrap()));
         let sockets = Arc::new(Mutex::new(Sockets::new(config.clone(), Arc::clone(&down))));
         let core = Mutex::new(Core::new(&config, sockets, down, Arc::default()));
-        (core, Uplink::new(up, 0))
+        (core, Uplink::new(up, &config))
     }
 
     /// A path, with a source that is made of the one of its queue.

@@ -49,14 +49,14 @@ impl Worker {
             is_loaded: false,
             has_sent: false,
             control: Control::new(receiver, &up, &mut core)?,
-            uplink: Uplink::new(Arc::clone(&up), config.destination_scope()),
+            uplink: Uplink::new(Arc::clone(&up), config),
             busy_poll: BusyPoll::new(config, Instant::now()),
             ready: Vec::new(),
             sockets: Vec::new(),
         };
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
-            downlink: Mutex::new(Downlink::new(sockets, config.destination_scope())),
+            downlink: Mutex::new(Downlink::new(sockets, config)),
             up,
             down,
             inbox,

@@ -197,7 +197,13 @@ mod tests {
                 let mut message = request[20..].to_vec();
                 (message[0], message[4], message[5]) = (0, 0, 9);
                 write_checksum(TARGET.into(), CLIENT.into(), &mut message);
-                let received = Received { from: TARGET.into(), hop_limit: 64, traffic_class: 0, message: &message };
+                let received = Received {
+                    from: TARGET.into(),
+                    hop_limit: 64,
+                    traffic_class: 0,
+                    waited: Duration::ZERO,
+                    message: &message,
+                };
                 assert_eq!(endpoint.handle_reply(now, socket, received), Verdict::Forwarded);
             }
             endpoint.take_outputs(&mut outputs);
