@@ -15,6 +15,8 @@ use crate::edge::EdgeArgs;
 use crate::error::CliError;
 use crate::exec::ExecArgs;
 use crate::run::RunArgs;
+use crate::status::StatusArgs;
+use crate::top::TopArgs;
 
 /// Lets ping, traceroute and mtr cross anything that ends in userspace, without root.
 ///
@@ -43,6 +45,10 @@ pub(crate) enum Command {
     /// Let connectors dial, and carry the pings of a TUN device to them
     #[cfg(feature = "tunnel")]
     Edge(EdgeArgs),
+    /// Show what a running `pingferry run --admin` does
+    Status(StatusArgs),
+    /// Watch a running `pingferry run --admin`: totals, flows, loss, round trips, drops
+    Top(TopArgs),
     /// Build a small network in namespaces and ping through it; needs no root and no network
     Demo,
 }
@@ -66,7 +72,7 @@ impl Cli {
             Command::Connect(args) => args.apply(&mut settings)?,
             #[cfg(feature = "tunnel")]
             Command::Edge(args) => args.apply(&mut settings),
-            Command::Demo => {}
+            Command::Status(_) | Command::Top(_) | Command::Demo => {}
         }
         Ok(Loaded { settings, access_keys })
     }
@@ -75,7 +81,7 @@ impl Cli {
         match &self.command {
             Command::Check(args) => Some(&args.file),
             Command::Run(args) => Some(&args.file),
-            Command::Exec(_) | Command::Demo => None,
+            Command::Exec(_) | Command::Status(_) | Command::Top(_) | Command::Demo => None,
             #[cfg(feature = "tunnel")]
             Command::Connect(_) | Command::Edge(_) => None,
         }

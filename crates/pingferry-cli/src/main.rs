@@ -3,6 +3,7 @@
 // They panic if they cannot write. Results go through `output`, the rest through `log`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod admin;
 mod check;
 mod cli;
 mod config;
@@ -14,12 +15,15 @@ mod edge;
 mod error;
 mod exec;
 mod log;
+mod notify;
 mod output;
 mod proxy;
 mod run;
 mod sandbox;
 mod signals;
 mod stats;
+mod status;
+mod top;
 
 use std::process::ExitCode;
 
@@ -52,6 +56,8 @@ fn start(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Connect(args) => connect::connect(args, &loaded.settings),
         #[cfg(feature = "tunnel")]
         Command::Edge(args) => edge::edge(args, &loaded.settings),
+        Command::Status(args) => status::status(args),
+        Command::Top(args) => top::top(args),
         Command::Demo => demo::demo(),
     }
 }

@@ -12,6 +12,7 @@ use tracing::info;
 
 use crate::config::reload::Reload;
 use crate::config::values::LogFormat;
+use crate::notify::Notifier;
 use crate::{log, stats};
 
 /// Keeps the signals of a daemon for [`watch`], instead of ending at them.
@@ -25,6 +26,7 @@ pub(crate) fn watch(
     mut signals: Signals,
     control: Control,
     reload: Option<Reload>,
+    notifier: Notifier,
     format: LogFormat,
 ) -> io::Result<()> {
     let reloader = reload.map(|reload| reload.start(control.clone())).transpose()?;
@@ -32,10 +34,17 @@ pub(crate) fn watch(
         for signal in signals.forever() {
             match (signal, &reloader) {
                 (SIGHUP, Some(reloader)) => reloader.reload(),
-                (SIGHUP, None) => info!("SIGHUP: there is no configuration file to read again"),
+                (SIGHUP, None) => {
+                    notifier.reloading();
+                    info!("SIGHUP: there is no configuration file to read again");
+                    notifier.ready("serving");
+                }
                 (SIGUSR1, _) => log::write(&stats::render(&control.stats(), format)),
                 (SIGUSR2, _) => info!("SIGUSR2 has no meaning; SIGUSR1 logs the statistics"),
-                _ => control.stop(),
+                _ => {
+                    notifier.stopping();
+                    control.stop();
+                }
             }
         }
     })?;

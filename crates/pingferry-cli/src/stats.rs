@@ -87,6 +87,7 @@ pub(crate) fn json(stats: &Stats) -> Value {
         "flows_opened": c.flows_opened,
         "flows_expired": c.flows_expired,
         "flows_evicted": c.flows_evicted,
+        "unanswered": c.unanswered,
         "flows_alive": stats.flows,
         "sockets_open": stats.sockets,
         "receive_overflows": stats.receive_overflows,

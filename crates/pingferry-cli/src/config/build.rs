@@ -28,7 +28,9 @@ pub(crate) fn proxy_config(settings: &Settings) -> Result<Config, CliError> {
         .with_max_sockets(unlimited(settings.max_sockets))
         .with_rate(settings.rate.map(per_second))
         .with_rate_per_source(settings.rate_per_source.map(per_second))
-        .with_policy(policy(&settings.policy));
+        .with_policy(policy(&settings.policy))
+        .with_observe_flows(settings.admin.is_some())
+        .with_targets(settings.metrics_target.iter().map(|target| target.0.prefix.0).collect());
     Ok(Config::default()
         .with_core(core)
         .with_source_v4(settings.icmpv4_src)

@@ -9,8 +9,10 @@ use toml::Spanned;
 
 use super::number::{Bounded, BoundedDuration, BusyPoll, Count, IdleTimeout, Mtu, Workers};
 use super::values::{
-    Crossing, Domain, Gateways, LogFormat, LogLevel, OtherTraffic, Ports, Prefix, Route, ScopedAddress, Sockets, Text,
+    Compat, Crossing, Domain, Gateways, LogFormat, LogLevel, OtherTraffic, Ports, Prefix, Route, ScopedAddress,
+    Sockets, Target, Text,
 };
+use crate::admin::address::AdminAddress;
 
 /// Everything that a configuration file can say. `packaging/pingferry.toml` explains each key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,10 @@ pub(crate) struct Settings {
     pub(crate) no_sandbox: bool,
     pub(crate) pcap: Option<PathBuf>,
     pub(crate) policy: Vec<Text<Rule>>,
+    pub(crate) admin: Option<Text<AdminAddress>>,
+    pub(crate) admin_allow_remote: bool,
+    pub(crate) metrics_target: Vec<Text<Target>>,
+    pub(crate) metrics_compat: Option<Compat>,
     pub(crate) log_level: LogLevel,
     pub(crate) log_format: LogFormat,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -111,6 +117,10 @@ impl Default for Settings {
             no_sandbox: false,
             pcap: None,
             policy: Vec::new(),
+            admin: None,
+            admin_allow_remote: false,
+            metrics_target: Vec::new(),
+            metrics_compat: None,
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             ingress: Vec::new(),

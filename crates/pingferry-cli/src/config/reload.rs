@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
@@ -16,7 +17,9 @@ use super::access::AccessKeys;
 use super::build::{policy, with_live_settings};
 use super::model::{Ingress, Settings};
 use super::values::Gateways;
+use crate::admin::ReloadResult;
 use crate::error::CliError;
+use crate::notify::Notifier;
 
 /// The keys, of the top level and of tables, that change while the proxy runs.
 const LIVE: [&str; 3] = ["policy", "gateway", "source"];
@@ -39,6 +42,9 @@ pub(crate) struct Reload {
     /// Those of the file that was applied last.
     pub(crate) access_keys: AccessKeys,
     pub(crate) served: Vec<Served>,
+    /// Who is told how it went.
+    pub(crate) result: Arc<ReloadResult>,
+    pub(crate) notifier: Notifier,
 }
 
 /// Asks for reloads.
@@ -65,16 +71,30 @@ impl Reload {
     pub(crate) fn start(mut self, control: Control) -> io::Result<Reloader> {
         // Room for the one request that is still to begin.
         let (sender, requests) = sync_channel(1);
-        let reload = move || requests.into_iter().for_each(|()| self.reload(&control));
+        let reload = move || {
+            for () in requests {
+                self.notifier.reloading();
+                let successful = self.reload(&control);
+                self.result.set(successful);
+                self.notifier.ready(if successful {
+                    "serving"
+                } else {
+                    "serving; the newest configuration has an error"
+                });
+            }
+        };
         thread::Builder::new().name("reload".into()).spawn(reload)?;
         Ok(Reloader(sender))
     }
 
-    /// Reads the configuration again and applies it. If it has an error, nothing changes.
-    fn reload(&mut self, control: &Control) {
+    /// Reads the configuration again and applies it. If it has an error, nothing changes. Returns whether it has none.
+    fn reload(&mut self, control: &Control) -> bool {
         let (changed, Loaded { settings, access_keys }) = match self.read() {
             Ok(read) => read,
-            Err(error) => return error!("{error}; the configuration was not changed"),
+            Err(error) => {
+                error!("{error}; the configuration was not changed");
+                return false;
+            }
         };
         // A proxy that has ended needs no configuration.
         if self.apply(&settings, control).is_ok() {
@@ -85,6 +105,7 @@ impl Reload {
         if !waiting.is_empty() {
             warn!("changed, but in force only after a restart: {}", waiting.join(", "));
         }
+        true
     }
 
     /// The configuration, and the keys whose values have changed.

@@ -209,6 +209,38 @@ impl Display for Ports {
     }
 }
 
+/// A prefix of destinations that has metrics of its own, by the name that it has there: `192.0.2.0/24=office`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) prefix: Prefix,
+    pub(crate) name: String,
+}
+
+impl FromStr for Target {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (prefix, name) = text.split_once('=').ok_or("expected a prefix and a name such as 192.0.2.0/24=office")?;
+        if name.is_empty() || name.chars().any(char::is_control) {
+            return Err("the name of a target must not be empty");
+        }
+        Ok(Self { prefix: prefix.parse()?, name: name.to_owned() })
+    }
+}
+
+impl Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.prefix, self.name)
+    }
+}
+
+/// Whose names some metrics have too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Compat {
+    Cloudflared,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogLevel {

@@ -1,26 +1,33 @@
 //! `pingferry run`: the daemon.
 
+mod observer;
 mod open;
 mod watch;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use pingferry::Stats;
 use pingferry_sys::sandbox::Sandbox;
 
+use self::observer::Observer;
 use self::open::Opened;
 pub(crate) use self::open::no_tun;
+use crate::admin::{self, ReloadResult};
 use crate::config::build::{domains, proxy_config};
 use crate::config::file::readable_paths;
 use crate::config::flags::ingress::IngressFlags;
+use crate::config::flags::observe::ObserveFlags;
 use crate::config::flags::proxy::ProxyFlags;
 use crate::config::flags::{FileFlag, SandboxFlag, WorkersFlag};
 use crate::config::model::{Ingress, Settings};
 use crate::config::reload::{Load, Loaded, Reload};
 use crate::config::validate;
 use crate::error::CliError;
+use crate::notify::Notifier;
 use crate::{output, proxy, sandbox, signals, stats};
 
 #[derive(Args, Clone)]
@@ -38,6 +45,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     proxy: ProxyFlags,
     #[command(flatten)]
+    observe: ObserveFlags,
+    #[command(flatten)]
     sandbox: SandboxFlag,
     #[command(flatten)]
     workers: WorkersFlag,
@@ -47,6 +56,7 @@ impl RunArgs {
     /// Overrides settings by what was given.
     pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), CliError> {
         self.ingress.apply(settings);
+        self.observe.apply(settings);
         self.sandbox.apply(settings);
         self.workers.apply(settings);
         self.proxy.apply(settings)
@@ -73,6 +83,8 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
     proxy::raise_descriptor_limit(config.workers, descriptors(&settings))?;
     // Before the proxy starts its threads: only a process with one thread can enter another user namespace.
     let opened = open_all(&settings, config.workers)?;
+    let observer = Observer::open(&settings)?;
+    let notifier = Notifier::connect();
     sandbox::confine(&settings, &sandbox_of(args, &settings));
 
     let proxy = proxy::open(config)?;
@@ -80,12 +92,21 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
     let signals = signals::keep().map_err(no_signals)?;
     let names: Vec<String> = opened.iter().map(|opened| opened.name.clone()).collect();
     let served = opened.into_iter().map(|opened| opened.attach(&proxy)).collect::<Result<_, _>>()?;
-    let format = settings.log_format;
-    let reload = args.file.path.is_some().then_some(Reload { load, initial: settings, access_keys, served });
-    let control = proxy.control();
-    signals::watch(signals, control.clone(), reload, format).map_err(no_signals)?;
+    let (format, control, result) = (settings.log_format, proxy.control(), Arc::new(ReloadResult::default()));
+    let _admin = observer.map(|observer| observer.start(&settings, &control, names.clone(), &result)).transpose()?;
+    let reload = args.file.path.is_some().then_some(Reload {
+        load,
+        initial: settings,
+        access_keys,
+        served,
+        result,
+        notifier: notifier.clone(),
+    });
+    signals::watch(signals, control.clone(), reload, notifier.clone(), format).map_err(no_signals)?;
+    notifier.watch(control.clone()).map_err(no_signals)?;
 
     output::announce(format!("pingferry: ready: {}\n", names.join(", ")));
+    notifier.ready(&format!("serving {}", names.join(", ")));
     let ended = proxy.wait();
     // However it ended, the statistics of until then are printed.
     let stats = ended.as_ref().map_or_else(|_| control.stats(), Stats::clone);
@@ -95,10 +116,12 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
 }
 
 /// How many descriptors the ingresses have: a TUN device a queue for each worker, a Unix socket a spare one
-/// and a lock.
+/// and a lock. And those of the admin server.
 fn descriptors(settings: &Settings) -> usize {
     let workers = settings.workers.get() as usize;
-    settings.ingresses().iter().map(|ingress| if ingress.tun.is_some() { workers } else { 3 }).sum()
+    let ingresses =
+        settings.ingresses().iter().map(|ingress| if ingress.tun.is_some() { workers } else { 3 }).sum::<usize>();
+    ingresses + if settings.admin.is_some() { admin::DESCRIPTORS } else { 0 }
 }
 
 fn no_signals(error: io::Error) -> CliError {
@@ -115,6 +138,12 @@ fn open_all(settings: &Settings, workers: usize) -> Result<Vec<Opened>, CliError
 fn sandbox_of(args: &RunArgs, settings: &Settings) -> Sandbox {
     Sandbox::default()
         .with_readable(args.file.path.as_deref().map_or_else(Vec::new, readable_paths))
-        .with_removable(settings.ingresses().into_iter().filter_map(|ingress| ingress.unix).collect())
+        .with_removable(sockets(settings))
         .with_tcp(settings.ingresses().iter().any(Ingress::has_tcp))
+}
+
+/// The files of all Unix sockets.
+fn sockets(settings: &Settings) -> Vec<PathBuf> {
+    let admin = settings.admin.as_ref().and_then(|address| address.0.path());
+    settings.ingresses().into_iter().filter_map(|ingress| ingress.unix).chain(admin).collect()
 }

@@ -43,10 +43,10 @@ const ALLOWED: &[&[c_long]] = &[
     &[libc::SYS_rt_sigaction, libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn, libc::SYS_sigaltstack],
     // Random idents and keys of hash tables.
     &[libc::SYS_getrandom],
-    // Files, as far as Landlock allows: to reload the configuration, to remove sockets at the end, and to find the
-    // program's own symbols after a panic.
+    // Files, as far as Landlock allows: to reload the configuration, to remove sockets at the end, to find the program's own
+    // symbols after a panic, and to count the open descriptors.
     &[libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_lseek, libc::SYS_pread64],
-    &[libc::SYS_unlinkat, libc::SYS_readlinkat, libc::SYS_getcwd, libc::SYS_flock],
+    &[libc::SYS_unlinkat, libc::SYS_readlinkat, libc::SYS_getcwd, libc::SYS_flock, libc::SYS_getdents64],
     // The kernel's version: what it can do with UDP sockets depends on it.
     &[libc::SYS_uname],
     // The process's IDs, to explain why it may not open ping sockets.

@@ -3,6 +3,7 @@
 //! No option has a default here: an option that was not given leaves the setting as the file or the default has it.
 
 pub(crate) mod ingress;
+pub(crate) mod observe;
 pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod traffic;

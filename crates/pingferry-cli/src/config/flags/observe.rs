@@ -1,0 +1,36 @@
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use super::super::model::Settings;
+use super::super::values::{Compat, Target, Text};
+use super::{set, set_list, set_option};
+use crate::admin::address::AdminAddress;
+
+/// What an operator can see while the proxy runs.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Observation")]
+pub(crate) struct ObserveFlags {
+    /// Serve metrics, health, flows and a page over HTTP at ADDRESS:PORT, unix:PATH or, without a value, at a socket in the
+    /// runtime directory that only this user can open
+    #[arg(long, value_name = "ADDRESS", env = "PINGFERRY_ADMIN", num_args = 0..=1, default_missing_value = "default")]
+    admin: Option<Text<AdminAddress>>,
+    /// Let --admin be an address that other hosts reach
+    #[arg(long, env = "PINGFERRY_ADMIN_ALLOW_REMOTE", value_parser = BoolishValueParser::new())]
+    #[arg(num_args = 0, default_missing_value = "true")]
+    admin_allow_remote: Option<bool>,
+    /// Give the destinations in this prefix metrics of their own, under this name; repeatable
+    #[arg(long, value_name = "CIDR=NAME", value_delimiter = ',', env = "PINGFERRY_METRICS_TARGET")]
+    metrics_target: Vec<Text<Target>>,
+    /// Give two of the metrics also under the names of this program
+    #[arg(long, value_name = "PROGRAM", env = "PINGFERRY_METRICS_COMPAT")]
+    metrics_compat: Option<Compat>,
+}
+
+impl ObserveFlags {
+    pub(crate) fn apply(&self, settings: &mut Settings) {
+        set_option(&mut settings.admin, &self.admin);
+        set(&mut settings.admin_allow_remote, self.admin_allow_remote.as_ref());
+        set_list(&mut settings.metrics_target, &self.metrics_target);
+        set_option(&mut settings.metrics_compat, &self.metrics_compat);
+    }
+}
