@@ -25,6 +25,7 @@ mod delivered;
 mod endpoint;
 mod error_queue;
 mod model;
+mod netlink;
 mod network;
 mod operations;
 mod packet;
@@ -34,6 +35,7 @@ pub use control::control;
 pub use datagram::datagram;
 pub use endpoint::endpoint;
 pub use error_queue::error_queue;
+pub use netlink::netlink;
 pub use packet::packet;
 pub use reassembly::reassembly;
 
@@ -41,11 +43,12 @@ pub use reassembly::reassembly;
 pub type Body = fn(&[u8]);
 
 /// Each target: the name of its file in `fuzz_targets/`, and its body.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 7] = [
     ("packet", packet),
     ("reassembly", reassembly),
     ("error_queue", error_queue),
     ("endpoint", endpoint),
     ("datagram", datagram),
     ("control", control),
+    ("netlink", netlink),
 ];

@@ -57,6 +57,11 @@ fn control() {
 }
 
 #[test]
+fn netlink() {
+    replay("netlink");
+}
+
+#[test]
 fn every_body_has_a_target_and_a_corpus() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (name, _) in TARGETS {

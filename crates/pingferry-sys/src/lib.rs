@@ -2,6 +2,12 @@
 // They panic if they cannot write.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "pingferry is for Linux only. A back end for the ping sockets of macOS is planned. \
+     The core, pingferry-proto, builds everywhere: it needs a driver for the sockets of your system."
+);
+
 #[cfg(feature = "testing")]
 pub mod capture;
 mod error_context;
@@ -15,6 +21,7 @@ pub mod process;
 pub mod sandbox;
 pub mod sched;
 mod sockopt;
+#[cfg(feature = "tun")]
 pub mod tun;
 
 pub use error_context::errno;

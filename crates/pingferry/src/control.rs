@@ -5,16 +5,23 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+#[cfg(feature = "tun")]
 use std::time::Duration;
 
-use pingferry_proto::{DomainId, Family, PathConfig, Policy};
+#[cfg(feature = "tun")]
+use pingferry_proto::DomainId;
+use pingferry_proto::{Family, PathConfig, Policy};
 
 use crate::driver::Remote;
 use crate::ending::{Ending, ProxyId};
 use crate::error::{AttachError, Closed, RunError};
 use crate::handle::{Attachment, Path};
+#[cfg(feature = "tun")]
+use crate::ingress::TunIngress;
+#[cfg(feature = "unix")]
+use crate::ingress::UnixIngress;
 use crate::ingress::channel::{ChannelSource, Guarded, PathQueue};
-use crate::ingress::{Ingress, PacketSink, PcapFile, Replies, TunIngress, UnixIngress, replies, split};
+use crate::ingress::{Ingress, PacketSink, PcapFile, Replies, replies, split};
 use crate::stats::{IngressId, Stats};
 
 /// A handle of a running proxy, which any number of threads can have. The proxy goes on when a handle is dropped.
@@ -55,6 +62,7 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// For how long after each packet the idle writer of each TUN queue looks for the next one; zero for none.
+    #[cfg(feature = "tun")]
     pub(crate) idle_writer: Duration,
     /// The addresses that ICMP errors come from where a path has none.
     pub(crate) gateway_v4: Option<IpAddr>,
@@ -135,6 +143,7 @@ impl Control {
     ///
     /// # Errors
     /// As [`attach_ingress`](Self::attach_ingress).
+    #[cfg(feature = "tun")]
     pub fn attach_tun<T: Into<TunIngress>>(
         &self,
         config: PathConfig,
@@ -159,6 +168,7 @@ impl Control {
     ///
     /// # Errors
     /// As [`attach_ingress`](Self::attach_ingress).
+    #[cfg(feature = "unix")]
     pub fn attach_unix(&self, config: PathConfig, listener: UnixIngress) -> Result<Attachment, AttachError> {
         let attachment = self.new_attachment(&config);
         let config = self.checked(config)?;

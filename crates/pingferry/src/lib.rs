@@ -51,7 +51,10 @@ pub use pingferry_proto::{
     TargetCounters, TenantId, TransitHistogram,
 };
 pub use pingferry_sys::preflight::{GroupRange, Groups};
-pub use pingferry_sys::tun::Tun;
+#[cfg(feature = "sandbox")]
+pub use pingferry_sys::sandbox;
+#[cfg(feature = "tun")]
+pub use pingferry_sys::tun::{Tun, TunConfig};
 pub use proxy::Proxy;
 pub use stats::Stats;
 #[cfg(feature = "tokio")]

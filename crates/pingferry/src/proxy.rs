@@ -3,7 +3,6 @@
 use std::io;
 use std::ops::Deref;
 use std::thread::Builder;
-use std::time::Duration;
 
 use pingferry_proto::{Class, Family};
 use pingferry_sys::errno;
@@ -100,7 +99,8 @@ fn make(config: &Config, count: usize) -> Result<(Control, Vec<Worker>), OpenErr
     let families = check_families(config)?;
     let gateway = |family| config.source(family).or_else(|| default_source_address(family).ok());
     let settings = Settings {
-        idle_writer: if config.has_helpers() { config.busy_poll_length() } else { Duration::ZERO },
+        #[cfg(feature = "tun")]
+        idle_writer: if config.has_helpers() { config.busy_poll_length() } else { std::time::Duration::ZERO },
         gateway_v4: gateway(Family::V4),
         gateway_v6: gateway(Family::V6),
         pcap: config.pcap.clone(),

@@ -2,19 +2,20 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipnet::Ipv4Net;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use pingferry_proto::HostAddresses;
+use rustix::net::{RecvFlags, recv};
 
-use super::Netlink;
+use super::message::{Message, Request, address};
+use super::{Netlink, open};
 use crate::error_context::with_context;
 
-/// The multicast groups `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` (include/uapi/linux/rtnetlink.h).
-const ADDRESS_GROUPS: [u32; 2] = [5, 9];
+/// The multicast groups `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR` (include/uapi/linux/rtnetlink.h).
+const ADDRESS_GROUPS: u32 = 0x110;
+/// The size of `struct ifaddrmsg` (include/uapi/linux/if_addr.h).
+pub(super) const ADDRESS_HEADER: usize = 8;
 
 /// Reads the addresses of a network namespace, and reports when they change: its descriptor becomes readable then.
 ///
@@ -35,7 +36,7 @@ const ADDRESS_GROUPS: [u32; 2] = [5, 9];
 /// ```
 pub struct AddressMonitor {
     requests: Netlink,
-    notifications: Socket,
+    notifications: OwnedFd,
 }
 
 impl AddressMonitor {
@@ -45,14 +46,7 @@ impl AddressMonitor {
     ///
     /// `EMFILE`, `ENFILE` or `ENOBUFS`.
     pub fn open() -> io::Result<Self> {
-        let subscribe = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind_auto()?;
-            socket.set_non_blocking(true)?;
-            ADDRESS_GROUPS.iter().try_for_each(|group| socket.add_membership(*group))?;
-            Ok(socket)
-        };
-        let notifications = subscribe().map_err(|e: io::Error| with_context(e, "subscribe to changes of addresses"))?;
+        let notifications = open(ADDRESS_GROUPS).map_err(|e| with_context(e, "subscribe to changes of addresses"))?;
         Ok(Self { requests: Netlink::open()?, notifications })
     }
 
@@ -64,13 +58,11 @@ impl AddressMonitor {
     pub fn addresses(&mut self) -> io::Result<HostAddresses> {
         // Discard the notifications before reading. Their content does not matter, and lost ones (ENOBUFS) do not
         // either, because the request returns every address.
-        while self.notifications.recv_from_full().is_ok_and(|(datagram, _)| !datagram.is_empty()) {}
-        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        while recv(&self.notifications, &mut [0u8; 1], RecvFlags::DONTWAIT).is_ok() {}
+        let request = Request::new(libc::RTM_GETADDR, &[0; ADDRESS_HEADER]);
         let mut addresses = HostAddresses::default();
-        for reply in self.requests.dump(request, "list the addresses")? {
-            if let RouteNetlinkMessage::NewAddress(message) = reply {
-                insert(&message, &mut addresses);
-            }
+        for object in self.requests.dump(&request, "list the addresses")? {
+            insert(object.message(), &mut addresses);
         }
         Ok(addresses)
     }
@@ -84,22 +76,15 @@ impl AsFd for AddressMonitor {
 
 /// Adds the address of one message. The kernel treats the last address of each IPv4 network of a device as a broadcast
 /// address, even if another one is configured (`fib_add_ifaddr` in net/ipv4/fib_frontend.c).
-fn insert(message: &AddressMessage, addresses: &mut HostAddresses) {
+pub(super) fn insert(message: Message<'_>, addresses: &mut HostAddresses) {
+    let (libc::RTM_NEWADDR, Some(prefix_len)) = (message.kind, message.body.get(1).copied()) else { return };
     let mut prefix = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(address) => {
-                addresses.own.insert(*address);
-            }
-            AddressAttribute::Address(address @ IpAddr::V6(_)) => {
-                addresses.own.insert(*address);
-            }
-            AddressAttribute::Address(IpAddr::V4(address)) => {
-                prefix = Ipv4Net::new(*address, message.header.prefix_len).ok();
-            }
-            AddressAttribute::Broadcast(address) => {
-                addresses.broadcast.insert(IpAddr::V4(*address));
-            }
+    for (kind, value) in message.attributes(ADDRESS_HEADER) {
+        match (kind, address(value)) {
+            (libc::IFA_LOCAL, Some(address)) => _ = addresses.own.insert(address),
+            (libc::IFA_ADDRESS, Some(address @ IpAddr::V6(_))) => _ = addresses.own.insert(address),
+            (libc::IFA_ADDRESS, Some(IpAddr::V4(address))) => prefix = Ipv4Net::new(address, prefix_len).ok(),
+            (libc::IFA_BROADCAST, Some(address)) => _ = addresses.broadcast.insert(address),
             _ => {}
         }
     }

@@ -2,10 +2,17 @@
 
 use std::io;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage};
+use super::message::{Request, attributes, u32_at};
+use super::{Netlink, Object};
 
-use super::Netlink;
+/// The size of `struct ifinfomsg` (include/uapi/linux/rtnetlink.h).
+pub(super) const LINK_HEADER: usize = 16;
+/// Where the flags of a device are in it.
+const FLAGS: usize = 8;
+/// `IFLA_INET6_CONF` (include/uapi/linux/if_link.h).
+const INET6_CONF: u16 = 2;
+/// `DEVCONF_DISABLE_IPV6` (include/uapi/linux/ipv6.h), the place of a number in `IFLA_INET6_CONF`.
+const DISABLE_IPV6: usize = 26;
 
 impl Netlink {
     /// Brings a device up (`IFF_UP`, netdevice(7)).
@@ -15,14 +22,13 @@ impl Netlink {
     /// `ENODEV`, `EPERM`.
     pub fn set_up(&mut self, index: u32) -> io::Result<()> {
         let operation = format!("bring {} up", self.name(index));
-        self.set_flag_up(index, LinkFlags::Up, operation)
+        self.set_flags(index, libc::IFF_UP.cast_unsigned(), operation)
     }
 
-    pub(super) fn set_flag_up(&mut self, index: u32, flags: LinkFlags, operation: String) -> io::Result<()> {
-        let mut link = link(index);
-        link.header.flags = flags;
-        link.header.change_mask = LinkFlags::Up;
-        self.request(RouteNetlinkMessage::SetLink(link), 0, operation)?;
+    /// Sets or clears the flag `IFF_UP`.
+    pub(super) fn set_flags(&mut self, index: u32, flags: u32, operation: String) -> io::Result<()> {
+        let header = link_header(index, flags, libc::IFF_UP.cast_unsigned());
+        self.request(&Request::new(libc::RTM_SETLINK, &header), 0, operation)?;
         Ok(())
     }
 
@@ -32,7 +38,7 @@ impl Netlink {
     ///
     /// `ENODEV`.
     pub fn is_up(&mut self, index: u32) -> io::Result<bool> {
-        Ok(self.link(index)?.header.flags.contains(LinkFlags::Up))
+        Ok(flags(&self.link(index)?) & libc::IFF_UP.cast_unsigned() != 0)
     }
 
     /// The MTU of a device: its largest IP packet in bytes.
@@ -42,10 +48,8 @@ impl Netlink {
     /// `ENODEV`.
     pub fn mtu(&mut self, index: u32) -> io::Result<u32> {
         let operation = format!("read the MTU of {}", self.name(index));
-        let mut attributes = self.link(index)?.attributes.into_iter();
-        attributes
-            .find_map(|attribute| if let LinkAttribute::Mtu(mtu) = attribute { Some(mtu) } else { None })
-            .ok_or_else(|| io::Error::other(operation))
+        let mtu = self.link(index)?.message().attribute(LINK_HEADER, libc::IFLA_MTU).and_then(|mtu| u32_at(mtu, 0));
+        mtu.ok_or_else(|| io::Error::other(operation))
     }
 
     /// Whether a device has IPv6: the kernel does, it is not disabled on the device (`disable_ipv6`), and the MTU of the device
@@ -55,12 +59,11 @@ impl Netlink {
     ///
     /// `ENODEV`.
     pub fn has_ipv6(&mut self, index: u32) -> io::Result<bool> {
-        let is_enabled = |a: &AfSpecInet6| matches!(a, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 == 0);
-        let has_ipv6 = |family: &AfSpecUnspec| matches!(family, AfSpecUnspec::Inet6(a) if a.iter().any(is_enabled));
-        let attributes = self.link(index)?.attributes;
-        Ok(attributes
-            .iter()
-            .any(|a| matches!(a, LinkAttribute::AfSpecUnspec(families) if families.iter().any(has_ipv6))))
+        let link = self.link(index)?;
+        let families = link.message().attribute(LINK_HEADER, libc::IFLA_AF_SPEC).unwrap_or_default();
+        let of_ipv6 = attributes(families).filter(|(family, _)| i32::from(*family) == libc::AF_INET6);
+        let settings = of_ipv6.flat_map(|(_, of_family)| attributes(of_family)).filter(|(kind, _)| *kind == INET6_CONF);
+        Ok(settings.map(|(_, settings)| u32_at(settings, 4 * DISABLE_IPV6)).any(|disabled| disabled == Some(0)))
     }
 
     /// Sets the MTU of a device, in bytes. Below 1280 the kernel disables IPv6 on it (RFC 8200 section 5).
@@ -70,7 +73,7 @@ impl Netlink {
     /// `ENODEV`, `EPERM`, or `EINVAL` when the device does not support the MTU.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> io::Result<()> {
         let operation = format!("set the MTU of {} to {mtu}", self.name(index));
-        self.set_attribute(index, LinkAttribute::Mtu(mtu), operation)
+        self.set_attribute(index, libc::IFLA_MTU, mtu, operation)
     }
 
     /// Sets how many packets a device queues before it drops the next one (`txqueuelen`).
@@ -80,30 +83,38 @@ impl Netlink {
     /// `ENODEV`, `EPERM`.
     pub fn set_queue_length(&mut self, index: u32, packets: u32) -> io::Result<()> {
         let operation = format!("set the queue length of {} to {packets}", self.name(index));
-        self.set_attribute(index, LinkAttribute::TxQueueLen(packets), operation)
+        self.set_attribute(index, libc::IFLA_TXQLEN, packets, operation)
     }
 
-    fn set_attribute(&mut self, index: u32, attribute: LinkAttribute, operation: String) -> io::Result<()> {
-        let mut link = link(index);
-        link.attributes.push(attribute);
-        self.request(RouteNetlinkMessage::SetLink(link), 0, operation)?;
+    fn set_attribute(&mut self, index: u32, kind: u16, value: u32, operation: String) -> io::Result<()> {
+        self.request(&link(libc::RTM_SETLINK, index).with_u32(kind, value), 0, operation)?;
         Ok(())
     }
 
     /// Reads the attributes of a device. The kernel first completes a pending change of its carrier
     /// (`linkwatch_sync_dev` in net/core/rtnetlink.c), so the state is current.
-    pub(super) fn link(&mut self, index: u32) -> io::Result<LinkMessage> {
+    pub(super) fn link(&mut self, index: u32) -> io::Result<Object> {
         let operation = format!("read {}", self.name(index));
-        match self.request(RouteNetlinkMessage::GetLink(link(index)), 0, operation.clone())? {
-            Some(RouteNetlinkMessage::NewLink(link)) => Ok(link),
-            _ => Err(io::Error::other(operation)),
-        }
+        let found = self.request(&link(libc::RTM_GETLINK, index), 0, operation.clone())?;
+        found.filter(|found| found.kind == libc::RTM_NEWLINK).ok_or_else(|| io::Error::other(operation))
     }
 }
 
+/// The flags of a device (netdevice(7)).
+pub(super) fn flags(link: &Object) -> u32 {
+    u32_at(&link.body, FLAGS).unwrap_or_default()
+}
+
 /// A message about the device `index`, without attributes.
-pub(super) fn link(index: u32) -> LinkMessage {
-    let mut link = LinkMessage::default();
-    link.header.index = index;
-    link
+pub(super) fn link(kind: u16, index: u32) -> Request {
+    Request::new(kind, &link_header(index, 0, 0))
+}
+
+/// A `struct ifinfomsg`, with these flags, and which of them to change.
+fn link_header(index: u32, flags: u32, change: u32) -> [u8; LINK_HEADER] {
+    let mut header = [0; LINK_HEADER];
+    let fields = [index, flags, change].into_iter().flat_map(u32::to_ne_bytes);
+    // Before them are the address family and the type of the device.
+    header.iter_mut().skip(4).zip(fields).for_each(|(byte, field)| *byte = field);
+    header
 }

@@ -5,20 +5,21 @@
 
 mod addresses;
 mod link;
+mod message;
 mod route;
 #[cfg(feature = "testing")]
 mod testing;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netdevice, recv, send, socket_with,
 };
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use rustix::net::netdevice;
 
+use self::message::{Message, Request, messages, u32_at};
 use crate::error_context::with_context;
 
 pub use addresses::AddressMonitor;
@@ -31,7 +32,11 @@ pub use testing::RejectRoute;
 pub const LOOPBACK: u32 = 1;
 
 /// The flags of a request that creates an object, and fails with `EEXIST` when the object exists.
-const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+const NEW: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+
+/// Room for a datagram: the most that the kernel puts into one (`rtnl_dumpit` in net/core/rtnetlink.c), and for a device with
+/// very many attributes.
+const BUFFER_SIZE: usize = 64 << 10;
 
 /// A netlink socket for the devices, addresses and routes of one network namespace.
 ///
@@ -50,7 +55,7 @@ const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Netlink {
-    socket: Socket,
+    socket: OwnedFd,
     /// The sequence number of the last request (wraps). Replies to other requests are ignored.
     sequence: u32,
 }
@@ -62,9 +67,7 @@ impl Netlink {
     ///
     /// `EMFILE`, `ENFILE` or `ENOBUFS`.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(|e| with_context(e, "open a netlink socket"))?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
+        let socket = open(0).map_err(|e| with_context(e, "open a netlink socket"))?;
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -83,56 +86,81 @@ impl Netlink {
     }
 
     /// Sends a request and waits for its acknowledgement. Returns the object that the kernel sent before it, if any.
-    fn request(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-        operation: String,
-    ) -> io::Result<Option<RouteNetlinkMessage>> {
-        let replied = self.send(message, flags).and_then(|()| self.receive_reply());
+    fn request(&mut self, request: &Request, flags: u16, operation: String) -> io::Result<Option<Object>> {
+        let replied = self.send(request, flags).and_then(|()| self.receive_reply());
         Ok(replied.map_err(|e| with_context(e, operation))?.into_iter().next_back())
     }
 
     /// Requests all objects of one kind.
-    fn dump(&mut self, message: RouteNetlinkMessage, operation: &str) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let replied = self.send(message, NLM_F_DUMP).and_then(|()| self.receive_reply());
+    fn dump(&mut self, request: &Request, operation: &str) -> io::Result<Vec<Object>> {
+        let replied = self.send(request, libc::NLM_F_DUMP as u16).and_then(|()| self.receive_reply());
         replied.map_err(|e| with_context(e, operation))
     }
 
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    fn send(&mut self, request: &Request, flags: u16) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map(|_whole_datagram| ())
+        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16 | flags;
+        // A datagram is sent as a whole.
+        send(&self.socket, &request.finish(flags, self.sequence), SendFlags::empty())?;
+        Ok(())
     }
 
     /// Receives the objects up to the acknowledgement, or up to the end of a dump.
-    fn receive_reply(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let mut objects = Vec::new();
+    fn receive_reply(&mut self) -> io::Result<Vec<Object>> {
+        let (mut objects, mut buffer) = (Vec::new(), vec![0; BUFFER_SIZE]);
         loop {
-            let (datagram, _kernel) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-                let length = (message.header.length as usize).next_multiple_of(4).max(4);
-                rest = rest.get(length..).unwrap_or_default();
-                if message.header.sequence_number != self.sequence {
-                    continue; // A reply to an earlier request that failed before it was read.
+            let (_, length) = recv(&self.socket, buffer.as_mut_slice(), RecvFlags::TRUNC)?;
+            let datagram = buffer.get(..length).ok_or(Errno::MSGSIZE)?;
+            for message in messages(datagram) {
+                // A reply to an earlier request that failed before it was read.
+                if message.sequence != self.sequence {
+                    continue;
                 }
-                match message.payload {
-                    NetlinkPayload::Error(error) if error.code.is_some() => {
-                        return Err(error.to_io());
-                    }
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(objects),
-                    NetlinkPayload::InnerMessage(message) => objects.push(message),
-                    _ => {}
+                match i32::from(message.kind) {
+                    libc::NLMSG_ERROR => return check(message).map(|()| objects),
+                    libc::NLMSG_DONE => return Ok(objects),
+                    _ => objects.push(Object { kind: message.kind, body: message.body.to_vec() }),
                 }
             }
         }
     }
+}
+
+/// An object that the kernel sent.
+#[derive(Debug)]
+struct Object {
+    kind: u16,
+    body: Vec<u8>,
+}
+
+impl Object {
+    fn message(&self) -> Message<'_> {
+        Message { kind: self.kind, sequence: 0, body: &self.body }
+    }
+}
+
+/// The result of a request: zero, or a negative error number (`struct nlmsgerr`).
+fn check(message: Message<'_>) -> io::Result<()> {
+    match u32_at(message.body, 0).map(u32::cast_signed) {
+        Some(0) => Ok(()),
+        Some(error) => Err(io::Error::from_raw_os_error(error.wrapping_neg())),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// A socket that receives notifications of these multicast groups, one bit each.
+fn open(groups: u32) -> io::Result<OwnedFd> {
+    // Without a protocol it is of the protocol 0, `NETLINK_ROUTE`.
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+    Ok(socket)
+}
+
+/// For fuzzing: the addresses in a datagram, which may be any bytes.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub fn addresses_in(datagram: &[u8]) -> pingferry_proto::HostAddresses {
+    let mut found = pingferry_proto::HostAddresses::default();
+    messages(datagram).for_each(|message| addresses::insert(message, &mut found));
+    found
 }

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-
+use super::message::{Message, Request, address, u32_at};
 use super::{NEW, Netlink};
+use ipnet::IpNet;
+
+/// The size of `struct rtmsg` (include/uapi/linux/rtnetlink.h), and where its fields are that are read.
+const ROUTE_HEADER: usize = 12;
+const DESTINATION_LEN: usize = 1;
+const TABLE: usize = 4;
+const KIND: usize = 7;
 
 impl Netlink {
     /// Adds an address to a device, and the route to its network.
@@ -26,18 +27,17 @@ impl Netlink {
     /// `EEXIST` when the device has the address, `ENODEV`, `EPERM`.
     pub fn add_address(&mut self, index: u32, address: IpNet) -> io::Result<()> {
         let operation = format!("add address {address} to {}", self.name(index));
-        let mut message = AddressMessage::default();
-        message.header.family = family(address.addr());
-        message.header.prefix_len = address.prefix_len();
-        message.header.index = index;
-        if matches!(address, IpNet::V6(_)) {
-            message.header.flags = AddressHeaderFlags::Nodad;
-        }
+        // An IPv4 address has no such flag.
+        let flags = if address.addr().is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+        let [i0, i1, i2, i3] = index.to_ne_bytes();
+        // A `struct ifaddrmsg`.
+        let header = [family(address.addr()), address.prefix_len(), flags, 0, i0, i1, i2, i3];
         // IFA_LOCAL is the address of the device. IFA_ADDRESS is that of its peer on a point-to-point link, and otherwise
         // the same.
-        message.attributes.push(AddressAttribute::Local(address.addr()));
-        message.attributes.push(AddressAttribute::Address(address.addr()));
-        self.request(RouteNetlinkMessage::NewAddress(message), NEW, operation)?;
+        let request = Request::new(libc::RTM_NEWADDR, &header)
+            .with_address(libc::IFA_LOCAL, address.addr())
+            .with_address(libc::IFA_ADDRESS, address.addr());
+        self.request(&request, NEW, operation)?;
         Ok(())
     }
 
@@ -58,14 +58,15 @@ impl Netlink {
     ) -> io::Result<()> {
         let gateway = via.map(|via| format!(" via {via}")).unwrap_or_default();
         let operation = format!("add route {destination}{gateway} to {}", self.name(index));
-        let mut route = route(destination, RouteType::Unicast);
-        if via.is_none() {
-            route.header.scope = RouteScope::Link;
+        let scope = if via.is_none() { libc::RT_SCOPE_LINK } else { libc::RT_SCOPE_UNIVERSE };
+        let mut request = route(destination, libc::RTN_UNICAST, scope).with_u32(libc::RTA_OIF, index);
+        if let Some(via) = via {
+            request = request.with_address(libc::RTA_GATEWAY, via);
         }
-        route.attributes.push(RouteAttribute::Oif(index));
-        route.attributes.extend(via.map(|via| RouteAttribute::Gateway(via.into())));
-        route.attributes.extend(metric.map(RouteAttribute::Priority));
-        self.request(RouteNetlinkMessage::NewRoute(route), NEW, operation)?;
+        if let Some(metric) = metric {
+            request = request.with_u32(libc::RTA_PRIORITY, metric);
+        }
+        self.request(&request, NEW, operation)?;
         Ok(())
     }
 
@@ -76,14 +77,10 @@ impl Netlink {
     ///
     /// Those of the netlink request, for example `ENOBUFS`.
     pub fn routes_to(&mut self, destination: IpNet) -> io::Result<Vec<(u32, u32)>> {
-        let mut query = RouteMessage::default();
-        query.header.address_family = family(destination.addr());
-        let routes = self.dump(RouteNetlinkMessage::GetRoute(query), "list the routes")?;
-        let found = |message| match message {
-            RouteNetlinkMessage::NewRoute(route) if leads_to(&route, destination) => Some(device_and_metric(&route)),
-            _ => None,
-        };
-        Ok(routes.into_iter().filter_map(found).collect())
+        let query = route_header(family(destination.addr()), 0, 0, 0, 0, 0);
+        let routes = self.dump(&Request::new(libc::RTM_GETROUTE, &query), "list the routes")?;
+        let leading = routes.iter().map(|route| route.message()).filter(|route| leads_to(route, destination));
+        Ok(leading.map(device_and_metric).collect())
     }
 
     /// Waits until the kernel accepts packets for `address`.
@@ -109,12 +106,10 @@ impl Netlink {
     ///
     /// Those of the route lookup, for example `ENETUNREACH` when there is no route to `address`.
     pub fn is_local(&mut self, address: IpAddr) -> io::Result<bool> {
-        let mut query = RouteMessage::default();
-        query.header.address_family = family(address);
-        query.header.destination_prefix_length = IpNet::from(address).prefix_len();
-        query.attributes.push(RouteAttribute::Destination(address.into()));
-        let found = self.request(RouteNetlinkMessage::GetRoute(query), 0, format!("find the route to {address}"))?;
-        Ok(matches!(found, Some(RouteNetlinkMessage::NewRoute(route)) if route.header.kind == RouteType::Local))
+        let query = route_header(family(address), IpNet::from(address).prefix_len(), 0, 0, 0, 0);
+        let query = Request::new(libc::RTM_GETROUTE, &query).with_address(libc::RTA_DST, address);
+        let found = self.request(&query, 0, format!("find the route to {address}"))?;
+        Ok(found.is_some_and(|route| route.body.get(KIND) == Some(&libc::RTN_LOCAL)))
     }
 }
 
@@ -124,45 +119,36 @@ pub const fn default_metric(destination: IpNet) -> u32 {
     if matches!(destination, IpNet::V4(_)) { 0 } else { 1024 }
 }
 
-fn leads_to(route: &RouteMessage, destination: IpNet) -> bool {
-    let is_address = |attribute: &RouteAttribute| match attribute {
-        RouteAttribute::Destination(address) => Some(*address == RouteAddress::from(destination.network())),
-        _ => None,
-    };
-    route.header.table == RouteHeader::RT_TABLE_MAIN
-        && route.header.kind == RouteType::Unicast
-        && route.header.destination_prefix_length == destination.prefix_len()
+fn leads_to(route: &Message<'_>, destination: IpNet) -> bool {
+    let field = |offset: usize| route.body.get(offset).copied();
+    route.kind == libc::RTM_NEWROUTE
+        && field(TABLE) == Some(libc::RT_TABLE_MAIN)
+        && field(KIND) == Some(libc::RTN_UNICAST)
+        && field(DESTINATION_LEN) == Some(destination.prefix_len())
         // A default route has no address.
-        && route.attributes.iter().find_map(is_address).unwrap_or(destination.prefix_len() == 0)
+        && route.attribute(ROUTE_HEADER, libc::RTA_DST).and_then(address).map_or(destination.prefix_len() == 0, |found| {
+            found == destination.network()
+        })
 }
 
-fn device_and_metric(route: &RouteMessage) -> (u32, u32) {
-    let mut found = (0, 0);
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => found.0 = *index,
-            RouteAttribute::Priority(metric) => found.1 = *metric,
-            _ => {}
-        }
-    }
-    found
+fn device_and_metric(route: Message<'_>) -> (u32, u32) {
+    let number = |kind| route.attribute(ROUTE_HEADER, kind).and_then(|value| u32_at(value, 0)).unwrap_or_default();
+    (number(libc::RTA_OIF), number(libc::RTA_PRIORITY))
 }
 
-/// A message about a route to `destination` in the main table, without device and gateway.
-pub(super) fn route(destination: IpNet, kind: RouteType) -> RouteMessage {
-    let mut route = RouteMessage::default();
-    route.header.address_family = family(destination.addr());
-    route.header.destination_prefix_length = destination.prefix_len();
-    route.header.table = RouteHeader::RT_TABLE_MAIN;
-    route.header.protocol = RouteProtocol::Static;
-    route.header.kind = kind;
-    route.attributes.push(RouteAttribute::Destination(RouteAddress::from(destination.network())));
-    route
+/// A message about a new route to `destination` in the main table, without device and gateway.
+pub(super) fn route(destination: IpNet, kind: u8, scope: u8) -> Request {
+    let (family, prefix_len) = (family(destination.addr()), destination.prefix_len());
+    let header = route_header(family, prefix_len, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, scope, kind);
+    Request::new(libc::RTM_NEWROUTE, &header).with_address(libc::RTA_DST, destination.network())
 }
 
-fn family(address: IpAddr) -> AddressFamily {
-    match address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    }
+/// A `struct rtmsg`. Its other fields are zero: the length of a source, the TOS, and flags.
+fn route_header(family: u8, prefix_len: u8, table: u8, protocol: u8, scope: u8, kind: u8) -> [u8; ROUTE_HEADER] {
+    [family, prefix_len, 0, 0, table, protocol, scope, kind, 0, 0, 0, 0]
+}
+
+fn family(address: IpAddr) -> u8 {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    family as u8
 }

@@ -6,6 +6,7 @@
 //! that lock, so a callback can do it too, and it waits for no thread. What only the worker's thread has, its sources and
 //! listeners, is changed by commands, for which nobody waits: only to know whether it lives.
 
+#[cfg(feature = "unix")]
 use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
@@ -13,9 +14,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::time::Instant;
 
-use pingferry_proto::{FlowPage, PathConfig, PathId, Policy, TenantId};
+use pingferry_proto::{FlowPage, PathConfig, PathId, Policy};
 use pingferry_sys::netlink::AddressMonitor;
-use tracing::{debug, warn};
+#[cfg(feature = "unix")]
+use tracing::debug;
+use tracing::warn;
 
 use super::core::{Core, lock};
 use super::helper::Shared;
@@ -23,7 +26,9 @@ use super::inbox::Inbox;
 use super::poller::{Poller, Ready, Token};
 use super::uplink::{Source, Uplink};
 use crate::error::{AttachError, Closed};
-use crate::ingress::{Halves, UnixIngress};
+use crate::ingress::Halves;
+#[cfg(feature = "unix")]
+use crate::ingress::UnixIngress;
 use crate::stats::{IngressId, Published};
 
 /// Something for the worker's thread to do.
@@ -31,6 +36,7 @@ pub(crate) enum Command {
     /// Read the source of a path.
     Read { path: PathId, source: Source },
     /// Accept the connections of a listener.
+    #[cfg(feature = "unix")]
     Listen { ingress: IngressId, listener: UnixIngress },
     /// Close the paths and the listener of an ingress.
     Detach(IngressId),
@@ -66,6 +72,7 @@ impl Remote {
     }
 
     /// Serves each connection of a listener as a path.
+    #[cfg(feature = "unix")]
     pub(crate) fn listen(
         &self,
         ingress: IngressId,
@@ -124,6 +131,7 @@ impl Remote {
 /// Where the work besides packets comes from.
 pub(super) struct Control {
     commands: Receiver<Command>,
+    #[cfg(feature = "unix")]
     listeners: HashMap<IngressId, UnixIngress>,
     addresses: AddressMonitor,
 }
@@ -134,7 +142,12 @@ impl Control {
         let mut addresses = AddressMonitor::open()?;
         poller.add(&addresses, Token::Addresses)?;
         learn_addresses(&mut addresses, core);
-        Ok(Self { commands, listeners: HashMap::new(), addresses })
+        Ok(Self {
+            commands,
+            #[cfg(feature = "unix")]
+            listeners: HashMap::new(),
+            addresses,
+        })
     }
 
     /// Handles all of `ready` that is no packet. Breaks when the worker is to stop.
@@ -145,6 +158,7 @@ impl Control {
                     shared.inbox.rest();
                     self.look(shared, uplink)?;
                 }
+                #[cfg(feature = "unix")]
                 Token::Listener(ingress) => self.accept(shared, uplink, IngressId(ingress)),
                 Token::Addresses => learn_addresses(&mut self.addresses, &mut lock(&shared.core)),
                 Token::Socket(_) | Token::Path(_) | Token::Downlink | Token::Probe(_) => {}
@@ -160,8 +174,10 @@ impl Control {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Read { path, source } => uplink.add_source(path, source),
+                #[cfg(feature = "unix")]
                 Command::Listen { ingress, listener } => _ = self.listeners.insert(ingress, listener),
                 Command::Detach(ingress) => {
+                    #[cfg(feature = "unix")]
                     self.listeners.remove(&ingress).into_iter().for_each(|listener| shared.up.remove(listener));
                     let removed = {
                         let mut core = lock(&shared.core);
@@ -178,6 +194,7 @@ impl Control {
         ControlFlow::Continue(())
     }
 
+    #[cfg(feature = "unix")]
     fn accept(&mut self, shared: &Shared, uplink: &mut Uplink, ingress: IngressId) {
         let Some(listener) = self.listeners.get_mut(&ingress) else { return };
         let attached = match listener.accept() {
@@ -197,6 +214,7 @@ impl Control {
 }
 
 /// Serves a connection of a user that was accepted.
+#[cfg(feature = "unix")]
 fn serve(
     shared: &Shared,
     uplink: &mut Uplink,
@@ -204,7 +222,7 @@ fn serve(
     user: u32,
     (source, sink): Halves,
 ) -> io::Result<()> {
-    let path = lock(&shared.core).add_connection(ingress, TenantId(user), sink)?;
+    let path = lock(&shared.core).add_connection(ingress, pingferry_proto::TenantId(user), sink)?;
     if let Err(error) = shared.up.add(&source, Token::Path(path)) {
         lock(&shared.core).remove_path(path);
         return Err(error);

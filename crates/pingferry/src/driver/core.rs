@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pingferry_proto::{
-    Class, Delivery, Endpoint, OpenFailure, PathConfig, PathCounters, PathId, Policy, SocketId, TenantId,
-    TransitHistogram,
+    Class, Delivery, Endpoint, OpenFailure, PathConfig, PathCounters, PathId, Policy, SocketId, TransitHistogram,
 };
 use pingferry_sys::ping::{ErrorBatch, SendBatch};
 use rustix::io::Errno;
@@ -119,6 +118,7 @@ impl Core {
     }
 
     /// The connections of a listener will have this configuration.
+    #[cfg(feature = "unix")]
     pub(super) fn add_listener(&mut self, ingress: IngressId, config: PathConfig) -> Result<(), Closed> {
         self.check_open()?;
         self.listeners.insert(ingress, config);
@@ -130,10 +130,11 @@ impl Core {
     }
 
     /// Adds a path for a connection of a listener.
+    #[cfg(feature = "unix")]
     pub(super) fn add_connection(
         &mut self,
         ingress: IngressId,
-        user: TenantId,
+        user: pingferry_proto::TenantId,
         sink: SharedSink,
     ) -> Result<PathId, Closed> {
         let mut config = self.listeners.get(&ingress).cloned().ok_or(Closed)?;

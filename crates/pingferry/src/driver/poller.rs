@@ -28,6 +28,7 @@ pub(super) enum Token {
     /// A path's source.
     Path(PathId),
     /// A listener, by its ingress.
+    #[cfg(feature = "unix")]
     Listener(u32),
     /// The host's addresses have changed.
     Addresses,
@@ -59,6 +60,7 @@ impl Token {
             Token::Wake => (0, 0),
             Token::Socket(index) => (1, index),
             Token::Path(PathId(number)) => (2, number),
+            #[cfg(feature = "unix")]
             Token::Listener(index) => (3, index),
             Token::Addresses => (4, 0),
             Token::Downlink => (5, 0),
@@ -73,6 +75,7 @@ impl Token {
         match kind {
             1 => Token::Socket(number),
             2 => Token::Path(PathId(number)),
+            #[cfg(feature = "unix")]
             3 => Token::Listener(number),
             4 => Token::Addresses,
             5 => Token::Downlink,

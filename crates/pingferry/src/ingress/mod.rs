@@ -3,7 +3,7 @@
 //! An [`Ingress`] is one path to clients. It has two halves: a [`PacketSource`], which the proxy reads when its descriptor is
 //! readable, and a [`PacketSink`], which takes replies and ICMP errors. The two are used by different threads at the same time.
 //!
-//! [`TunIngress`], the connections of a [`UnixIngress`] and the channel behind a [`Path`](crate::Path) are ingresses.
+//! A TUN device, a connection of a Unix socket and the channel behind a [`Path`](crate::Path) are ingresses.
 //! [`Pcap`], [`Lossy`] and [`Delayed`] wrap another ingress.
 
 /// The methods of a [`PacketSource`] that a wrapper leaves to the source in it.
@@ -34,15 +34,19 @@ macro_rules! delegate_sink {
 
 mod batch;
 pub(crate) mod channel;
+#[cfg(feature = "unix")]
 mod connections;
 mod delayed;
+#[cfg(feature = "unix")]
 mod listener;
 mod lossy;
 mod outcome;
 pub(crate) mod pcap;
 pub(crate) mod queue;
 pub(crate) mod replies;
+#[cfg(feature = "tun")]
 pub(crate) mod tun;
+#[cfg(feature = "unix")]
 pub(crate) mod unix;
 
 use std::io;
@@ -58,7 +62,9 @@ pub use self::outcome::Outcome;
 pub use self::pcap::{Pcap, PcapFile};
 pub(crate) use self::replies::Replies;
 
+#[cfg(feature = "tun")]
 pub use self::tun::TunIngress;
+#[cfg(feature = "unix")]
 pub use self::unix::UnixIngress;
 
 /// A path to clients, before it is attached to a proxy.

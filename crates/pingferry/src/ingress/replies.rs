@@ -9,6 +9,8 @@
 //! `waiting`, with the lock, and does only what is needed then. The descriptor stays readable until the program has found
 //! nothing again.
 
+use std::error::Error;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
@@ -18,7 +20,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker as TaskWaker};
 
 use pingferry_proto::Tag;
-use thiserror::Error;
 
 use super::queue::Packets;
 use super::{Deliveries, PacketSink};
@@ -46,15 +47,24 @@ pub struct Reply<'a> {
 }
 
 /// Why there is no packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TryRecvError {
     /// None waits.
-    #[error("no packet waits")]
     Empty,
     /// The path or the proxy is closed.
-    #[error("the path is closed")]
     Closed,
 }
+
+impl fmt::Display for TryRecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "no packet waits",
+            Self::Closed => "the path is closed",
+        })
+    }
+}
+
+impl Error for TryRecvError {}
 
 #[derive(Debug)]
 struct Queue {
