@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 #[cfg(feature = "tun")]
@@ -13,6 +14,7 @@ use pingferry_proto::DomainId;
 use pingferry_proto::{Family, PathConfig, Policy};
 
 use crate::driver::Remote;
+use crate::echoes::{self, Answers, Echoes};
 use crate::ending::{Ending, ProxyId};
 use crate::error::{AttachError, Closed, RunError};
 use crate::handle::{Attachment, Path};
@@ -123,6 +125,16 @@ impl Control {
     pub fn attach_queue(&self, config: PathConfig, room: usize) -> Result<(Path, Replies), AttachError> {
         let (sink, replies) = replies::queue(room)?;
         Ok((self.attach(config, sink)?, replies))
+    }
+
+    /// Attaches a path for a program that has echo requests as values, and no IP packets: [`Echoes`]. At most `room` answers
+    /// wait, as in [`attach_queue`](Self::attach_queue). The MTU, the gateway and the sources of `config` do not matter.
+    ///
+    /// # Errors
+    /// As [`attach_queue`](Self::attach_queue).
+    pub fn attach_echoes(&self, config: PathConfig, room: usize) -> Result<(Echoes, Answers), AttachError> {
+        let (path, replies) = self.attach_queue(echoes::config(config), room)?;
+        Ok((Echoes::new(path), Answers::new(replies)))
     }
 
     /// Attaches an ingress of one path.
@@ -244,6 +256,12 @@ impl Control {
             file.flush();
         }
         self.0.ending.report(ended);
+    }
+
+    /// The descriptor that is readable when the only worker has something to do.
+    #[expect(clippy::indexing_slicing, reason = "there is one worker at least")]
+    pub(crate) fn poller(&self) -> BorrowedFd<'_> {
+        self.0.workers[0].poller()
     }
 
     pub(crate) fn workers(&self) -> &[Remote] {

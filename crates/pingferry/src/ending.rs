@@ -28,6 +28,14 @@ impl ProxyId {
         SERVED.set(Some(self));
     }
 
+    /// This thread serves the proxy while `serve` runs.
+    pub(crate) fn enter_while<T>(self, serve: impl FnOnce() -> T) -> T {
+        let before = SERVED.replace(Some(self));
+        let served = serve();
+        SERVED.set(before);
+        served
+    }
+
     /// Whether this thread serves the proxy.
     pub(crate) fn is_entered(self) -> bool {
         SERVED.get() == Some(self)

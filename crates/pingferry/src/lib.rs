@@ -5,12 +5,13 @@
 //! Linux ping sockets, and replies and ICMP errors come back as if one more router had forwarded them.
 //!
 //! ```no_run
+//! use pingferry::wire::echo_request;
 //! use pingferry::{Config, PathConfig, Proxy};
 //!
 //! let proxy = Proxy::open(Config::default())?;
 //! let path = proxy.attach(PathConfig::default(), |packet: &[u8]| println!("{} bytes back", packet.len()))?;
-//! let packet_from_a_client = [0u8; 28];
-//! path.send(&packet_from_a_client)?;
+//! let (client, host) = ("10.0.0.2".parse()?, "192.0.2.1".parse()?);
+//! path.send(&echo_request(client, host, 0x1234, 1, b"hello"))?;
 //! let stats = proxy.close()?;
 //! println!("{} echo requests sent", stats.counters.requests_sent());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -26,8 +27,10 @@
 mod config;
 mod control;
 mod driver;
+mod echoes;
 mod ending;
 mod error;
+mod event_loop;
 mod flows;
 mod handle;
 pub mod ingress;
@@ -40,10 +43,13 @@ mod waker;
 
 pub use config::Config;
 pub use control::Control;
+pub use echoes::{Answer, Answers, Content, Echo, Echoes};
 pub use error::{AttachError, Closed, OpenError, RunError, SendError};
+pub use event_loop::Driver;
 pub use flows::FlowCursor;
 pub use handle::{Attachment, Offer, Path};
 pub use ingress::replies::{Replies, Reply, TryRecvError};
+pub use pingferry_proto::wire;
 pub use pingferry_proto::{
     Action, ByFamily, Class, Config as CoreConfig, Counters, DecidedBy, Decision, DomainId, DropReason, Drops,
     ErrorCounts, ErrorType, Family, FamilyCounters, FlowInfo, Histogram, HostAddresses, OutOfRange, ParseRuleError,

@@ -94,7 +94,7 @@ impl Drop for End {
 }
 
 /// Makes a proxy with so many workers that have not started.
-fn make(config: &Config, count: usize) -> Result<(Control, Vec<Worker>), OpenError> {
+pub(crate) fn make(config: &Config, count: usize) -> Result<(Control, Vec<Worker>), OpenError> {
     config.check()?;
     let families = check_families(config)?;
     let gateway = |family| config.source(family).or_else(|| default_source_address(family).ok());

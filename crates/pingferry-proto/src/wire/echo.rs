@@ -26,7 +26,8 @@ pub enum EchoKind {
 impl EchoKind {
     const ALL: [EchoKind; 2] = [EchoKind::Echo, EchoKind::Extended];
 
-    pub(crate) const fn request_type(self, family: Family) -> u8 {
+    /// The ICMP type of a request of this kind (RFC 792, RFC 4443 §4.1, RFC 8335 §2).
+    pub const fn request_type(self, family: Family) -> u8 {
         match (self, family) {
             (EchoKind::Echo, Family::V4) => 8,
             (EchoKind::Echo, Family::V6) => 128,
@@ -35,7 +36,8 @@ impl EchoKind {
         }
     }
 
-    pub(crate) const fn reply_type(self, family: Family) -> u8 {
+    /// The ICMP type of a reply to it (RFC 792, RFC 4443 §4.2, RFC 8335 §3).
+    pub const fn reply_type(self, family: Family) -> u8 {
         match (self, family) {
             (EchoKind::Echo, Family::V4) => 0,
             (EchoKind::Echo, Family::V6) => 129,

@@ -12,7 +12,6 @@ mod ipv4;
 pub(crate) mod ipv6;
 mod summary;
 pub(crate) mod tcp;
-#[cfg(feature = "testing")]
 mod testing;
 pub(crate) mod udp;
 
@@ -25,4 +24,5 @@ pub use ip::{
 };
 pub use summary::Summary;
 #[cfg(feature = "testing")]
-pub use testing::{echo_reply, echo_request};
+pub use testing::echo_reply;
+pub use testing::echo_request;

@@ -21,6 +21,7 @@ pub fn echo_request(source: IpAddr, destination: IpAddr, ident: u16, seq: u16, p
 
 /// The message with which `destination` replies to a request, or extended request, of `source`. `request` is the message of a
 /// [`Transmit`](crate::Transmit), and `ident` the identifier of its socket.
+#[cfg(feature = "testing")]
 pub fn echo_reply(source: IpAddr, destination: IpAddr, ident: u16, request: &[u8]) -> Vec<u8> {
     let family = Family::of(source);
     let is_extended = request.first() == Some(&EchoKind::Extended.request_type(family));

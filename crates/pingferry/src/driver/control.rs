@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::time::Instant;
@@ -111,6 +112,11 @@ impl Remote {
 
     pub(crate) fn stop(&self) {
         self.send(Command::Stop);
+    }
+
+    /// Readable when the worker has something to do.
+    pub(crate) fn poller(&self) -> BorrowedFd<'_> {
+        self.shared.up.as_fd()
     }
 
     pub(crate) fn inbox(&self) -> &Arc<Inbox> {

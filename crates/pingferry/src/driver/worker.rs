@@ -83,6 +83,32 @@ impl Worker {
         drop(closing);
         ended.and(drained)
     }
+
+    /// Does what is ready, and what is due at `now`, without waiting.
+    pub(crate) fn turn(&mut self, now: Instant) -> Result<ControlFlow<()>, RunError> {
+        let Self { shared, thread, .. } = self;
+        shared.proxy.enter_while(|| {
+            shared.up.wait(Some(Duration::ZERO), &mut thread.ready)?;
+            thread.serve(shared, &Helper::none(), now, false)
+        })
+    }
+
+    /// When [`turn`](Self::turn) is due, if nothing becomes ready before.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let republish = self.shared.published.is_stale().then(|| Instant::now() + REPUBLISH);
+        self.thread.uplink.deadline().into_iter().chain(republish).min()
+    }
+
+    /// Ends a worker that is not [run](Self::run).
+    pub(crate) fn end(mut self) -> Result<(), RunError> {
+        let Self { shared, thread, .. } = &mut self;
+        shared.proxy.enter_while(|| {
+            let closing = Closing(shared);
+            let drained = thread.drain(shared);
+            drop(closing);
+            drained
+        })
+    }
 }
 
 /// Closes the sockets and sinks of a worker when it is dropped, and publishes the final statistics.
@@ -144,6 +170,17 @@ impl Thread {
 
     fn round(&mut self, shared: &Shared, helper: &Helper) -> Result<ControlFlow<()>, RunError> {
         let (now, low_latency) = self.wait(shared)?;
+        self.serve(shared, helper, now, low_latency)
+    }
+
+    /// Serves what is ready.
+    fn serve(
+        &mut self,
+        shared: &Shared,
+        helper: &Helper,
+        now: Instant,
+        low_latency: bool,
+    ) -> Result<ControlFlow<()>, RunError> {
         if helper.is_lost() {
             return Err(RunError::Panicked);
         }

@@ -201,6 +201,12 @@ impl Drop for Replies {
     }
 }
 
+impl<'a> Reply<'a> {
+    pub(crate) fn into_packet(self) -> &'a [u8] {
+        self.packet
+    }
+}
+
 impl Deref for Reply<'_> {
     type Target = [u8];
 
