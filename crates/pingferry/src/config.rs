@@ -11,6 +11,7 @@ use pingferry_sys::ping::SocketOptions;
 use pingferry_sys::preflight::descriptor_limit;
 
 use crate::ingress::PcapFile;
+use crate::trace::Sampling;
 
 /// How long adaptive busy-polling polls: what a reply takes to come from a host on the same link.
 const BUSY_POLL: Duration = Duration::from_micros(50);
@@ -55,6 +56,9 @@ pub struct Config {
     pub busy_poll: Option<Duration>,
     /// Writes the packets of all clients to this file. Default: none.
     pub pcap: Option<PcapFile>,
+    /// Traces some of the packets of all clients. Spans of replies need a core that
+    /// [observes flows](pingferry_proto::Config::observe_flows). Default: none.
+    pub sampling: Option<Sampling>,
 }
 
 impl Default for Config {
@@ -70,6 +74,7 @@ impl Default for Config {
             processors: available_parallelism().map_or(1, NonZeroUsize::get),
             busy_poll: None,
             pcap: None,
+            sampling: None,
         }
     }
 }
@@ -86,6 +91,7 @@ impl Config {
         with_processors => processors: usize,
         with_busy_poll => busy_poll: Option<Duration>,
         with_pcap => pcap: Option<PcapFile>,
+        with_sampling => sampling: Option<Sampling>,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::ingress::TunIngress;
 #[cfg(feature = "unix")]
 use crate::ingress::UnixIngress;
 use crate::ingress::channel::{ChannelSource, Guarded, PathQueue};
-use crate::ingress::{Ingress, PacketSink, PcapFile, Replies, replies, split};
+use crate::ingress::{Ingress, PacketSink, Replies, Taps, replies, split};
 use crate::stats::{IngressId, Stats};
 
 /// A handle of a running proxy, which any number of threads can have. The proxy goes on when a handle is dropped.
@@ -69,7 +69,7 @@ pub(crate) struct Settings {
     /// The addresses that ICMP errors come from where a path has none.
     pub(crate) gateway_v4: Option<IpAddr>,
     pub(crate) gateway_v6: Option<IpAddr>,
-    pub(crate) pcap: Option<PcapFile>,
+    pub(crate) taps: Taps,
     /// Whether ping sockets can be opened, for IPv4 and IPv6.
     pub(crate) families: (bool, bool),
 }
@@ -98,7 +98,7 @@ impl Control {
         let config = self.checked(config)?;
         let worker = self.worker_of(&attachment, &config)?;
         let queue = PathQueue::new(Arc::clone(worker.inbox()));
-        let halves = split((ChannelSource(Arc::clone(&queue)), Guarded::new(sink)), self.0.settings.pcap.as_ref())?;
+        let halves = split((ChannelSource(Arc::clone(&queue)), Guarded::new(sink)), &self.0.settings.taps)?;
         queue.set_path(worker.attach(attachment.id, config, halves, false)?);
         Ok(Path::new(queue, attachment))
     }
@@ -184,7 +184,7 @@ impl Control {
     pub fn attach_unix(&self, config: PathConfig, listener: UnixIngress) -> Result<Attachment, AttachError> {
         let attachment = self.new_attachment(&config);
         let config = self.checked(config)?;
-        let listener = listener.with_pcap(self.0.settings.pcap.clone());
+        let listener = listener.with_taps(self.0.settings.taps.clone());
         self.worker_of(&attachment, &config)?.listen(attachment.id, config, listener)?;
         Ok(attachment)
     }
@@ -252,7 +252,7 @@ impl Control {
     /// A worker has ended: so do the others.
     pub(crate) fn worker_ended(&self, ended: Result<(), RunError>) {
         self.stop();
-        if let Some(file) = &self.0.settings.pcap {
+        if let Some(file) = &self.0.settings.taps.pcap {
             file.flush();
         }
         self.0.ending.report(ended);
@@ -294,7 +294,7 @@ impl Control {
         config: PathConfig,
         ingress: impl Ingress,
     ) -> Result<(), AttachError> {
-        let halves = split(ingress, self.0.settings.pcap.as_ref())?;
+        let halves = split(ingress, &self.0.settings.taps)?;
         worker.attach(attachment.id, config, halves, true).map(drop)
     }
 

@@ -39,6 +39,7 @@ mod stats;
 #[cfg(feature = "tokio")]
 mod stream;
 mod sync;
+pub mod trace;
 mod waker;
 
 pub use config::Config;

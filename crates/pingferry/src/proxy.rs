@@ -16,6 +16,7 @@ use crate::control::{Control, Settings};
 use crate::driver::Worker;
 use crate::ending::ProxyId;
 use crate::error::{OpenError, RunError};
+use crate::ingress::Taps;
 
 /// A running proxy. It is [stopped](Control::stop) when it is dropped; to wait for its end too, [close](Control::close) it.
 ///
@@ -103,7 +104,7 @@ pub(crate) fn make(config: &Config, count: usize) -> Result<(Control, Vec<Worker
         idle_writer: if config.has_helpers() { config.busy_poll_length() } else { std::time::Duration::ZERO },
         gateway_v4: gateway(Family::V4),
         gateway_v6: gateway(Family::V6),
-        pcap: config.pcap.clone(),
+        taps: Taps { pcap: config.pcap.clone(), sampling: config.sampling.clone() },
         families,
     };
     let (each, id) = (config.clone().of_each_worker(), ProxyId::new());

@@ -65,7 +65,7 @@ pub struct Sandbox {
     pub removable: Vec<PathBuf>,
     /// The process ID of a child that was forked earlier. The process may wait for it and send it signals.
     pub child: Option<u32>,
-    /// The process may open TCP sockets, for probes.
+    /// The process may open TCP sockets, for probes or to export spans.
     pub tcp: bool,
 }
 

@@ -260,8 +260,7 @@ impl Core {
     pub(super) fn report_undelivered(&mut self, undelivered: &mut Vec<Delivery>) {
         for delivery in undelivered.drain(..) {
             let Delivery { path, kind, header, .. } = &delivery;
-            let (source, destination) = (header.source, header.destination);
-            debug!(path = path.0, ?kind, %source, %destination, "packet not delivered");
+            debug!(path = path.0, ?kind, src = %header.source, dst = %header.destination, "packet not delivered");
             let _ = self.endpoint.handle_delivery_error(&delivery);
             self.touch(delivery.path);
         }

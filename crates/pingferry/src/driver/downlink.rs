@@ -146,7 +146,7 @@ fn handle(core: &mut Core, now: Instant, read: &Read, replies: &ReceiveBatch, mu
         if let Verdict::Dropped(reason) = core.endpoint.handle_reply(now, read.id, received) {
             let echo = Echo::parse_reply(Family::of(reply.from), reply.message).ok();
             let (ident, seq) = (echo.map(|echo| echo.ident), echo.map(|echo| echo.seq));
-            debug!(source = %reply.from, ident, seq, %reason, "reply dropped");
+            debug!(src = %reply.from, ident, seq, %reason, "reply dropped");
         }
     }
 }

@@ -127,8 +127,9 @@ pub(super) fn report_unsent(
 ) {
     if let Verdict::Dropped(reason) = endpoint.handle_send_error(now, transmit, message, error) {
         let (path, header) = (transmit.path.0, &transmit.header);
-        let ident = Echo::parse_request(header.family(), message).ok().map(|echo| echo.ident);
-        debug!(path, source = %header.source, destination = %header.destination, ident, %reason, "request not sent");
+        let echo = Echo::parse_request(header.family(), message).ok();
+        let (ident, seq) = (echo.map(|echo| echo.ident), echo.map(|echo| echo.seq));
+        debug!(path, src = %header.source, dst = %header.destination, ident, seq, %reason, "request not sent");
     }
 }
 

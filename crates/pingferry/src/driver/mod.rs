@@ -26,6 +26,7 @@ mod error_queue;
 mod helper;
 mod inbox;
 mod outbound;
+mod packet_log;
 mod poller;
 mod probes;
 mod rejected;

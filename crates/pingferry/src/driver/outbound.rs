@@ -18,9 +18,10 @@ use pingferry_sys::ping::{Outgoing, PingSocket, SendBatch};
 
 use super::core::{Core, lock, lock_sink};
 use super::error_queue::report_unsent;
+use super::packet_log;
 use super::sockets::{index_of, lock_sockets};
 use crate::config::is_on_link;
-use crate::ingress::{Deliveries, SharedSink};
+use crate::ingress::{Deliveries, Sent, SharedSink};
 
 /// The outputs of one direction on their way out.
 pub(super) struct Outbound {
@@ -36,6 +37,9 @@ pub(super) struct Outbound {
     undelivered: Vec<Delivery>,
     /// Tagged packets that were dropped.
     drops: Vec<(SharedSink, Dropped)>,
+    /// The numbers of tagged messages to send, and what to tell of them when it is known that they were sent.
+    tagged: Vec<u32>,
+    sent: Vec<(SharedSink, Sent)>,
     scope_id: u32,
 }
 
@@ -58,12 +62,29 @@ impl Outbound {
             closing: Vec::new(),
             undelivered: Vec::new(),
             drops: Vec::new(),
+            tagged: Vec::new(),
+            sent: Vec::new(),
             scope_id,
         }
     }
 
     /// Does what the endpoint wants done, and returns how much that was. When `low_latency`, the caller busy-polls.
     pub(super) fn flush<'a>(
+        &mut self,
+        shared: &'a Mutex<Core>,
+        core: MutexGuard<'a, Core>,
+        now: Instant,
+        low_latency: bool,
+    ) -> usize {
+        let count = self.flush_all(shared, core, now, low_latency);
+        // Those that were not sent have been reported as dropped.
+        for (sink, sent) in self.sent.drain(..) {
+            lock_sink(&sink).report_sent(&sent);
+        }
+        count
+    }
+
+    fn flush_all<'a>(
         &mut self,
         shared: &'a Mutex<Core>,
         mut core: MutexGuard<'a, Core>,
@@ -106,9 +127,14 @@ impl Outbound {
                     again |= core.send_probe(now, transmit, &self.outputs);
                 }
                 Output::CloseProbe(id) => core.probes.close(*id),
-                Output::Transmit(transmit) => self.transmits.push(entry(index_of(transmit.socket), number)),
+                Output::Transmit(transmit) => {
+                    self.transmits.push(entry(index_of(transmit.socket), number));
+                    self.tagged.extend(transmit.tag.map(|_| number));
+                }
                 Output::Deliver(delivery) => self.deliveries.push(entry(delivery.path.0, number)),
                 Output::Drop(dropped) => {
+                    let is_dropped = |sent: &Sent| sent.tag == dropped.tag;
+                    self.sent.retain(|(_, sent)| !is_dropped(sent));
                     let sink = core.sinks.get(&dropped.path);
                     self.drops.extend(sink.map(|sink| (Arc::clone(sink), *dropped)));
                 }
@@ -121,7 +147,22 @@ impl Outbound {
         self.deliveries.sort_unstable();
         again |= self.find_sockets(core, now);
         self.find_sinks(core);
+        self.note_tagged(core);
         again
+    }
+
+    /// Notes what to tell of tagged messages.
+    fn note_tagged(&mut self, core: &Core) {
+        let Self { outputs, tagged, sent, .. } = self;
+        for number in tagged.drain(..) {
+            let Some(Output::Transmit(transmit)) = outputs.get(number as usize) else { continue };
+            let sockets = lock_sockets(&core.sockets);
+            let open = sockets.get(transmit.socket.index());
+            if let (Some(tag), Some(sink), Some(open)) = (transmit.tag, core.sinks.get(&transmit.path), open) {
+                let socket_ident = open.socket.ident();
+                sent.push((Arc::clone(sink), Sent { tag, opens_flow: transmit.opens_flow, socket_ident }));
+            }
+        }
     }
 
     /// Finds the socket of each run of transmits. Messages whose socket could not be opened are reported and removed: then the
@@ -201,11 +242,22 @@ impl Outbound {
         let mut start = 0;
         for (sink, end) in groups.sinks.drain(..) {
             let queue = deliveries.get(start..end).unwrap_or_default();
+            if packet_log::is_on() {
+                log_deliveries(outputs, queue);
+            }
             lock_sink(&sink).send_batch(&mut Deliveries::new(outputs, queue, undelivered, low_latency));
             start = end;
         }
         for (sink, dropped) in self.drops.drain(..) {
             lock_sink(&sink).report_drop(dropped.tag, dropped.reason);
+        }
+    }
+}
+
+fn log_deliveries(outputs: &Outputs, queue: &[u64]) {
+    for entry in queue {
+        if let Some(Output::Deliver(delivery)) = outputs.get(lower(*entry)) {
+            packet_log::delivery(delivery, outputs.packets(delivery).next().unwrap_or_default());
         }
     }
 }

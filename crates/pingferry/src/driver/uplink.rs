@@ -4,14 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Instant;
 
-use pingferry_proto::wire::Summary;
 use pingferry_proto::{DropReason, PathId, TransitHistogram, Verdict};
-use tracing::field::display;
-use tracing::{Level, debug, enabled, warn};
+use tracing::{debug, warn};
 
 use super::core::{Core, lock};
 use super::inbox::Inbox;
 use super::outbound::Outbound;
+use super::packet_log;
 use super::poller::{Poller, Ready, Token};
 use crate::config::Config;
 use crate::error::RunError;
@@ -192,11 +191,10 @@ impl Uplink {
         core.rejected.clear();
         core.transit.requests = self.transit.unwrap_or_default();
         for (path, tag, packet) in self.batch.packets() {
-            if let Verdict::Dropped(reason) = core.endpoint.handle_packet(now, path, tag, packet) {
-                log_drop(path, packet, reason);
-                if reason == DropReason::Loop {
-                    LOOP_REPORTED.call_once(|| warn!("{LOOP}"));
-                }
+            let verdict = core.endpoint.handle_packet(now, path, tag, packet);
+            packet_log::packet(path, packet, verdict);
+            if verdict == Verdict::Dropped(DropReason::Loop) {
+                LOOP_REPORTED.call_once(|| warn!("{LOOP}"));
             }
             core.touch(path);
         }
@@ -211,14 +209,6 @@ impl Uplink {
         core.endpoint.handle_timeout(now);
         core.log_withheld(now);
         self.deadline = core.endpoint.next_deadline();
-    }
-}
-
-fn log_drop(path: PathId, packet: &[u8], reason: DropReason) {
-    if enabled!(Level::DEBUG) {
-        let Summary { source, destination, ident, .. } = Summary::of(packet);
-        let (source, destination) = (source.map(display), destination.map(display));
-        debug!(path = path.0, len = packet.len(), source, destination, ident, %reason, "packet dropped");
     }
 }
 

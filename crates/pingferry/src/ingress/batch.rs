@@ -128,6 +128,13 @@ impl PacketBatch {
         }
     }
 
+    /// Gives the packet with this number a tag, unless it has one.
+    pub fn set_tag(&mut self, number: usize, tag: Tag) {
+        if let Some(packet) = self.packets.get_mut(number) {
+            packet.tag.get_or_insert(tag);
+        }
+    }
+
     /// Removes the packets from `start` on for which `keep` is false.
     pub fn retain_from(&mut self, start: usize, mut keep: impl FnMut(&[u8]) -> bool) {
         let added = self.packets.split_off(start.min(self.packets.len()));
@@ -229,6 +236,13 @@ impl<'a> Deliveries<'a> {
     pub fn all_packets(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let outputs = self.outputs;
         self.queue.clone().filter_map(|entry| delivery(outputs, *entry)).flat_map(|delivery| outputs.packets(delivery))
+    }
+
+    /// The first replies of flows that a packet with a tag opened: its tag, and the reply or its first fragment.
+    pub fn first_replies(&self) -> impl Iterator<Item = (Tag, &'a [u8])> + use<'a> {
+        let outputs = self.outputs;
+        let deliveries = self.queue.clone().filter_map(|entry| delivery(outputs, *entry));
+        deliveries.filter_map(|delivery| Some((delivery.opener?, outputs.packets(delivery).next()?)))
     }
 
     /// Reports that a delivery of this or an earlier batch was not passed on, so that it is counted.

@@ -4,7 +4,7 @@
 //! readable, and a [`PacketSink`], which takes replies and ICMP errors. The two are used by different threads at the same time.
 //!
 //! A TUN device, a connection of a Unix socket and the channel behind a [`Path`](crate::Path) are ingresses.
-//! [`Pcap`], [`Lossy`] and [`Delayed`] wrap another ingress.
+//! [`Pcap`], [`Traced`], [`Lossy`] and [`Delayed`] wrap another ingress.
 
 /// The methods of a [`PacketSource`] that a wrapper leaves to the source in it.
 macro_rules! delegate_source {
@@ -22,6 +22,10 @@ macro_rules! delegate_source {
 /// The methods of a [`PacketSink`] that a wrapper leaves to the sink in it.
 macro_rules! delegate_sink {
     ($self:ident => $inner:expr) => {
+        fn report_sent(&mut $self, sent: &$crate::ingress::Sent) {
+            $inner.report_sent(sent);
+        }
+
         fn report_drop(&mut $self, tag: pingferry_proto::Tag, reason: pingferry_proto::DropReason) {
             $inner.report_drop(tag, reason);
         }
@@ -44,6 +48,7 @@ mod outcome;
 pub(crate) mod pcap;
 pub(crate) mod queue;
 pub(crate) mod replies;
+pub(crate) mod traced;
 #[cfg(feature = "tun")]
 pub(crate) mod tun;
 #[cfg(feature = "unix")]
@@ -62,10 +67,12 @@ pub use self::outcome::Outcome;
 pub use self::pcap::{Pcap, PcapFile};
 pub(crate) use self::replies::Replies;
 
+pub use self::traced::Traced;
 #[cfg(feature = "tun")]
 pub use self::tun::TunIngress;
 #[cfg(feature = "unix")]
 pub use self::unix::UnixIngress;
+use crate::trace::Sampling;
 
 /// A path to clients, before it is attached to a proxy.
 ///
@@ -152,6 +159,18 @@ pub trait PacketSource: AsFd + Send {
     }
 }
 
+/// A packet with a tag that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sent {
+    /// The tag.
+    pub tag: Tag,
+    /// It opened its flow.
+    pub opens_flow: bool,
+    /// The identifier that it has on the network: that of its socket.
+    pub socket_ident: u16,
+}
+
 /// Packets for clients. A panic of a sink ends the proxy.
 pub trait PacketSink: Send {
     /// Passes an IP packet on. Never blocks.
@@ -164,6 +183,10 @@ pub trait PacketSink: Send {
     fn send_batch(&mut self, batch: &mut Deliveries<'_>) {
         batch.send_each(|packet| self.send(packet));
     }
+
+    /// Tells that a packet of this path was sent that its source gave a tag. To be told which reply is the first of its flow, see
+    /// [`Delivery::opener`](pingferry_proto::Delivery::opener).
+    fn report_sent(&mut self, _sent: &Sent) {}
 
     /// Tells what became of a packet of this path that its source gave a tag and the proxy dropped. The tag of a packet that
     /// was sent comes back with the reply, in [`Delivery::tag`](pingferry_proto::Delivery::tag).
@@ -209,14 +232,23 @@ pub(crate) type Halves = (Box<dyn PacketSource>, SharedSink);
 // Held while packets are passed to the sink. Taken without the worker's lock.
 pub(crate) type SharedSink = Arc<Mutex<dyn PacketSink>>;
 
-/// Takes an ingress apart. Its packets are also written to `pcap`, if there is such a file.
-pub(crate) fn split(ingress: impl Ingress, pcap: Option<&PcapFile>) -> io::Result<Halves> {
+/// What sees the packets of every ingress.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Taps {
+    pub(crate) pcap: Option<PcapFile>,
+    pub(crate) sampling: Option<Sampling>,
+}
+
+/// Takes an ingress apart. Its packets pass through the taps.
+pub(crate) fn split(ingress: impl Ingress, taps: &Taps) -> io::Result<Halves> {
     fn boxed(ingress: impl Ingress) -> io::Result<Halves> {
         let (source, sink) = ingress.split()?;
         Ok((Box::new(source), Arc::new(Mutex::new(sink))))
     }
-    match pcap {
-        Some(file) => boxed(Pcap::new(ingress, file.clone())),
-        None => boxed(ingress),
+    match (taps.pcap.clone(), taps.sampling.clone()) {
+        (None, None) => boxed(ingress),
+        (Some(file), None) => boxed(Pcap::new(ingress, file)),
+        (None, Some(sampling)) => boxed(Traced::new(ingress, sampling)),
+        (Some(file), Some(sampling)) => boxed(Traced::new(Pcap::new(ingress, file), sampling)),
     }
 }

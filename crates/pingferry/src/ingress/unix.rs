@@ -11,8 +11,7 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 
 use super::connections::{Connections, Counted};
 use super::listener::Listener;
-use super::pcap::PcapFile;
-use super::{Halves, Ingress, PacketBatch, PacketSink, PacketSource, split};
+use super::{Halves, Ingress, PacketBatch, PacketSink, PacketSource, Taps, split};
 
 /// Connections that wait to be accepted: more than come between two rounds.
 const BACKLOG: i32 = 128;
@@ -26,7 +25,7 @@ pub struct UnixIngress {
     spare: Option<OwnedFd>,
     connections: Connections,
     /// What connections are also written to.
-    pcap: Option<PcapFile>,
+    taps: Taps,
 }
 
 impl UnixIngress {
@@ -37,7 +36,7 @@ impl UnixIngress {
     /// otherwise the error of the file system.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let listener = Listener::bind(path, BACKLOG)?;
-        Ok(Self { listener, spare: Some(spare()?), connections: Connections::new(), pcap: None })
+        Ok(Self { listener, spare: Some(spare()?), connections: Connections::new(), taps: Taps::default() })
     }
 
     /// Sets the largest number of connections, at least 1. By default they may take a quarter of the descriptors that the process
@@ -56,8 +55,8 @@ impl UnixIngress {
     }
 
     /// Writes the packets of all connections to a file.
-    pub(crate) fn with_pcap(mut self, pcap: Option<PcapFile>) -> Self {
-        self.pcap = pcap;
+    pub(crate) fn with_taps(mut self, taps: Taps) -> Self {
+        self.taps = taps;
         self
     }
 
@@ -71,7 +70,7 @@ impl UnixIngress {
                 let socket = self.connections.enter(socket)?;
                 let (user, path) = (socket.user(), self.listener.path().to_owned());
                 let connection = UnixConnection { socket: Arc::new(socket), path };
-                Ok(Some((user, split(connection, self.pcap.as_ref())?)))
+                Ok(Some((user, split(connection, &self.taps)?)))
             }
             Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
             Err(error @ (Errno::MFILE | Errno::NFILE)) => {
