@@ -77,6 +77,13 @@ impl Cli {
         Ok(Loaded { settings, access_keys })
     }
 
+    /// What the options say about the log, for an error in the rest.
+    pub(crate) fn log_settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        self.log.apply(&mut settings);
+        settings
+    }
+
     fn file(&self) -> Option<&FileFlag> {
         match &self.command {
             Command::Check(args) => Some(&args.file),

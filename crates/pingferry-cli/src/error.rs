@@ -58,7 +58,7 @@ impl CliError {
 
     /// Prints the line and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        log::write(&format!("pingferry: {}\n", self.message));
+        log::fail(&self.message);
         ExitCode::from(self.code)
     }
 }

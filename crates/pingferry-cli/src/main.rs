@@ -16,6 +16,7 @@ mod error;
 mod exec;
 mod log;
 mod notify;
+mod otlp;
 mod output;
 mod proxy;
 mod run;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<ExitCode, CliError> {
-    let loaded = cli.load()?;
+    let loaded = cli.load().inspect_err(|_| log::start(&cli.log_settings()))?;
     log::start(&loaded.settings);
     match &cli.command {
         Command::Check(args) => check::check(args, &loaded.settings),

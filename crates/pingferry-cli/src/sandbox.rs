@@ -7,14 +7,15 @@ use tracing::warn;
 
 use crate::config::model::Settings;
 
-/// Confines this process unless the settings forbid it. Call it before any thread is started.
-pub(crate) fn confine(settings: &Settings, sandbox: &Sandbox) {
+/// Confines this process unless the settings forbid it. Call it before any thread is started. Returns what could not be applied,
+/// which is logged too.
+pub(crate) fn confine(settings: &Settings, sandbox: &Sandbox) -> Option<String> {
     if settings.no_sandbox {
-        return;
+        return None;
     }
-    if let Some(warning) = warning(&sandbox.enter()) {
-        warn!("{warning}");
-    }
+    let warning = warning(&sandbox.enter());
+    warning.iter().for_each(|warning| warn!("{warning}"));
+    warning
 }
 
 /// One line about everything that could not be applied.

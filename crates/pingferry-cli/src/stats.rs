@@ -1,6 +1,7 @@
 //! The statistics that `run` and `demo` print at the end, and `run` at SIGUSR1.
 
 use std::fmt::Write;
+use std::time::SystemTime;
 
 use pingferry::{Drops, Stats};
 use serde_json::{Map, Value, json};
@@ -11,7 +12,30 @@ use crate::config::values::LogFormat;
 pub(crate) fn render(stats: &Stats, format: LogFormat) -> String {
     match format {
         LogFormat::Text => text(stats),
-        LogFormat::Json => format!("{}\n", json(stats)),
+        LogFormat::Json => {
+            let mut line = json(stats);
+            if let Some(object) = line.as_object_mut() {
+                object.insert("timestamp".into(), timestamp().into());
+            }
+            format!("{line}\n")
+        }
+    }
+}
+
+/// The time of a line of the log.
+fn timestamp() -> String {
+    humantime::format_rfc3339_micros(SystemTime::now()).to_string()
+}
+
+/// The line that says what is served, once it is.
+pub(crate) fn render_ready(what: &str, format: LogFormat) -> String {
+    match format {
+        LogFormat::Text => format!("pingferry: ready: {what}\n"),
+        LogFormat::Json => {
+            let line =
+                json!({"timestamp": timestamp(), "level": "INFO", "fields": {"message": format!("ready: {what}")}});
+            format!("{line}\n")
+        }
     }
 }
 

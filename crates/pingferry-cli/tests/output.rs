@@ -222,7 +222,7 @@ fn the_log_says_whose_packet_was_dropped_and_why() {
         };
         let client = served.client();
         let whose = |fields: &serde_json::Value| {
-            ["source", "destination", "ident", "reason"].map(|key| fields[key].to_string().replace('"', ""))
+            ["src", "dst", "ident", "reason"].map(|key| fields[key].to_string().replace('"', ""))
         };
         client.send(&echo(CLIENT, "192.0.2.9", 4711, b"denied"));
         assert_eq!(whose(&next("packet dropped")), [CLIENT, "192.0.2.9", "4711", "destination_refused"]);

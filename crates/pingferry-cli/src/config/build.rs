@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use pingferry::ingress::PcapFile;
+use pingferry::trace::Sampling;
 use pingferry::{Config, CoreConfig, DomainId, PathConfig, Policy, ProbeConfig, Rate, Rule, Sharing};
 use pingferry_sys::netlink::Netlink;
 
@@ -29,7 +30,7 @@ pub(crate) fn proxy_config(settings: &Settings) -> Result<Config, CliError> {
         .with_rate(settings.rate.map(per_second))
         .with_rate_per_source(settings.rate_per_source.map(per_second))
         .with_policy(policy(&settings.policy))
-        .with_observe_flows(settings.admin.is_some())
+        .with_observe_flows(settings.admin.is_some() || settings.otlp.is_some())
         .with_targets(settings.metrics_target.iter().map(|target| target.0.prefix.0).collect());
     Ok(Config::default()
         .with_core(core)
@@ -39,6 +40,7 @@ pub(crate) fn proxy_config(settings: &Settings) -> Result<Config, CliError> {
         .with_interface(settings.interface.clone())
         .with_busy_poll(settings.busy_poll.map(|length| length.0.get()))
         .with_workers(settings.workers.get() as usize)
+        .with_sampling(settings.otlp.is_some().then(|| Sampling::new(settings.otlp_ratio.0.get())))
         .with_pcap(settings.pcap.as_deref().map(create_pcap).transpose()?))
 }
 

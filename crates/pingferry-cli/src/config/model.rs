@@ -9,10 +9,11 @@ use toml::Spanned;
 
 use super::number::{Bounded, BoundedDuration, BusyPoll, Count, IdleTimeout, Mtu, Workers};
 use super::values::{
-    Compat, Crossing, Domain, Gateways, LogFormat, LogLevel, OtherTraffic, Ports, Prefix, Route, ScopedAddress,
+    Compat, Crossing, Domain, Gateways, LogFormat, LogLevel, OtherTraffic, Ports, Prefix, Ratio, Route, ScopedAddress,
     Sockets, Target, Text,
 };
 use crate::admin::address::AdminAddress;
+use crate::otlp::Endpoint;
 
 /// Everything that a configuration file can say. `packaging/pingferry.toml` explains each key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) admin_allow_remote: bool,
     pub(crate) metrics_target: Vec<Text<Target>>,
     pub(crate) metrics_compat: Option<Compat>,
+    pub(crate) otlp: Option<Text<Endpoint>>,
+    pub(crate) otlp_ratio: Text<Ratio>,
     pub(crate) log_level: LogLevel,
     pub(crate) log_format: LogFormat,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -121,6 +124,8 @@ impl Default for Settings {
             admin_allow_remote: false,
             metrics_target: Vec::new(),
             metrics_compat: None,
+            otlp: None,
+            otlp_ratio: Text(Ratio::DEFAULT),
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             ingress: Vec::new(),

@@ -234,6 +234,34 @@ impl Display for Target {
     }
 }
 
+/// A part of all: 0 none, 1 all. It is kept in millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ratio(u32);
+
+impl Ratio {
+    /// One in a hundred.
+    pub(crate) const DEFAULT: Self = Self(10_000);
+
+    pub(crate) fn get(self) -> f64 {
+        f64::from(self.0) / 1e6
+    }
+}
+
+impl FromStr for Ratio {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+        ratio.map(|ratio| Self((ratio * 1e6).round() as u32)).ok_or("expected a number from 0 to 1")
+    }
+}
+
+impl Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 /// Whose names some metrics have too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -9,16 +9,25 @@
 //!
 //! Before that there is one thread, which must stay alone to fork and to be confined, and it writes its lines itself.
 
+mod journal;
+mod limit;
 mod queue;
 
 use std::backtrace::Backtrace;
 use std::io::{self, Write};
 use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
 use tracing::{Level, error, warn};
+use tracing_subscriber::fmt::{self, format};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry;
 
+use self::journal::Prioritized;
+use self::limit::Limit;
 use self::queue::Queue;
 use crate::config::model::Settings;
 use crate::config::values::{LogFormat, LogLevel};
@@ -27,6 +36,10 @@ use crate::config::values::{LogFormat, LogLevel};
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 static QUEUE: Queue = Queue::new();
+
+/// Whether lines are JSON, and whether they go to the journal. Set once, before the first line, so relaxed is enough.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+static IS_JOURNAL: AtomicBool = AtomicBool::new(false);
 
 /// Starts logging to standard error.
 pub(crate) fn start(settings: &Settings) {
@@ -37,11 +50,27 @@ pub(crate) fn start(settings: &Settings) {
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
     };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(|| Line).with_target(false);
-    let log = log.log_internal_errors(false);
-    match settings.log_format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
+    let (is_json, is_journal) = (settings.log_format == LogFormat::Json, journal::is_journal());
+    IS_JSON.store(is_json, Ordering::Relaxed);
+    IS_JOURNAL.store(is_journal, Ordering::Relaxed);
+    let format = format().with_target(false).with_ansi(false);
+    let lines = fmt::layer().with_writer(|| Line).log_internal_errors(false).with_ansi(false);
+    let lines = match (is_json, is_journal) {
+        // Programs that read JSON want the time in it, also from the journal.
+        (true, false) => lines.json().event_format(format.json()).boxed(),
+        (true, true) => lines.json().event_format(Prioritized(format.json())).boxed(),
+        (false, false) => lines.event_format(format).boxed(),
+        (false, true) => lines.event_format(Prioritized(format.without_time())).boxed(),
+    };
+    registry().with(LevelFilter::from_level(level)).with(Limit::default()).with(lines).init();
+}
+
+/// Logs why the command ends. This line is for people who have just typed the command, unless all lines are JSON.
+pub(crate) fn fail(message: &str) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        error!("{message}");
+    } else {
+        write(&format!("pingferry: {message}\n"));
     }
 }
 
@@ -56,8 +85,14 @@ pub(crate) fn detach() -> io::Result<()> {
 
 /// Puts whole lines into the log that are not an event, whatever the level is.
 pub(crate) fn write(lines: &str) {
-    // `Line` takes everything.
-    let _ = Line.write_all(lines.as_bytes());
+    let prefix = match IS_JOURNAL.load(Ordering::Relaxed) {
+        true => format!("<{}>", journal::priority(Level::INFO)),
+        false => String::new(),
+    };
+    for line in lines.lines() {
+        // `Line` takes everything.
+        let _ = Line.write_all(format!("{prefix}{line}\n").as_bytes());
+    }
 }
 
 /// Waits until all lines are written, for a limited time.

@@ -2,6 +2,7 @@
 
 mod observer;
 mod open;
+mod start_line;
 mod watch;
 
 use std::io;
@@ -26,8 +27,10 @@ use crate::config::flags::{FileFlag, SandboxFlag, WorkersFlag};
 use crate::config::model::{Ingress, Settings};
 use crate::config::reload::{Load, Loaded, Reload};
 use crate::config::validate;
+use crate::config::values::Text;
 use crate::error::CliError;
 use crate::notify::Notifier;
+use crate::otlp::{Collector, Endpoint, Exporter};
 use crate::{output, proxy, sandbox, signals, stats};
 
 #[derive(Args, Clone)]
@@ -84,16 +87,21 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
     // Before the proxy starts its threads: only a process with one thread can enter another user namespace.
     let opened = open_all(&settings, config.workers)?;
     let observer = Observer::open(&settings)?;
+    let collector = collector(&settings)?;
     let notifier = Notifier::connect();
-    sandbox::confine(&settings, &sandbox_of(args, &settings));
+    let degraded = sandbox::confine(&settings, &sandbox_of(args, &settings));
 
+    let sampling = config.sampling.clone();
     let proxy = proxy::open(config)?;
     // Before it serves: from the first packet on it ends with statistics.
     let signals = signals::keep().map_err(no_signals)?;
     let names: Vec<String> = opened.iter().map(|opened| opened.name.clone()).collect();
-    let served = opened.into_iter().map(|opened| opened.attach(&proxy)).collect::<Result<_, _>>()?;
+    let served = opened.into_iter().map(|opened| opened.attach(&proxy)).collect::<Result<Vec<_>, _>>()?;
     let (format, control, result) = (settings.log_format, proxy.control(), Arc::new(ReloadResult::default()));
+    start_line::log(&settings, &served, &names, &control, degraded);
     let _admin = observer.map(|observer| observer.start(&settings, &control, names.clone(), &result)).transpose()?;
+    let exporter = collector.zip(sampling).map(|(collector, sampling)| Exporter::start(collector, sampling));
+    let _exporter = exporter.transpose().map_err(no_exporter)?;
     let reload = args.file.path.is_some().then_some(Reload {
         load,
         initial: settings,
@@ -105,7 +113,7 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
     signals::watch(signals, control.clone(), reload, notifier.clone(), format).map_err(no_signals)?;
     notifier.watch(control.clone()).map_err(no_signals)?;
 
-    output::announce(format!("pingferry: ready: {}\n", names.join(", ")));
+    output::announce(stats::render_ready(&names.join(", "), format));
     notifier.ready(&format!("serving {}", names.join(", ")));
     let ended = proxy.wait();
     // However it ended, the statistics of until then are printed.
@@ -128,6 +136,19 @@ fn no_signals(error: io::Error) -> CliError {
     CliError::runtime(format!("cannot watch for signals: {error}"))
 }
 
+fn no_exporter(error: io::Error) -> CliError {
+    CliError::runtime(format!("cannot export spans: {error}"))
+}
+
+/// Where spans go, if they go anywhere.
+fn collector(settings: &Settings) -> Result<Option<Collector>, CliError> {
+    let resolve = |endpoint: &Text<Endpoint>| {
+        let resolved = Collector::resolve(endpoint.0.clone());
+        resolved.map_err(|error| CliError::runtime(format!("the collector {} cannot be found: {error}", endpoint.0)))
+    };
+    settings.otlp.as_ref().map(resolve).transpose()
+}
+
 fn open_all(settings: &Settings, workers: usize) -> Result<Vec<Opened>, CliError> {
     let ingresses = settings.ingresses();
     let domains = domains(&ingresses);
@@ -139,7 +160,7 @@ fn sandbox_of(args: &RunArgs, settings: &Settings) -> Sandbox {
     Sandbox::default()
         .with_readable(args.file.path.as_deref().map_or_else(Vec::new, readable_paths))
         .with_removable(sockets(settings))
-        .with_tcp(settings.ingresses().iter().any(Ingress::has_tcp))
+        .with_tcp(settings.otlp.is_some() || settings.ingresses().iter().any(Ingress::has_tcp))
 }
 
 /// The files of all Unix sockets.

@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(lines[0], "requests 1100  replies 1097  ICMP errors 0  unanswered 2  flows 3  sockets 4");
         assert_eq!(lines[1], "dropped: unexpected_seq 9  not_icmp 5");
         assert!(lines[2].starts_with("source    destination "), "{text}");
-        assert!(lines[3].contains("192.0.2.200") && lines[3].contains("10.0%  300.0 ms"), "{text}");
+        assert!(lines[3].contains("192.0.2.200") && lines[3].contains("10.0%   300.0 ms"), "{text}");
         assert_eq!(lines.len(), 6);
     }
 }

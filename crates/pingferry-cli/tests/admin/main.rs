@@ -8,6 +8,9 @@ mod access;
 mod flows;
 mod http;
 mod metrics;
+#[cfg(feature = "tunnel")]
+mod otlp;
+mod page;
 mod scrape;
 mod service;
 

@@ -2,9 +2,10 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::super::model::Settings;
-use super::super::values::{Compat, Target, Text};
+use super::super::values::{Compat, Ratio, Target, Text};
 use super::{set, set_list, set_option};
 use crate::admin::address::AdminAddress;
+use crate::otlp::Endpoint;
 
 /// What an operator can see while the proxy runs.
 #[derive(Args, Clone, Debug)]
@@ -24,6 +25,12 @@ pub(crate) struct ObserveFlags {
     /// Give two of the metrics also under the names of this program
     #[arg(long, value_name = "PROGRAM", env = "PINGFERRY_METRICS_COMPAT")]
     metrics_compat: Option<Compat>,
+    /// Export spans of some echo requests and their replies over OTLP to this collector, such as http://127.0.0.1:4318
+    #[arg(long, value_name = "URL", env = "PINGFERRY_OTLP")]
+    otlp: Option<Text<Endpoint>>,
+    /// Trace this part of all requests, from 0 to 1 [default: 0.01]
+    #[arg(long, value_name = "RATIO", env = "PINGFERRY_OTLP_RATIO")]
+    otlp_ratio: Option<Text<Ratio>>,
 }
 
 impl ObserveFlags {
@@ -32,5 +39,7 @@ impl ObserveFlags {
         set(&mut settings.admin_allow_remote, self.admin_allow_remote.as_ref());
         set_list(&mut settings.metrics_target, &self.metrics_target);
         set_option(&mut settings.metrics_compat, &self.metrics_compat);
+        set_option(&mut settings.otlp, &self.otlp);
+        set(&mut settings.otlp_ratio, self.otlp_ratio.as_ref());
     }
 }

@@ -1,0 +1,112 @@
+//! Exporting spans over OTLP (http/protobuf), for `--otlp`.
+//!
+//! A thread of its own takes the spans every few seconds and sends them in one request. What the collector does not take is
+//! lost, and counted in the log. The collector's name is resolved before the process is confined.
+
+mod endpoint;
+mod message;
+
+use std::io;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper_util::rt::TokioIo;
+use pingferry::trace::{Sampling, Span};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+pub(crate) use self::endpoint::{Collector, Endpoint};
+
+/// How often spans are sent.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// How long a request may take. At the end of the process it delays that.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The thread that exports. Dropping this sends the last spans.
+pub(crate) struct Exporter {
+    /// `None` once the thread is told to end.
+    stop: Option<SyncSender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Exporter {
+    pub(crate) fn start(collector: Collector, sampling: Sampling) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = sync_channel(0);
+        let export = move || {
+            let mut failure = Failure::default();
+            loop {
+                let is_last = stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Disconnected);
+                let spans = sampling.take_spans();
+                if !spans.is_empty() {
+                    failure.note(runtime_export(&runtime, &collector, &spans), spans.len());
+                }
+                if is_last {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("otlp".into()).spawn(export)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        // A panic was logged when it happened.
+        self.thread.take().into_iter().for_each(|thread| drop(thread.join()));
+    }
+}
+
+fn runtime_export(runtime: &Runtime, collector: &Collector, spans: &[Span]) -> Result<(), String> {
+    runtime.block_on(async {
+        timeout(PATIENCE, export(collector, spans)).await.unwrap_or_else(|_| Err("it did not answer in time".into()))
+    })
+}
+
+async fn export(collector: &Collector, spans: &[Span]) -> Result<(), String> {
+    let stream = TcpStream::connect(&*collector.addresses).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection);
+    let request = Request::post(&*collector.endpoint.path)
+        .header(HOST, &collector.endpoint.host)
+        .header(CONTENT_TYPE, "application/x-protobuf")
+        .body(Full::new(Bytes::from(message::request(spans))));
+    let response = sender.send_request(request.map_err(|error| error.to_string())?).await;
+    connection.abort();
+    match response {
+        Ok(response) if response.status().is_success() => Ok(()),
+        Ok(response) => Err(format!("it answered {}", response.status())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What is logged of a collector that takes nothing: the first failure, and how much was lost when it works again.
+#[derive(Default)]
+struct Failure {
+    lost: usize,
+}
+
+impl Failure {
+    fn note(&mut self, exported: Result<(), String>, spans: usize) {
+        match exported {
+            Ok(()) if self.lost > 0 => info!("spans are exported again; {} were lost", std::mem::take(&mut self.lost)),
+            Ok(()) => {}
+            Err(why) => {
+                if self.lost == 0 {
+                    warn!("spans are lost, because the collector does not take them: {why}");
+                }
+                self.lost += spans;
+            }
+        }
+    }
+}
