@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod dashboard;
 mod flows;
 mod http;
 mod metrics;
