@@ -6,8 +6,12 @@
 //! that any number of wake-ups between two sleeps costs one system call.
 //!
 //! The waking thread adds its work and then calls [`wake`](Waker::wake). The woken thread calls [`rest`](Waker::rest) and
-//! *after that* looks for work until it finds none; if it stops earlier, it calls `wake` itself. So work that was added while
-//! the flag was set is found by that last look, and work that is added later writes to the eventfd again.
+//! *after that* looks for work until it finds none; if it stops earlier, it calls `wake` itself.
+//!
+//! No wake-up is lost. Take the newest clearing of the flag, and any work. If its waker set the flag before that, the look
+//! after it finds the work. Otherwise the first one to set it afterwards found it clear, and so writes to the eventfd. Only
+//! `rest` reads that, and clears the flag once more afterwards, so it would not be the newest clearing. A waker that set the flag
+//! before the newest clearing and writes after it wakes the thread for nothing, which does no harm.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -163,6 +167,39 @@ mod loom_tests {
             let found = items.load(Ordering::Relaxed);
             producer.join().unwrap();
             assert!(found == 2 || event.load(Ordering::Acquire) > 0, "an item is left and the thread sleeps");
+        });
+    }
+
+    /// The batch of the woken thread is full after one item, so it wakes itself.
+    #[test]
+    fn no_wake_up_is_lost_by_a_thread_that_stops_early() {
+        loom::model(|| {
+            let flag = Arc::new(AwakeFlag::new());
+            let (event, items) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let wake = |flag: &AwakeFlag, event: &AtomicUsize| {
+                if flag.set() {
+                    event.fetch_add(1, Ordering::AcqRel);
+                }
+            };
+            let producer = thread::spawn({
+                let (flag, event, items) = (Arc::clone(&flag), Arc::clone(&event), Arc::clone(&items));
+                move || {
+                    for _ in 0..2 {
+                        items.fetch_add(1, Ordering::Relaxed);
+                        wake(&flag, &event);
+                    }
+                }
+            });
+            event.swap(0, Ordering::AcqRel);
+            flag.clear();
+            // Only this thread removes items.
+            if items.load(Ordering::Relaxed) > 0 {
+                items.fetch_sub(1, Ordering::Relaxed);
+                wake(&flag, &event);
+            }
+            producer.join().unwrap();
+            let is_woken = event.load(Ordering::Acquire) > 0;
+            assert!(items.load(Ordering::Relaxed) == 0 || is_woken, "an item is left and the thread sleeps");
         });
     }
 }

@@ -20,6 +20,8 @@ use crate::model::{Flow, peer};
 #[derive(Default)]
 pub(super) struct Census {
     open: Vec<Open>,
+    /// The replies since the last check, with their numbers.
+    replies: Vec<(SocketId, Option<IpAddr>, u64)>,
     /// The counts of packets, evicted flows and expired flows at the last check.
     packets: u64,
     evicted: u64,
@@ -83,10 +85,18 @@ impl Census {
         self.open.push(sent);
     }
 
+    /// A reply was forwarded. Its flow may not have sent yet, if a late reply to another one reached it.
     pub(super) fn replied(&mut self, socket: SocketId, from: IpAddr, number: u64) {
-        let place = (socket, peer(socket.class, from));
-        if let Some(open) = self.open.iter_mut().find(|open| !open.replaced && open.place() == place) {
-            open.active = number;
+        self.replies.push((socket, peer(socket.class, from), number));
+    }
+
+    /// Counts the replies as activity of their flows, all of which have sent.
+    fn count_replies(&mut self) {
+        for (socket, peer, number) in self.replies.drain(..) {
+            let flow = self.open.iter_mut().find(|open| !open.replaced && open.place() == (socket, peer));
+            if let Some(open) = flow {
+                open.active = open.active.max(number);
+            }
         }
     }
 }
@@ -98,6 +108,7 @@ impl Network {
         let counters = self.endpoint.counters();
         let (packets, evicted, expired) = (counters.packets, counters.flows_evicted, counters.flows_expired);
         let mut census = std::mem::take(&mut self.census);
+        census.count_replies();
         let is_one_packet = packets == census.packets + 1 && expired == census.expired;
         let is_changed = (evicted, expired) != (census.evicted, census.expired);
         (census.packets, census.evicted, census.expired) = (packets, evicted, expired);

@@ -292,7 +292,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
-    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
 
@@ -309,24 +309,49 @@ mod tests {
         (batch.len(), received.is_ok())
     }
 
+    /// What a reader has done.
+    #[derive(Debug, Default)]
+    struct Progress {
+        /// The packets that it has read.
+        packets: AtomicUsize,
+        /// Odd while it waits for the descriptor, or is about to.
+        waits: AtomicUsize,
+    }
+
+    impl Progress {
+        /// Whether the reader sleeps although packets wait, of which each was announced. Only the reader makes its descriptor
+        /// unreadable, and not while it waits. So if that is so during one wait, nothing will end it. This does not depend on
+        /// how soon the reader gets a processor.
+        fn is_stuck(&self, queue: &PathQueue, sent: usize) -> bool {
+            let wait = self.waits.load(Ordering::SeqCst);
+            let is_readable =
+                poll(&mut [PollFd::new(&*queue.inbox, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1;
+            wait % 2 == 1
+                && !is_readable
+                && self.packets.load(Ordering::SeqCst) < sent
+                && self.waits.load(Ordering::SeqCst) == wait
+        }
+    }
+
     /// Sends bursts of 2 to 5 packets, each after the one before was read. A burst of which a packet stays unread until the next
     /// one comes is stuck.
     fn send_bursts(bursts: usize) {
         let (queue, mut source) = queue();
-        let count = Arc::new(AtomicUsize::new(0));
+        let progress = Arc::new(Progress::default());
         let reader = thread::spawn({
-            let count = Arc::clone(&count);
+            let progress = Arc::clone(&progress);
             move || {
                 let (mut batch, mut ready) = (PacketBatch::new(), Vec::new());
                 loop {
+                    progress.waits.fetch_add(1, Ordering::SeqCst);
                     poll(&mut [PollFd::new(&source, PollFlags::IN)], None).unwrap();
+                    progress.waits.fetch_add(1, Ordering::SeqCst);
                     source.0.inbox.rest();
                     source.0.inbox.take(&mut ready);
                     for path in ready.drain(..) {
                         batch.begin(path);
                         let received = source.receive(&mut batch);
-                        // Relaxed: nothing else is shared.
-                        count.fetch_add(batch.len(), Ordering::Relaxed);
+                        progress.packets.fetch_add(batch.len(), Ordering::SeqCst);
                         batch.clear();
                         if received.is_err() {
                             return;
@@ -340,9 +365,8 @@ mod tests {
             let packets = 2 + burst % 4;
             (0..packets).for_each(|_| queue.send(b"packet", None).unwrap());
             sent += packets;
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while count.load(Ordering::Relaxed) < sent {
-                assert!(Instant::now() < deadline, "burst {burst} is stuck: read {count:?} of {sent}, {queue:?}");
+            while progress.packets.load(Ordering::SeqCst) < sent {
+                assert!(!progress.is_stuck(&queue, sent), "burst {burst} is stuck: {progress:?} of {sent}, {queue:?}");
                 thread::yield_now();
             }
         }
