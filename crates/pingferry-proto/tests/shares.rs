@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use pingferry_proto::wire::{Fragment, IpHeader};
+use pingferry_proto::wire::{Fragment, IpHeader, write_checksum};
 use pingferry_proto::{Config, DomainId, DropReason, PathId, Policy, Rate, TenantId, Verdict};
 use support::*;
 
@@ -256,6 +256,36 @@ fn a_late_reply_does_not_reach_the_flow_that_took_over_the_socket() {
     assert_eq!(harness.receive_reply(sent.transmit.socket, TARGET, &reply), Verdict::Forwarded);
     assert_eq!(harness.delivered.last().unwrap().0, other);
     assert!(harness.endpoint.counters().add_up());
+}
+
+/// At the limit of all flows, a new flow may get the socket of one that was evicted.
+#[test]
+fn a_late_reply_reaches_only_a_flow_with_the_same_host_socket_kind_and_sequence_number() {
+    let mut harness = Harness::new(Config::default().with_max_flows(1));
+    let other = harness.endpoint.add_path(path_config().with_domain(Some(DomainId(77))));
+    let cases = [
+        (TARGET, 8, 1, Verdict::Forwarded),
+        (TARGET, 8, 2, Verdict::Dropped(DropReason::UnexpectedSeq)),
+        (TARGET, 42, 1, Verdict::Dropped(DropReason::UnexpectedReply)),
+        ("192.0.2.77", 8, 1, Verdict::Dropped(DropReason::UnexpectedPeer)),
+    ];
+    for (host, kind, seq, verdict) in cases {
+        let evicted = harness.send(&echo(CLIENT, TARGET, 7, 1));
+        let late = harness.reply_to(&evicted);
+        // A program is given one of four sockets by its identifier. With another one the reply is for nobody.
+        for ident in 0.. {
+            let mut message = parse(&echo(CLIENT, host, ident, seq)).payload.to_vec();
+            message[0] = kind;
+            write_checksum(ip(CLIENT), ip(host), &mut message);
+            let _ = harness.packet_on(other, &packet(&header(CLIENT, host), &message));
+            let received = harness.receive_reply(evicted.transmit.socket, TARGET, &late);
+            if harness.sent.last().unwrap().transmit.socket == evicted.transmit.socket {
+                assert_eq!(received, verdict, "{host} {kind} {seq}");
+                break;
+            }
+            assert_eq!(received, Verdict::Dropped(DropReason::UnexpectedPeer), "another socket");
+        }
+    }
 }
 
 /// Two users of a Unix socket. Each connection has a domain of its own.
