@@ -5,6 +5,7 @@ mod support;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use pingferry_testnet::{eventually, isolated};
@@ -320,6 +321,38 @@ fn a_configuration_is_a_regular_file() -> io::Result<()> {
             format!("pingferry: {}: a configuration must be a regular file, and this is none\n", path.display());
         assert_eq!((output.status.code(), stderr(&output)), (Some(64), expected));
     }
+    Ok(())
+}
+
+/// Opening a FIFO waits for its reader, and so would each packet.
+#[test]
+fn a_capture_is_a_regular_file() -> io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (fifo, socket) = (folder.path().join("fifo"), folder.path().join("socket"));
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0)?;
+    let _listener = std::os::unix::net::UnixListener::bind(&socket)?;
+    let check = |path: &Path| {
+        let output = pingferry_that_ends().args(["run", "--unix", "/nowhere/s", "--pcap"]).arg(path).output()?;
+        let expected = format!("pingferry: {}: a capture must be a regular file, and this is none\n", path.display());
+        assert_eq!((output.status.code(), stderr(&output)), (Some(64), expected));
+        io::Result::Ok(())
+    };
+    check(&fifo)?;
+    check(&socket)?;
+    check("/dev/null".as_ref())?;
+    // With a reader, it opens at once.
+    let _reader = std::fs::OpenOptions::new().read(true).write(true).open(&fifo)?;
+    check(&fifo)
+}
+
+#[test]
+fn a_namespace_is_not_waited_for() -> io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0)?;
+    let output = pingferry_that_ends().args(["run", "--tun", "ping0", "--netns"]).arg(&fifo).output()?;
+    assert_eq!(output.status.code(), Some(1), "{}", all_output(&output));
+    assert!(stderr(&output).contains("Invalid argument"), "{}", all_output(&output));
     Ok(())
 }
 

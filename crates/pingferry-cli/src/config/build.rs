@@ -1,5 +1,6 @@
 //! From settings to what the library takes.
 
+use std::io;
 use std::path::Path;
 
 use pingferry::ingress::PcapFile;
@@ -98,7 +99,10 @@ fn per_second(count: Count) -> Rate {
 }
 
 fn create_pcap(path: &Path) -> Result<PcapFile, CliError> {
-    PcapFile::create(path).map_err(|error| CliError::from_creating("cannot write", path, &error))
+    PcapFile::create(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => CliError::usage(format!("{}: {error}", path.display())),
+        _ => CliError::from_creating("cannot write", path, &error),
+    })
 }
 
 /// The interface of link-local addresses: that of `icmpv6_src`, otherwise `interface`.

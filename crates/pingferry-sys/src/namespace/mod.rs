@@ -16,12 +16,14 @@
 
 mod user;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::{panic, thread};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::error_context::{errno, with_context};
@@ -63,9 +65,10 @@ impl Netns {
     ///
     /// Those of opening the file. A file of another kind opens too; entering it fails with `EINVAL`.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file =
-            File::open(path).map_err(|e| with_context(e, format!("open network namespace {}", path.display())))?;
-        Ok(Self(file.into()))
+        // A FIFO is not waited for.
+        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+        let named = |e: Errno| with_context(io::Error::from(e), format!("open network namespace {}", path.display()));
+        file.map(Self).map_err(named)
     }
 
     /// The network namespace of the process `pid`.

@@ -124,8 +124,8 @@ impl Lock {
         let path = PathBuf::from(path);
         let deadline = Instant::now() + PATIENCE;
         loop {
-            // For reading, which suffices, also for the file that another user has left behind.
-            let flags = (OFlags::CREATE | OFlags::NOFOLLOW).bits().cast_signed();
+            // For reading, which suffices, also for the file that another user has left behind. A FIFO is not waited for.
+            let flags = (OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
             let file = OpenOptions::new().read(true).custom_flags(flags).mode(0o644).open(&path)?;
             let lock = Self { path: path.clone(), file };
             // Its last owner may have removed it meanwhile. Then the next one locks another file.
@@ -183,6 +183,16 @@ mod tests {
         // A lock file is left behind, and so is a socket file. Neither matters.
         drop(listen(&path).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// Opening a FIFO waits for its writer.
+    #[test]
+    fn a_lock_file_of_another_kind_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let fifo = folder.path().join("socket.lock");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        drop(listen(&path).unwrap());
     }
 
     #[test]

@@ -3,13 +3,16 @@
 //! The format is the classic one (draft-ietf-opsawg-pcap): a file header of 24 bytes, then a header of 16 bytes before each
 //! packet, in the byte order of the machine. Packets begin with their IP header (`LINKTYPE_RAW`).
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use tracing::error;
 
 use super::{Deliveries, Ingress, PacketBatch, PacketSink, PacketSource};
@@ -49,9 +52,10 @@ impl PcapFile {
     /// Creates the file, or empties it.
     ///
     /// # Errors
-    /// It cannot be created or written.
+    /// It cannot be created or written. `InvalidInput` if there is something else than a regular file: whoever does not read a
+    /// FIFO would stop the packets.
     pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
-        let mut file = BufWriter::new(File::create(path)?);
+        let mut file = BufWriter::new(create_regular(path.as_ref())?);
         file.write_all(&MAGIC.to_ne_bytes())?;
         file.write_all(&VERSION.map(u16::to_ne_bytes).concat())?;
         file.write_all(&[0; 8])?;
@@ -78,6 +82,24 @@ impl PcapFile {
             writer.file = None;
         }
     }
+}
+
+/// Creates or empties a regular file. Nothing else is waited for or emptied.
+fn create_regular(path: &Path) -> io::Result<File> {
+    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).custom_flags(without_waiting).open(path);
+    let is_regular = match &opened {
+        Ok(file) => file.metadata()?.is_file(),
+        // A FIFO without a reader, or a socket.
+        Err(error) => error.raw_os_error() != Some(Errno::NXIO.raw_os_error()),
+    };
+    if !is_regular {
+        let why = "a capture must be a regular file, and this is none";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let file = opened?;
+    file.set_len(0)?;
+    Ok(file)
 }
 
 fn write_packet(file: &mut impl Write, now: Duration, packet: &[u8]) -> io::Result<()> {
