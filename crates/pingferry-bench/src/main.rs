@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! client ── TUN or tap ── subject ── veth ── responder, which replies for 198.18.0.0/15
+//! client ── TUN ── edge ── veth ── connector ── veth ── responder
 //! client ── veth ── router with nftables masquerade ── veth ── responder
 //! ```
 //!

@@ -12,7 +12,7 @@ use super::statistics::{median, quantile};
 use crate::format::number;
 use crate::load::{FLOWS_16K, FLOWS_64, FLOWS_64K, MILLION, ONE_FLOW, ONE_HOST, SWEEP};
 use crate::measurement::{Run, find};
-use crate::subject::Subject::{self, BusyPoll, Nat, Pasta, Pingferry, Slirp4netns};
+use crate::subject::Subject::{self, BusyPoll, Nat, Pasta, Pingferry, Slirp4netns, Tunnel};
 
 /// The largest share of rounds that may contradict the median without making the outcome doubtful.
 const MAX_NOISE: f64 = 0.2;
@@ -60,7 +60,7 @@ const BEST_PEER: &str = "echoes/s, against the best userspace peer";
 const NAT: &str = "echoes/s, against kernel NAT";
 
 /// All targets.
-pub(crate) const TARGETS: [Target; 16] = [
+pub(crate) const TARGETS: [Target; 19] = [
     rate(FLOWS_64, BEST_PEER, AtLeast(1.2), &Subject::PEERS),
     rate(FLOWS_64, NAT, AtLeast(1.0), &[Nat]),
     rate(FLOWS_16K, BEST_PEER, AtLeast(2.7), &Subject::PEERS),
@@ -82,6 +82,9 @@ pub(crate) const TARGETS: [Target; 16] = [
         bound: AtMost(2.5),
         quantity: Ratio { metric: P50, subject: BusyPoll, others: &[Nat] },
     },
+    through_tunnel(FLOWS_64),
+    through_tunnel(FLOWS_16K),
+    through_tunnel(SWEEP),
     Target {
         load: FLOWS_64K,
         text: "CPU per echo, against 64 flows",
@@ -96,6 +99,11 @@ pub(crate) const TARGETS: [Target; 16] = [
 
 const fn rate(load: &'static str, text: &'static str, bound: Bound, others: &'static [Subject]) -> Target {
     Target { load, text, bound, quantity: Ratio { metric: RATE, subject: Pingferry, others } }
+}
+
+const fn through_tunnel(load: &'static str) -> Target {
+    let quantity = Ratio { metric: RATE, subject: Tunnel, others: &[Pingferry] };
+    Target { load, text: "echoes/s through a tunnel, against run", bound: AtLeast(0.7), quantity }
 }
 
 const fn figure(load: &'static str, text: &'static str, bound: Bound, value: fn(&Run) -> Option<f64>) -> Target {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use super::pingferry::Executable;
 use super::process::{Output, Process};
+use super::tunnel::Tunnel;
 use super::usage::Usage;
 use super::{Subject, peers};
-use crate::load::{FLOWS_64K, Load, MILLION, ONE_FLOW};
+use crate::load::{FLOWS_16K, FLOWS_64, FLOWS_64K, Load, MILLION, ONE_FLOW, SWEEP};
 use crate::testbed::Testbed;
 
 /// Knows the executables of the subjects.
@@ -25,7 +26,7 @@ impl Launcher {
     /// The version of a subject, or why it cannot be measured.
     pub(crate) fn version(&self, subject: Subject) -> Result<String, String> {
         match subject {
-            Subject::Pingferry | Subject::BusyPoll => self.pingferry.version(),
+            Subject::Pingferry | Subject::BusyPoll | Subject::Tunnel => self.pingferry.version(),
             Subject::Baseline => {
                 let baseline = self.baseline()?;
                 Ok(format!("{} ({baseline})", baseline.version()?))
@@ -44,6 +45,7 @@ impl Launcher {
             Subject::Pingferry => self.pingferry.run(testbed, max_flows, false)?,
             Subject::BusyPoll => self.pingferry.run(testbed, max_flows, true)?,
             Subject::Baseline => self.baseline().map_err(io::Error::other)?.run(testbed, max_flows, false)?,
+            Subject::Tunnel => return Tunnel::start(&self.pingferry, testbed).map(Running::Tunnel),
             Subject::Pasta => peers::pasta(testbed)?,
             Subject::Slirp4netns => peers::slirp4netns(testbed)?,
             Subject::Nat => return peers::masquerade(testbed).map(|()| Running::Kernel),
@@ -61,6 +63,10 @@ pub(crate) fn exclusion(subject: Subject, load: &Load) -> Option<&'static str> {
     match (subject, load.name) {
         (Subject::Pingferry | Subject::Baseline, _) => None,
         (Subject::BusyPoll, name) if name != ONE_FLOW => Some("is meant for one outstanding echo"),
+        (Subject::Tunnel, name) if ![ONE_FLOW, FLOWS_64, FLOWS_16K, SWEEP].contains(&name) => {
+            Some("is measured where it is compared with `run`")
+        }
+        (Subject::Tunnel, _) => None,
         (_, MILLION) => Some("does not support that many flows"),
         (Subject::Nat, FLOWS_64K) => Some("has no process whose CPU time could be measured"),
         (Subject::Pasta, FLOWS_64K) => Some("needs an ident and a descriptor for each flow"),
@@ -73,6 +79,7 @@ pub(crate) enum Running {
     /// The kernel needs no process.
     Kernel,
     Process(Process),
+    Tunnel(Tunnel),
 }
 
 impl Running {
@@ -81,6 +88,7 @@ impl Running {
         match self {
             Self::Kernel => Ok(None),
             Self::Process(process) => process.usage().map(Some),
+            Self::Tunnel(tunnel) => Ok(Some(tunnel.edge.usage()? + tunnel.connector.usage()?)),
         }
     }
 
@@ -89,6 +97,11 @@ impl Running {
         match self {
             Self::Kernel => Ok(Output::default()),
             Self::Process(process) => process.stop(),
+            Self::Tunnel(tunnel) => {
+                let edge = tunnel.edge.stop()?;
+                let connector = tunnel.connector.stop()?;
+                Ok(Output { json: edge.json, stderr: edge.stderr + &connector.stderr })
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod launcher;
 mod peers;
 mod pingferry;
 mod process;
+mod tunnel;
 pub(crate) mod usage;
 
 use clap::ValueEnum;
@@ -19,6 +20,8 @@ pub(crate) enum Subject {
     BusyPoll,
     /// `pingferry run` of the executable given as `--baseline`.
     Baseline,
+    /// `pingferry edge` and `pingferry connect`.
+    Tunnel,
     /// pasta, from the passt project.
     Pasta,
     /// slirp4netns.
@@ -29,7 +32,8 @@ pub(crate) enum Subject {
 
 impl Subject {
     /// The subjects of the comparison with the peers.
-    pub(crate) const COMPARED: [Self; 5] = [Self::Pingferry, Self::BusyPoll, Self::Pasta, Self::Slirp4netns, Self::Nat];
+    pub(crate) const COMPARED: [Self; 6] =
+        [Self::Pingferry, Self::BusyPoll, Self::Tunnel, Self::Pasta, Self::Slirp4netns, Self::Nat];
 
     /// The subjects of the comparison with a baseline.
     pub(crate) const PAIR: [Self; 2] = [Self::Baseline, Self::Pingferry];
@@ -42,6 +46,7 @@ impl Subject {
             Self::Pingferry => "pingferry",
             Self::BusyPoll => "busy-poll",
             Self::Baseline => "baseline",
+            Self::Tunnel => "tunnel",
             Self::Pasta => "pasta",
             Self::Slirp4netns => "slirp4netns",
             Self::Nat => "nat",

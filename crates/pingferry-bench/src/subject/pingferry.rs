@@ -47,7 +47,7 @@ impl Executable {
     }
 
     /// The command without the caller's environment variables for pingferry.
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.0);
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PINGFERRY_")) {
             command.env_remove(name);

@@ -20,6 +20,19 @@ pub(crate) struct Usage {
     pub(crate) sockets: u64,
 }
 
+impl std::ops::Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu + other.cpu,
+            memory_kib: self.memory_kib + other.memory_kib,
+            descriptors: self.descriptors + other.descriptors,
+            sockets: self.sockets + other.sockets,
+        }
+    }
+}
+
 impl Usage {
     /// Adds up what `pid` and its descendants use. A process that ends meanwhile counts as far as it was read.
     pub(crate) fn of_tree(pid: i32) -> io::Result<Self> {
