@@ -10,6 +10,7 @@ use crate::config::model::Settings;
 use crate::config::reload::Loaded;
 #[cfg(feature = "tunnel")]
 use crate::connect::ConnectArgs;
+use crate::demo::DemoArgs;
 #[cfg(feature = "tunnel")]
 use crate::edge::EdgeArgs;
 use crate::error::CliError;
@@ -50,7 +51,7 @@ pub(crate) enum Command {
     /// Watch a running `pingferry run --admin`: totals, flows, loss, round trips, drops
     Top(TopArgs),
     /// Build a small network in namespaces and ping through it; needs no root and no network
-    Demo,
+    Demo(DemoArgs),
 }
 
 impl Cli {
@@ -72,7 +73,7 @@ impl Cli {
             Command::Connect(args) => args.apply(&mut settings)?,
             #[cfg(feature = "tunnel")]
             Command::Edge(args) => args.apply(&mut settings),
-            Command::Status(_) | Command::Top(_) | Command::Demo => {}
+            Command::Status(_) | Command::Top(_) | Command::Demo(_) => {}
         }
         Ok(Loaded { settings, access_keys })
     }
@@ -88,7 +89,7 @@ impl Cli {
         match &self.command {
             Command::Check(args) => Some(&args.file),
             Command::Run(args) => Some(&args.file),
-            Command::Exec(_) | Command::Status(_) | Command::Top(_) | Command::Demo => None,
+            Command::Exec(_) | Command::Status(_) | Command::Top(_) | Command::Demo(_) => None,
             #[cfg(feature = "tunnel")]
             Command::Connect(_) | Command::Edge(_) => None,
         }

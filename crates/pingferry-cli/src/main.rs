@@ -59,7 +59,7 @@ fn start(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Edge(args) => edge::edge(args, &loaded.settings),
         Command::Status(args) => status::status(args),
         Command::Top(args) => top::top(args),
-        Command::Demo => demo::demo(),
+        Command::Demo(args) => demo::demo(args),
     }
 }
 

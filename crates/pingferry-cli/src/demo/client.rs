@@ -45,12 +45,17 @@ impl Pinger {
 
     /// Sends an echo request with `len` bytes of payload and waits for the response.
     pub(super) fn ping(&mut self, hop_limit: u8, len: usize) -> io::Result<Option<Response>> {
+        self.ping_within(TIMEOUT, hop_limit, len)
+    }
+
+    /// As [`ping`](Self::ping), and waits for no longer than `timeout`.
+    pub(super) fn ping_within(&mut self, timeout: Duration, hop_limit: u8, len: usize) -> io::Result<Option<Response>> {
         self.seq += 1;
         let message = request(self.host, self.seq, len);
         let start = Instant::now();
         let request = Outgoing { destination: self.host, scope_id: 0, hop_limit, traffic_class: 0, message: &message };
         self.sender.send(&self.socket, [request])?;
-        while let Some(left) = TIMEOUT.checked_sub(start.elapsed()) {
+        while let Some(left) = timeout.checked_sub(start.elapsed()) {
             wait(&self.socket, left)?;
             self.errors.receive(&self.socket)?;
             self.receiver.clear();

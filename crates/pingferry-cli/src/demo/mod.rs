@@ -9,11 +9,14 @@
 
 mod client;
 mod network;
+#[cfg(feature = "tunnel")]
+mod tunnel;
 
 use std::io;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use clap::Args;
 use pingferry::Config;
 use pingferry_sys::namespace::unshare_as_root;
 
@@ -29,7 +32,24 @@ const PAYLOAD: usize = 56;
 
 const CHECK: &str = "to see what is missing, run: pingferry check";
 
-pub(crate) fn demo() -> Result<ExitCode, CliError> {
+#[derive(Args, Clone)]
+pub(crate) struct DemoArgs {
+    /// Ping through an edge and a connector, and cut their connections under a running ping
+    #[cfg(feature = "tunnel")]
+    #[arg(long)]
+    tunnel: bool,
+}
+
+#[cfg_attr(not(feature = "tunnel"), expect(unused_variables, reason = "the only option needs the feature"))]
+pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode, CliError> {
+    #[cfg(feature = "tunnel")]
+    if args.tunnel {
+        return tunnel::demo();
+    }
+    run()
+}
+
+fn run() -> Result<ExitCode, CliError> {
     let failed = |what: &'static str| move |error: io::Error| CliError::from_io(what, &error, CHECK);
     unshare_as_root().map_err(failed("cannot create a network"))?;
     let network = Network::build().map_err(failed("cannot build the network"))?;
@@ -81,6 +101,16 @@ fn cannot_ping(error: io::Error) -> CliError {
 
 fn probe() -> Result<Tally, CliError> {
     let mut tally = Tally::default();
+    ping_all(&mut tally)?;
+    for host in network::far() {
+        trace(host, &mut tally)?;
+        probe_mtu(host, &mut tally)?;
+        ping_big(host, &mut tally)?;
+    }
+    Ok(tally)
+}
+
+fn ping_all(tally: &mut Tally) -> Result<(), CliError> {
     for host in network::hosts() {
         output::print(&format!("\nping {host}\n"))?;
         let mut pinger = Pinger::new(host, false).map_err(cannot_ping)?;
@@ -88,12 +118,7 @@ fn probe() -> Result<Tally, CliError> {
             tally.add(pinger.ping(HOP_LIMIT, PAYLOAD), |response| matches!(response, Response::Reply { .. }))?;
         }
     }
-    for host in network::far() {
-        trace(host, &mut tally)?;
-        probe_mtu(host, &mut tally)?;
-        ping_big(host, &mut tally)?;
-    }
-    Ok(tally)
+    Ok(())
 }
 
 /// The first two hops, pingferry and the router, report that the hop limit is used up. The third is the host.

@@ -37,7 +37,7 @@ impl Network {
     /// The TUN device of the client's namespace. All packets of the client are routed to it.
     pub(super) fn open_tun(&self) -> io::Result<(Tun, PathConfig)> {
         let config = TunConfig::new("ping0")
-            .with_addresses(vec![v4([203, 0, 113, 2], 32), v6([0x2001, 0xdb8, 3, 0, 0, 0, 0, 2], 128)])
+            .with_addresses(client_addresses().into())
             .with_routes(vec![Ipv4Net::default().into(), Ipv6Net::default().into()]);
         let (tun, mtu, _) = self.client.run(|| config.open())??;
         Ok((tun, PathConfig::default().with_mtu(mtu as usize)))
@@ -49,6 +49,18 @@ pub(super) fn hosts() -> [IpAddr; 4] {
     let [near_v4, near_v6] = net(1, 2);
     let [far_v4, far_v6] = far();
     [near_v4.addr(), near_v6.addr(), far_v4, far_v6]
+}
+
+/// The addresses of the client.
+pub(super) fn client_addresses() -> [IpNet; 2] {
+    [v4([203, 0, 113, 2], 32), v6([0x2001, 0xdb8, 3, 0, 0, 0, 0, 2], 128)]
+}
+
+/// The networks behind the proxy.
+#[cfg(feature = "tunnel")]
+pub(super) fn networks() -> [IpNet; 4] {
+    let ([near_v4, near_v6], [far_v4, far_v6]) = (net(1, 0), net(2, 0));
+    [near_v4, near_v6, far_v4, far_v6]
 }
 
 /// The far host.
