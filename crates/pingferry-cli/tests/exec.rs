@@ -193,4 +193,11 @@ fn the_demo_gets_every_expected_response() {
     let output = pingferry().arg("demo").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", all_output(&output));
     assert!(stdout(&output).contains("22 probes sent, 22 with the expected response"), "{}", stdout(&output));
+    if cfg!(feature = "tunnel") {
+        let output = pingferry().args(["demo", "--tunnel"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", all_output(&output));
+        assert!(stdout(&output).contains("28 probes sent, 28 with the expected response"), "{}", stdout(&output));
+        // One of the two links had the flow. The ping of the other one lost nothing.
+        assert!(stdout(&output).contains("  0 requests lost by the cut"), "{}", stdout(&output));
+    }
 }

@@ -1,5 +1,6 @@
 //! The edge as a whole: its tasks, and how other threads control it.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -26,11 +27,11 @@ use super::tunnels::Tunnels;
 
 /// The packets that are read from the device before other tasks run.
 const BATCH: usize = 64;
-/// A connection that was not heard for so long gets no new packets. A connector sends something every second at least, and
-/// the edge asks for it more often.
-const UNHEARD: Duration = Duration::from_millis(1500);
-/// How often is looked who was heard.
-const TICK: Duration = Duration::from_millis(250);
+/// A connection that was not heard for so long gets no new packets. Each end asks for a sign of life every second at least, the
+/// edge more often.
+const UNHEARD: Duration = Duration::from_millis(1400);
+/// How often is looked who was heard. A cut is noticed when it is at most `UNHEARD` and two such intervals old, in 1.5 s.
+const TICK: Duration = Duration::from_millis(50);
 /// How long connectors may take to notice that the edge stops.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -145,7 +146,7 @@ async fn obey(commands: &mut mpsc::UnboundedReceiver<Command>, shared: &Shared, 
             Command::Count(counters) => _ = counters.send(shared.counters()),
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Takes connections.
@@ -169,14 +170,15 @@ async fn accept(shared: Rc<Shared>, endpoint: Endpoint) {
 
 /// Takes connections that are not heard any more out of the router, and those that are heard again back.
 async fn watch(shared: Rc<Shared>) {
-    let mut heard = std::collections::HashMap::new();
+    let mut heard = HashMap::new();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let now = Instant::now();
         let connections = shared.connections();
-        heard.retain(|id, _| connections.iter().any(|live| live.id == *id));
+        let open: HashSet<_> = connections.iter().map(|live| live.id).collect();
+        heard.retain(|id, _| open.contains(id));
         for live in connections {
             let received = live.quic.stats().udp_rx.datagrams;
             let (last, at) = heard.entry(live.id).or_insert((received, now));

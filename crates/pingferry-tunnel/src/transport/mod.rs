@@ -7,7 +7,7 @@
 //!
 //! Packets travel as unreliable datagrams (RFC 9221), and the congestion controller decides when. What waits in QUIC's buffer
 //! waits in the order it came, so the buffer is short: see [`DATAGRAM_BUFFER`]. A connection that is silent for
-//! [`IDLE_TIMEOUT`] has ended. Both ends ask for a sign of life each [`KEEP_ALIVE`], so that silence means something.
+//! [`IDLE_TIMEOUT`] has ended. Both ends ask for a sign of life each [`KEEP_ALIVE`] or more often, so that silence means something.
 //!
 //! The largest datagram changes while a connection is open. It starts from [`INITIAL_MTU`]; path MTU discovery (RFC 8899) raises
 //! it, and lowers it when large packets get lost.
@@ -40,8 +40,10 @@ pub const ALPN: &[u8] = b"argotunnel";
 
 /// How long a connection may be silent.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often an end asks for a sign of life when nothing else is sent.
+/// How often a connector asks for a sign of life when nothing else comes.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// The same for an edge, which has to notice soon that a connection was cut.
+const KEEP_ALIVE_OF_EDGE: Duration = Duration::from_millis(500);
 /// How long a handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -105,7 +107,10 @@ pub fn server_config(
     let crypto = QuicServerConfig::try_from(tls::server(chain, key)?).map_err(no_initial_suite)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     let mut transport = transport_config();
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(1)).max_concurrent_uni_streams(VarInt::from_u32(0));
+    transport
+        .keep_alive_interval(Some(KEEP_ALIVE_OF_EDGE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0));
     config.transport_config(Arc::new(transport)).migration(false);
     Ok(config)
 }

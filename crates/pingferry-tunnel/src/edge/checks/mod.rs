@@ -112,8 +112,8 @@ fn check_error(header: &IpHeader, message: &[u8], now: Instant, tunnel: Uuid, as
 
 /// Whether a host on a network can have this address (RFC 1812 §5.3.7).
 pub(crate) fn is_host(address: IpAddr) -> bool {
-    !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
-        && !matches!(address, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets().first() == Some(&0))
+    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets().first() == Some(&0));
+    !(is_broadcast || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 #[cfg(test)]
