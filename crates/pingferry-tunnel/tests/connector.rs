@@ -10,6 +10,7 @@ use pingferry_proto::wire::{Echo, IpPacket, echo_request, emit_fragmented};
 use pingferry_testnet::isolated;
 use pingferry_tunnel::connector::{Connector, ConnectorConfig, ConnectorError};
 use pingferry_tunnel::control::{FEATURE_PREFIXES, Refusal, Request};
+use pingferry_tunnel::wire::spans::{ExportTraceServiceRequest, KeyValue, Span, Status};
 use pingferry_tunnel::wire::{DatagramV2, DatagramV3, DatagramVersion, RegistrationCode, TraceIdentity, UdpFlow};
 use quinn::{ConnectionError, ReadError, ReadToEndError, VarInt};
 use tokio::time::timeout;
@@ -235,18 +236,67 @@ fn a_udp_flow_of_version_3_is_refused_with_a_message() {
     });
 }
 
+fn traced(packet: &[u8], flags: u8) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    let identity = TraceIdentity { trace_id: 1, span_id: 2, flags };
+    DatagramV2::TracedPacket { packet, identity }.encode(&mut datagram);
+    datagram
+}
+
+/// What the connector sends until there are `count` spans: the spans, and the sequence numbers of replies.
+async fn spans(connected: &Connected, count: usize) -> (Vec<Span>, Vec<u16>) {
+    let (mut spans, mut replies) = (Vec::new(), Vec::new());
+    while spans.len() < count {
+        let datagram = connected.datagram().await;
+        match DatagramV2::parse(&datagram).unwrap() {
+            DatagramV2::Packet(packet) if packet[20] == 0 => replies.push(reply(packet).2),
+            DatagramV2::Packet(error) => assert_eq!(error[20], 3),
+            DatagramV2::Spans { spans: bytes, identity } => {
+                assert_eq!((identity.trace_id, identity.span_id), (1, 2));
+                spans.extend(ExportTraceServiceRequest::parse(bytes).unwrap().spans().cloned());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    (spans, replies)
+}
+
 #[test]
-fn a_packet_that_is_traced_is_served() {
+fn a_traced_request_has_a_span_and_the_first_reply_too() {
     isolated(|| {
         block_on(async {
             let edge = PlayedEdge::start();
             let _running = Running::start(edge.config(1), |_| {});
             let connected = edge.accept().await;
-            let identity = TraceIdentity { trace_id: 1, span_id: 2, flags: 0 };
-            let mut datagram = Vec::new();
-            DatagramV2::TracedPacket { packet: &ping(7, 1), identity }.encode(&mut datagram);
-            connected.send_datagram(datagram).await;
-            assert_eq!(reply(&connected.receive().await).2, 1);
+            // Not sampled: no span.
+            connected.send_datagram(traced(&ping(6, 1), 0)).await;
+            assert_eq!(reply(&connected.receive().await), (TARGET.parse().unwrap(), 6, 1));
+
+            connected.send_datagram(traced(&ping(7, 1), 1)).await;
+            let (first, _) = spans(&connected, 2).await;
+            let names: Vec<&str> = first.iter().map(|span| span.name.as_str()).collect();
+            assert_eq!(names, ["icmp-echo-request", "icmp-echo-reply"]);
+            for span in &first {
+                assert_eq!((span.trace_id.as_slice(), span.span_id.len()), (&1u128.to_be_bytes()[..], 8));
+                assert_eq!((span.parent_span_id.as_slice(), span.flags), (&2u64.to_be_bytes()[..], 0x301));
+                assert_eq!(span.status.as_ref().map(|status| status.code), Some(Status::OK));
+                assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
+            }
+            let expected = vec![
+                KeyValue::text("src", CLIENT),
+                KeyValue::text("dst", TARGET),
+                KeyValue::int("originalEchoID", 7),
+                KeyValue::int("seq", 1),
+            ];
+            assert_eq!(first[0].attributes, expected);
+            // A later request of the flow has only its own span, and a refused one tells why.
+            connected.send_datagram(traced(&ping(7, 2), 1)).await;
+            connected.send_datagram(traced(&ping_to("10.0.0.1", 7, 3), 1)).await;
+            let (mut second, _) = spans(&connected, 2).await;
+            second.sort_by_key(|span| span.status.as_ref().map(|status| status.code));
+            let status = second[1].status.clone().unwrap();
+            assert_eq!((second[0].name.as_str(), status.code), ("icmp-echo-request", Status::ERROR));
+            assert!(!status.message.is_empty());
         });
     });
 }

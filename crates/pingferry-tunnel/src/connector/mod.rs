@@ -23,6 +23,7 @@ mod refuse;
 mod sender;
 mod session;
 mod sink;
+mod traces;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

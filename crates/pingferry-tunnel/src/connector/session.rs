@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pingferry::{AttachError, Closed, DomainId, Path, PathConfig, Proxy, SendError};
+use pingferry::{AttachError, Closed, DomainId, Path, PathConfig, Proxy, SendError, Tag};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use super::counters::{Counters, add};
 use super::refuse::refuse;
 use super::sender::Sender;
 use super::sink::Sink;
+use super::traces::Traces;
 use super::{Shared, stopped};
 use crate::control::{
     Answer, Client, ClientInfo, ConnectionDetails, ConnectionOptions, FEATURE_PREFIXES, Refusal, Registration,
@@ -150,7 +151,8 @@ impl Session<'_> {
         let sender = Sender::new(connection.clone(), Arc::clone(&shared.counters));
         let version = shared.config.datagrams;
         let mut mtu = Mtu::new(self.path_config(), &connection, version);
-        let sink = Sink { sender: Arc::clone(&sender), version };
+        let traces = Traces::new(Arc::clone(&sender));
+        let sink = Sink { sender: Arc::clone(&sender), traces: Arc::clone(&traces), version };
         let path = match self.proxy.attach(mtu.config.clone(), sink) {
             Ok(path) => Arc::new(path),
             Err(error) => return End::Proxy(error),
@@ -164,11 +166,18 @@ impl Session<'_> {
         let receiver = Receiver {
             connection: connection.clone(),
             path: Arc::clone(&path),
+            traces: Arc::clone(&traces),
             version,
             counters: Arc::clone(&shared.counters),
         };
         tasks.spawn(receiver.run());
         tasks.spawn(async move { sender.drain().await });
+        tasks.spawn(async move {
+            let mut look = interval(LOOK);
+            loop {
+                traces.tick(look.tick().await.into_std());
+            }
+        });
         let end = self.watch(&connection, control, &mut mtu, &path, &mut tasks, stop).await;
         shared.registered.fetch_sub(1, Ordering::Relaxed);
         end
@@ -292,6 +301,7 @@ fn usable(connection: &Connection, config: &PathConfig, version: DatagramVersion
 struct Receiver {
     connection: Connection,
     path: Arc<Path>,
+    traces: Arc<Traces>,
     version: DatagramVersion,
     counters: Arc<Counters>,
 }
@@ -319,7 +329,10 @@ impl Receiver {
 
     fn receive_v2(&self, datagram: &[u8]) -> Result<(), SendError> {
         match DatagramV2::parse(datagram) {
-            Ok(DatagramV2::Packet(packet) | DatagramV2::TracedPacket { packet, .. }) => return self.forward(packet),
+            Ok(DatagramV2::Packet(packet)) => return self.forward(packet, None),
+            Ok(DatagramV2::TracedPacket { packet, identity }) => {
+                return self.forward(packet, self.traces.request(packet, identity));
+            }
             Ok(DatagramV2::UdpPayload { .. } | DatagramV2::Spans { .. }) => add(&self.counters.datagrams_refused, 1),
             Err(_) => add(&self.counters.datagrams_malformed, 1),
         }
@@ -328,7 +341,7 @@ impl Receiver {
 
     fn receive_v3(&self, datagram: &[u8]) -> Result<(), SendError> {
         match DatagramV3::parse(datagram) {
-            Ok(DatagramV3::Packet(packet)) => return self.forward(packet),
+            Ok(DatagramV3::Packet(packet)) => return self.forward(packet, None),
             Ok(DatagramV3::UdpRegistration(flow)) => {
                 add(&self.counters.datagrams_refused, 1);
                 let (code, message) = (RegistrationCode::Message, b"this connector carries only ICMP");
@@ -345,9 +358,9 @@ impl Receiver {
         Ok(())
     }
 
-    fn forward(&self, packet: &[u8]) -> Result<(), SendError> {
+    fn forward(&self, packet: &[u8], tag: Option<Tag>) -> Result<(), SendError> {
         add(&self.counters.packets_received, 1);
-        let sent = self.path.send(packet);
+        let sent = tag.map_or_else(|| self.path.send(packet), |tag| self.path.send_tagged(packet, tag));
         if sent == Err(SendError::Full) {
             add(&self.counters.queue_full, 1);
         }

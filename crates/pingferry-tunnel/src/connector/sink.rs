@@ -4,15 +4,20 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use pingferry::ingress::PacketSink;
+use pingferry::ingress::{Deliveries, PacketSink};
+use pingferry::{DropReason, Tag};
+use pingferry_proto::DeliveryKind;
+use pingferry_proto::wire::{Echo, IpPacket};
 
 use super::sender::Sender;
+use super::traces::Traces;
 use crate::wire::DatagramVersion;
 
 /// Makes datagrams of packets.
 #[derive(Debug)]
 pub(super) struct Sink {
     pub(super) sender: Arc<Sender>,
+    pub(super) traces: Arc<Traces>,
     pub(super) version: DatagramVersion,
 }
 
@@ -23,6 +28,27 @@ impl PacketSink for Sink {
         self.version.encode_packet(packet, &mut datagram);
         if self.sender.send(client, datagram.into()) { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
     }
+
+    fn send_batch(&mut self, batch: &mut Deliveries<'_>) {
+        while let Some(delivery) = batch.next() {
+            if batch.packets(delivery).any(|packet| self.send(packet).is_err()) {
+                batch.report_failed(delivery.clone());
+            } else if let (Some(tag), DeliveryKind::Reply) = (delivery.tag, delivery.kind) {
+                let seq = batch.packets(delivery).next().and_then(reply_seq);
+                self.traces.replied(tag, seq.unwrap_or_default());
+            }
+        }
+    }
+
+    fn report_drop(&mut self, tag: Tag, reason: DropReason) {
+        self.traces.dropped(tag, reason);
+    }
+}
+
+/// The sequence number of a reply that was not fragmented.
+fn reply_seq(packet: &[u8]) -> Option<u16> {
+    let packet = IpPacket::parse(packet).ok()?;
+    Echo::parse_reply(packet.header.family(), packet.payload).ok().map(|echo| echo.seq)
 }
 
 /// The destination of a packet that the proxy made.
