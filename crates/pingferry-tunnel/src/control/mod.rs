@@ -27,6 +27,8 @@
 mod callee;
 mod client;
 mod framing;
+#[cfg(test)]
+mod interop;
 mod layout;
 mod message;
 mod refuser;

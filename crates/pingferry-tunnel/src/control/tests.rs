@@ -21,7 +21,7 @@ fn stock_first_flight() -> Vec<u8> {
     digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
-fn stock_registration() -> Registration {
+pub(super) fn stock_registration() -> Registration {
     let features =
         ["serialized_headers", "support_datagram_v2", "support_quic_eof", "management_logs", "allow_remote_config"];
     Registration {
