@@ -3,7 +3,9 @@
 
 mod played_edge;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use pingferry_proto::wire::{Echo, IpPacket, echo_request, emit_fragmented};
@@ -37,7 +39,7 @@ fn reply(packet: &[u8]) -> (IpAddr, u16, u16) {
 }
 
 async fn assert_serves(connected: &Connected, ident: u16, seq: u16) {
-    connected.send(&ping(ident, seq));
+    connected.send(&ping(ident, seq)).await;
     assert_eq!(reply(&connected.receive().await), (TARGET.parse().unwrap(), ident, seq));
 }
 
@@ -107,13 +109,57 @@ fn equal_clients_of_two_edges_do_not_share_flows() {
             let running = Running::start(config, |_| {});
             let [first, second] = [edges[0].accept().await, edges[1].accept().await];
             for seq in 1..4 {
-                first.send(&ping(7, seq));
-                second.send(&ping(7, seq));
+                first.send(&ping(7, seq)).await;
+                second.send(&ping(7, seq)).await;
                 for connected in [&first, &second] {
                     assert_eq!(reply(&connected.receive().await), (TARGET.parse().unwrap(), 7, seq));
                 }
             }
             assert_eq!(running.proxy_counters().flows_opened, 2);
+        });
+    });
+}
+
+/// Sends the requests of a range of flows, 100 at a time, and returns how many were answered, each by its own reply.
+async fn serve_flows(connected: &Connected, flows: Range<u16>) -> usize {
+    let source = |flow: u16| IpAddr::from([198, 51, 100, (flow / 256) as u8]);
+    let flows: Vec<u16> = flows.collect();
+    let mut answered = 0;
+    for some in flows.chunks(100) {
+        for flow in some {
+            let payload = flow.to_be_bytes();
+            connected.send(&echo_request(source(*flow), TARGET.parse().unwrap(), *flow, 1, &payload)).await;
+        }
+        let mut waiting: HashSet<u16> = some.iter().copied().collect();
+        while !waiting.is_empty() {
+            let bytes = connected.receive().await;
+            let packet = IpPacket::parse(&bytes).unwrap();
+            let echo = Echo::parse_reply(packet.header.family(), packet.payload).unwrap();
+            assert!(waiting.remove(&echo.ident), "a reply to no request");
+            assert_eq!(packet.header.destination, source(echo.ident));
+            assert_eq!(packet.payload[8..], echo.ident.to_be_bytes());
+            answered += 1;
+        }
+    }
+    answered
+}
+
+#[test]
+fn ten_thousand_flows_stay_apart_while_a_connection_ends() {
+    isolated(|| {
+        block_on(async {
+            let edge = PlayedEdge::start();
+            let running = Running::start(edge.config(2), |_| {});
+            let [first, second] = [edge.accept().await, edge.accept().await];
+            assert_eq!(serve_flows(&first, 0..5000).await, 5000);
+            assert_eq!(serve_flows(&second, 5000..10_000).await, 5000);
+            // All flows of the first connection go on by the second, and back by a new one.
+            first.connection.close(VarInt::from_u32(0), b"");
+            assert_eq!(serve_flows(&second, 0..5000).await, 5000);
+            let again = edge.accept().await;
+            assert_eq!(serve_flows(&again, 0..10_000).await, 10_000);
+            let counters = running.proxy_counters();
+            assert_eq!((counters.flows_opened, counters.requests_sent()), (10_000, 25_000), "{counters:?}");
         });
     });
 }
@@ -128,13 +174,13 @@ fn an_edge_reaches_nothing_but_what_is_advertised() {
             });
             let connected = edge.accept().await;
             for target in ["10.0.0.1", "127.0.0.2", "192.0.2.1", "169.254.169.254", "224.0.0.1"] {
-                connected.send(&ping_to(target, 7, 1));
+                connected.send(&ping_to(target, 7, 1)).await;
             }
             // UDP, and what is no packet at all.
             let mut udp = ping(7, 1);
             udp[9] = 17;
-            connected.send(&udp);
-            connected.send(b"\x45");
+            connected.send(&udp).await;
+            connected.send(b"\x45").await;
             assert_serves(&connected, 8, 1).await;
             let counters = running.proxy_counters();
             assert_eq!(counters.requests_sent(), 1, "{counters:?}");
@@ -314,7 +360,9 @@ fn large_replies_come_in_fragments_that_fit() {
             header.dont_fragment = false;
             let mut fragments = Vec::new();
             let piece = emit_fragmented(&header, whole.payload, 1200, &mut fragments);
-            fragments.chunks(piece).for_each(|fragment| connected.send(fragment));
+            for fragment in fragments.chunks(piece) {
+                connected.send(fragment).await;
+            }
             let mut len = 0;
             while len < whole.payload.len() {
                 let packet = connected.receive().await;

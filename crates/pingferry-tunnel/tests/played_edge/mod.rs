@@ -137,10 +137,10 @@ impl Connected {
         timeout(SOON, self.control.next()).await.unwrap().unwrap().unwrap()
     }
 
-    pub fn send(&self, packet: &[u8]) {
+    pub async fn send(&self, packet: &[u8]) {
         let mut datagram = Vec::new();
         DatagramV2::Packet(packet).encode(&mut datagram);
-        self.connection.send_datagram(datagram.into()).unwrap();
+        self.send_datagram(datagram).await;
     }
 
     pub async fn send_datagram(&self, datagram: Vec<u8>) {
