@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,8 +12,14 @@ use pingferry_proto::wire::{IcmpError, IpHeader, IpPacket, echo_request, write_c
 use pingferry_testnet::{isolated, require_program, require_tun};
 use pingferry_tunnel::control::Answer;
 use pingferry_tunnel::edge::DropReason;
+use pingferry_tunnel::transport::{DEFAULT_SERVER_NAME, RootCertStore, client_config, endpoint};
+use pingferry_tunnel::wire::spans::{ExportTraceServiceRequest, ResourceSpans, ScopeSpans, Span};
+use pingferry_tunnel::wire::{DatagramV2, TraceIdentity};
+use prost::Message;
 
-use self::support::{Connector, GATEWAY, GATEWAY_6, SOON, TestEdge, block_on, dial, echo_reply, no_secret, reply_to};
+use self::support::{
+    Connector, GATEWAY, GATEWAY_6, SOON, TestEdge, block_on, dial, echo_reply, half_open, no_secret, reply_to,
+};
 
 /// For each family: the client, a host behind the tunnel, and a router in between.
 const HOSTS: [[&str; 3]; 2] = [[GATEWAY, "10.0.0.7", "203.0.113.9"], [GATEWAY_6, "fd00::7", "2001:db8:9::9"]];
@@ -286,4 +294,124 @@ fn a_reload_disconnects_who_has_no_tunnel_any_more() {
             tokio::time::timeout(SOON, connector.quic.closed()).await.expect("disconnected");
         });
     });
+}
+
+#[test]
+fn ten_thousand_clients_that_never_answer_keep_nobody_out() {
+    isolated(|| {
+        if !can_run() {
+            return;
+        }
+        let edge = TestEdge::start();
+        block_on(async {
+            let connector = Connector::stock(&edge, 1, 0).await;
+            half_open(&edge, 10_000).await;
+            let other = Connector::stock(&edge, 2, 0).await;
+            drop(connector);
+            edge.wait("one connection", |counters| counters.connections == 1);
+            let output = ping_answered_by(&other, &["-c2", "-i0.01", "10.0.0.7"]).await;
+            assert!(output.contains("2 received"), "{output}");
+        });
+        let counters = edge.counters();
+        // A quarter of what may be pending, and again as those time out; and what was retried and came back.
+        assert!(counters.dials < 1000 && counters.retries > 5_000, "{counters:?}");
+    });
+}
+
+#[test]
+fn who_tries_again_and_again_is_ignored() {
+    isolated(|| {
+        if !require_tun() {
+            return;
+        }
+        let edge = TestEdge::start();
+        let authority = rcgen::generate_simple_self_signed(["other".into()]).unwrap();
+        let mut other_roots = RootCertStore::empty();
+        other_roots.add(authority.cert.der().clone()).unwrap();
+        block_on(async {
+            let (client, _) = endpoint("127.0.0.1:0".parse().unwrap(), None).unwrap();
+            // It does not trust the edge, and dials again at once until it gets no answer.
+            while edge.counters().dials_ignored == 0 {
+                let config = client_config(other_roots.clone()).unwrap();
+                let dialled = client.connect_with(config, edge.address, DEFAULT_SERVER_NAME).unwrap();
+                let _ = tokio::time::timeout(Duration::from_secs(1), dialled).await;
+            }
+        });
+        let counters = edge.counters();
+        // Sixteen at once, and one more in two seconds.
+        assert!((16..30).contains(&counters.unregistered), "{counters:?}");
+    });
+}
+
+/// Everything that a collector is sent until a message contains `end`.
+fn collect(listener: &TcpListener, end: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    while !all.windows(end.len()).any(|window| window == end) {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(&mut stream);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            if let Some(text) = line.strip_prefix("Content-Length: ") {
+                length = text.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        all.extend(body);
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+    }
+    all
+}
+
+#[test]
+fn spans_of_a_traced_ping_reach_the_collector_and_forged_ones_do_not() {
+    isolated(|| {
+        if !can_run() {
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let edge = TestEdge::start_with(Some((1.0, url.parse().unwrap())));
+        block_on(async {
+            let connector = Connector::stock(&edge, 1, 0).await;
+            let mut ping = ping(&["-c1", "-W5", "10.0.0.7"]).spawn().unwrap();
+            let datagram = connector.quic.read_datagram().await.unwrap();
+            let Ok(DatagramV2::TracedPacket { packet, identity }) = DatagramV2::parse(&datagram) else {
+                panic!("not traced: {datagram:?}")
+            };
+            assert!(identity.is_sampled());
+            connector.send(&reply_to(packet));
+            assert!(ping.wait().unwrap().success());
+            let forged = TraceIdentity { trace_id: 7, ..identity };
+            for (identity, name) in [(forged, "forged"), (identity, "icmp-echo-request")] {
+                let mut datagram = Vec::new();
+                DatagramV2::Spans { spans: &spans(identity, name), identity }.encode(&mut datagram);
+                connector.quic.send_datagram(datagram.into()).unwrap();
+            }
+            let collected = collect(&listener, b"icmp-echo-request");
+            assert!(!String::from_utf8_lossy(&collected).contains("forged"));
+            assert!(String::from_utf8_lossy(&collected).contains("pingferry-edge"), "its parent comes with it");
+        });
+        let counters = edge.counters();
+        assert_eq!((counters.traced, counters.spans, counters.spans_lost), (1, 1, 0), "{counters:?}");
+        assert_eq!(counters.drops.of(DropReason::ForeignSpans), 1);
+    });
+}
+
+fn spans(identity: TraceIdentity, name: &str) -> Vec<u8> {
+    let span = Span {
+        trace_id: identity.trace_id.to_be_bytes().into(),
+        span_id: vec![7; 8],
+        parent_span_id: identity.span_id.to_be_bytes().into(),
+        name: name.into(),
+        ..Span::default()
+    };
+    let scope_spans = vec![ScopeSpans { scope: None, spans: vec![span] }];
+    let resource_spans = vec![ResourceSpans { resource: None, scope_spans, schema_url: String::new() }];
+    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }

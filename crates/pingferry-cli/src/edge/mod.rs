@@ -12,7 +12,7 @@ use std::thread;
 
 use clap::{Args, Subcommand};
 use pingferry_sys::sandbox::Sandbox;
-use pingferry_tunnel::edge::{Edge, EdgeConfig, EdgeControl};
+use pingferry_tunnel::edge::{Collector, Edge, EdgeConfig, EdgeControl};
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing::{error, info};
@@ -76,8 +76,20 @@ struct ServeArgs {
     /// The key of the certificate, a PEM file; read again at SIGHUP
     #[arg(long, value_name = "FILE", required = true, env = "PINGFERRY_KEY")]
     key: Option<PathBuf>,
+    /// Trace this share of the packets, from 0 to 1
+    #[arg(long, value_name = "RATIO", value_parser = ratio, env = "PINGFERRY_TRACE_SAMPLE")]
+    #[arg(default_value = "0.01")]
+    trace_sample: f64,
+    /// Send the spans of traced packets to this OpenTelemetry collector; nothing is traced without it
+    #[arg(long, value_name = "URL", env = "PINGFERRY_TRACE_OTLP")]
+    trace_otlp: Option<Collector>,
     #[command(flatten)]
     sandbox: SandboxFlag,
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| "expected a number from 0 to 1".into())
 }
 
 impl EdgeArgs {
@@ -107,9 +119,12 @@ fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     let sockets = args.listen.iter().map(|address| open::listen(*address)).collect::<Result<_, _>>()?;
     let count = tunnels.iter().count();
     let name = format!("TUN device {} with MTU {}", device.tun.name(), args.mtu.get());
-    let (edge, control) = Edge::new(EdgeConfig { tun: device.tun, gateway: device.gateway, sockets, quic, tunnels });
+    let traces = args.trace_otlp.clone().map(|collector| (args.trace_sample, collector));
+    let sandbox = Sandbox::default().with_readable(certificate.files()).with_tcp(traces.is_some());
+    let config = EdgeConfig { tun: device.tun, gateway: device.gateway, sockets, quic, tunnels, traces };
+    let (edge, control) = Edge::new(config);
 
-    sandbox::confine(settings, &Sandbox::default().with_readable(certificate.files()));
+    sandbox::confine(settings, &sandbox);
     log::detach().map_err(|error| CliError::runtime(format!("cannot start the thread of the log: {error}")))?;
     watch_signals(control, certificate, settings.log_format)
         .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;

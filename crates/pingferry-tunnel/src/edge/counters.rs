@@ -23,8 +23,10 @@ pub struct Counters {
     pub datagrams: u64,
     /// Packets of connectors that were written to the TUN device.
     pub returned: u64,
-    /// Spans of connectors that were taken.
+    /// Datagrams with spans of connectors that were taken.
     pub spans: u64,
+    /// Datagrams with spans that no collector took.
+    pub spans_lost: u64,
     /// Datagrams that were lost within the QUIC stack because they were not read in time.
     pub unread: u64,
     /// Packets and datagrams that were dropped, by reason.
@@ -60,6 +62,7 @@ impl Counters {
             ("datagrams", self.datagrams),
             ("returned", self.returned),
             ("spans", self.spans),
+            ("spans_lost", self.spans_lost),
             ("unread", self.unread),
             ("dials", self.dials),
             ("retries", self.retries),

@@ -24,6 +24,7 @@ pub(crate) mod fair_queue;
 mod init;
 mod live;
 mod local_error;
+mod otlp;
 mod prefix_table;
 mod router;
 mod server;
@@ -32,10 +33,12 @@ mod sizes;
 mod summary_log;
 #[cfg(test)]
 mod testing;
+mod traces;
 mod tunnels;
 
 pub use self::counters::Counters;
 pub use self::drop_reason::{DropReason, Drops};
 pub use self::init::{EdgeFiles, InitError, STOCK_SERVER_NAME};
+pub use self::otlp::Collector;
 pub use self::server::{Edge, EdgeConfig, EdgeControl};
 pub use self::tunnels::{Tunnel, Tunnels, TunnelsError};

@@ -21,8 +21,10 @@ use super::connection;
 use super::core::Core;
 use super::counters::Counters;
 use super::local_error::LocalErrors;
+use super::otlp::{self, Collector};
 use super::router::Router;
 use super::shared::Shared;
+use super::traces::Tracer;
 use super::tunnels::Tunnels;
 
 /// The packets that are read from the device before other tasks run.
@@ -48,6 +50,8 @@ pub struct EdgeConfig {
     pub quic: ServerConfig,
     /// Who may connect.
     pub tunnels: Tunnels,
+    /// The share of packets that are traced, from 0 to 1, and who collects the spans. `None` traces nothing.
+    pub traces: Option<(f64, Collector)>,
 }
 
 /// An edge that is ready to run.
@@ -106,9 +110,16 @@ impl Edge {
     }
 
     async fn serve(mut self) -> io::Result<Counters> {
-        let EdgeConfig { tun, gateway: (v4, v6), sockets, quic, tunnels } = self.config;
+        let EdgeConfig { tun, gateway: (v4, v6), sockets, quic, tunnels, traces } = self.config;
         let core = Core::new(Instant::now(), Router::new(&tunnels), LocalErrors::new(v4, v6));
-        let shared = Rc::new(Shared::new(tun, tunnels, core));
+        let (spans, collected) = mpsc::channel(otlp::QUEUE);
+        let tracer = Tracer::new(traces.as_ref().map_or(0.0, |(ratio, _)| *ratio));
+        let shared = Rc::new(Shared::new(tun, tunnels, core, tracer, spans));
+        if let Some((_, collector)) = traces {
+            let shared = Rc::clone(&shared);
+            let count = move |lost| shared.count(|counters| counters.spans_lost += lost);
+            spawn_local(otlp::export(collector, collected, count));
+        }
         let endpoints: io::Result<Vec<Endpoint>> =
             sockets.into_iter().map(|socket| endpoint(quic.clone(), socket)).collect();
         let endpoints = endpoints?;

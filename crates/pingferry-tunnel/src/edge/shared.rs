@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use ipnet::IpNet;
+use pingferry_proto::wire::IpPacket;
 use pingferry_sys::tun::Tun;
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -20,8 +22,10 @@ use super::drop_reason::DropReason;
 use super::live::{ConnectorKey, Live};
 use super::router::ConnectionId;
 use super::summary_log::SummaryLog;
+use super::traces::Tracer;
 use super::tunnels::Tunnels;
-use crate::wire::{DatagramV2, DatagramV3, DatagramVersion};
+use crate::wire::spans::ExportTraceServiceRequest;
+use crate::wire::{DatagramV2, DatagramV3, DatagramVersion, TraceIdentity};
 
 /// The connections of one tunnel, and of all.
 const MAX_CONNECTIONS_OF_TUNNEL: usize = 256;
@@ -36,6 +40,9 @@ pub(super) struct Shared {
     live: RefCell<HashMap<ConnectionId, Rc<Live>>>,
     keys: RefCell<HashMap<ConnectorKey, ConnectionId>>,
     last_id: Cell<u64>,
+    tracer: RefCell<Tracer>,
+    /// Where spans go.
+    spans: mpsc::Sender<ExportTraceServiceRequest>,
     refusals: RefCell<SummaryLog>,
     strange: RefCell<SummaryLog>,
 }
@@ -44,7 +51,13 @@ pub(super) struct Shared {
 pub(super) struct TooMany;
 
 impl Shared {
-    pub(super) fn new(tun: Tun, tunnels: Tunnels, core: Core) -> Self {
+    pub(super) fn new(
+        tun: Tun,
+        tunnels: Tunnels,
+        core: Core,
+        tracer: Tracer,
+        spans: mpsc::Sender<ExportTraceServiceRequest>,
+    ) -> Self {
         Self {
             tun,
             tunnels: RefCell::new(tunnels),
@@ -53,6 +66,8 @@ impl Shared {
             live: RefCell::default(),
             keys: RefCell::default(),
             last_id: Cell::new(0),
+            tracer: RefCell::new(tracer),
+            spans,
             refusals: RefCell::default(),
             strange: RefCell::default(),
         }
@@ -176,8 +191,11 @@ impl Shared {
         let whole = fragments.is_empty().then_some(packet);
         let mut result = Ok(0);
         for packet in whole.into_iter().chain(fragments.iter().map(Vec::as_slice)) {
-            let mut datagram = Vec::with_capacity(packet.len() + 1);
-            live.version.encode_packet(packet, &mut datagram);
+            let mut datagram = Vec::with_capacity(packet.len() + 1 + DatagramV2::TRACE_LEN);
+            match self.trace(live, packet) {
+                Some(identity) => DatagramV2::TracedPacket { packet, identity }.encode(&mut datagram),
+                None => live.version.encode_packet(packet, &mut datagram),
+            }
             result = live.send(source, Bytes::from(datagram)).and_then(|dropped| result.map(|sum| sum + dropped));
         }
         self.count(|counters| match result {
@@ -189,29 +207,55 @@ impl Shared {
         });
     }
 
+    /// Starts a trace, if the packet is to be traced and its identity fits too.
+    fn trace(&self, live: &Live, packet: &[u8]) -> Option<TraceIdentity> {
+        if live.version != DatagramVersion::V2 {
+            return None;
+        }
+        let mut tracer = self.tracer.borrow_mut();
+        if !tracer.is_on() || packet.len() + DatagramV2::TRACE_LEN > live.max_packet() {
+            return None;
+        }
+        let header = IpPacket::parse(packet).ok()?.header;
+        let identity = tracer.start(SystemTime::now(), live.tunnel, header.source, header.destination)?;
+        self.count(|counters| counters.traced += 1);
+        Some(identity)
+    }
+
     /// Handles a datagram of a connector.
     pub(super) fn handle_datagram(&self, now: Instant, live: &Live, datagram: &[u8]) {
+        self.count(|counters| counters.datagrams += 1);
         let packet = match live.version {
             DatagramVersion::V2 => match DatagramV2::parse(datagram) {
-                Ok(DatagramV2::Packet(packet)) => Some(packet),
-                _ => None,
+                Ok(DatagramV2::Packet(packet)) => packet,
+                Ok(DatagramV2::Spans { spans, identity }) => return self.handle_spans(live, spans, identity),
+                _ => return self.drop(DropReason::UnknownDatagram),
             },
             DatagramVersion::V3 => match DatagramV3::parse(datagram) {
-                Ok(DatagramV3::Packet(packet)) => Some(packet),
-                _ => None,
+                Ok(DatagramV3::Packet(packet)) => packet,
+                _ => return self.drop(DropReason::UnknownDatagram),
             },
         };
-        let mut core = self.core.borrow_mut();
-        core.counters.datagrams += 1;
-        let Some(packet) = packet else { return core.counters.drops.count(DropReason::UnknownDatagram) };
-        let Some(packet) = core.handle_response(now, live.tunnel, packet) else {
-            return self.log_strange(now, live.tunnel);
-        };
-        if self.write(packet) {
-            core.counters.returned += 1;
-        } else {
-            core.counters.drops.count(DropReason::DeviceFull);
+        let checked = self.core.borrow_mut().handle_response(now, live.tunnel, packet);
+        match checked {
+            None => self.log_strange(now, live.tunnel),
+            Some(packet) if self.write(packet) => self.count(|counters| counters.returned += 1),
+            Some(_) => self.drop(DropReason::DeviceFull),
         }
+    }
+
+    fn handle_spans(&self, live: &Live, spans: &[u8], identity: TraceIdentity) {
+        let accepted = self.tracer.borrow_mut().accept(SystemTime::now(), live.tunnel, identity, spans);
+        let Some(request) = accepted else { return self.drop(DropReason::ForeignSpans) };
+        match self.spans.try_send(request) {
+            Ok(()) => self.count(|counters| counters.spans += 1),
+            // The collector is too slow, or there is none.
+            Err(_) => self.count(|counters| counters.spans_lost += 1),
+        }
+    }
+
+    fn drop(&self, reason: DropReason) {
+        self.count(|counters| counters.drops.count(reason));
     }
 
     fn log_strange(&self, now: Instant, tunnel: Uuid) {

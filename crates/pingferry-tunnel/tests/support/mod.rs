@@ -2,8 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use pingferry_tunnel::control::{
     Answer, Client, ClientInfo, ConnectionDetails, ConnectionOptions, FEATURE_PREFIXES, Refusal, Registration,
     RpcStream,
 };
-use pingferry_tunnel::edge::{Counters, DropReason, Edge, EdgeConfig, EdgeControl, EdgeFiles, Tunnels};
+use pingferry_tunnel::edge::{Collector, Counters, DropReason, Edge, EdgeConfig, EdgeControl, EdgeFiles, Tunnels};
 use pingferry_tunnel::transport::{DEFAULT_SERVER_NAME, bind, client_config, load_certificates, load_key, load_roots};
 use pingferry_tunnel::transport::{endpoint, server_config};
 use pingferry_tunnel::wire::{Secret, Token};
@@ -41,6 +43,11 @@ pub struct TestEdge {
 impl TestEdge {
     /// Starts an edge with a device `pf0` in this namespace, to which the prefixes are routed.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// The same with traces.
+    pub fn start_with(traces: Option<(f64, Collector)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let allowed = ALLOWED.map(|prefix| prefix.parse().unwrap());
         let files = EdgeFiles::create(folder.path(), &["127.0.0.1".into()], &allowed).unwrap();
@@ -59,6 +66,7 @@ impl TestEdge {
             sockets: vec![socket],
             quic: quic(&files),
             tunnels: Tunnels::read(&files.tunnels).unwrap(),
+            traces,
         };
         let (edge, control) = Edge::new(config);
         let running = Some(std::thread::spawn(|| edge.run()));
@@ -216,3 +224,48 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// The longest that something may take that happens at once.
 pub const SOON: Duration = Duration::from_secs(10);
+
+/// The datagrams that begin a handshake. The hybrid key share needs two.
+const FIRST_FLIGHT: usize = 2;
+/// How many clients wait for an answer at a time: fewer than fit into the buffer of a socket.
+const AT_ONCE: usize = 16;
+
+/// Sends the first flights of so many clients to the edge, from many addresses. None of the clients hears an answer.
+pub async fn half_open(edge: &TestEdge, count: usize) {
+    let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let sink_address = sink.local_addr().unwrap();
+    let sources: Vec<UdpSocket> =
+        (1..=250).map(|n| UdpSocket::bind((Ipv4Addr::new(127, 1, 0, n), 0)).unwrap()).collect();
+    let (edge_address, (done, flights)) = (edge.address, mpsc::channel());
+    // Ends when the receiver is dropped.
+    std::thread::spawn(move || relay_first_flights(&sink, &sources, edge_address, &done));
+    let config = client_config(load_roots(Some(&edge.files.ca)).unwrap()).unwrap();
+    let (client, _) = endpoint("127.0.0.1:0".parse().unwrap(), None).unwrap();
+    for _ in 0..count.div_ceil(AT_ONCE) {
+        let dial = |_| client.connect_with(config.clone(), sink_address, DEFAULT_SERVER_NAME).unwrap();
+        let dialled: Vec<_> = (0..AT_ONCE).map(dial).collect();
+        // What a client sends when it is dropped is not relayed.
+        (0..AT_ONCE).for_each(|_| flights.recv_timeout(SOON).unwrap());
+        drop(dialled);
+    }
+}
+
+/// Passes the first datagrams of each connection on, and reports each connection.
+fn relay_first_flights(sink: &UdpSocket, sources: &[UdpSocket], edge: SocketAddr, done: &mpsc::Sender<()>) {
+    let mut seen: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut buffer = [0; 2048];
+    loop {
+        let len = sink.recv(&mut buffer).unwrap();
+        // RFC 9000 section 17.2: the destination connection ID follows a byte with its length.
+        let id = buffer[6..6 + usize::from(buffer[5])].to_vec();
+        let number = seen.len();
+        let sent = seen.entry(id).or_insert(0);
+        *sent += 1;
+        if *sent <= FIRST_FLIGHT {
+            sources[number % sources.len()].send_to(&buffer[..len], edge).unwrap();
+        }
+        if *sent == FIRST_FLIGHT && done.send(()).is_err() {
+            return;
+        }
+    }
+}
