@@ -33,5 +33,7 @@
 pub mod connector;
 pub mod control;
 pub mod edge;
+mod fair_queue;
+mod sender;
 pub mod transport;
 pub mod wire;

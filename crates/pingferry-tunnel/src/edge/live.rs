@@ -1,16 +1,15 @@
-//! A connection that has registered, and the queue before it.
+//! A connection that has registered.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 
 use bytes::Bytes;
 use quinn::SendDatagramError;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::drop_reason::DropReason;
-use super::fair_queue::FairQueue;
 use super::router::{ConnectionId, Registration};
+use crate::sender::{Sender, Sent};
 use crate::wire::DatagramVersion;
 
 /// Which connection of which connector. A new one with the same key replaces the old one.
@@ -29,11 +28,7 @@ pub(super) struct Live {
     pub(super) is_serving: Cell<bool>,
     /// Whether something was heard from it lately.
     pub(super) is_heard: Cell<bool>,
-    queue: RefCell<FairQueue>,
-    /// Whether the sender has a datagram in hand, so that others have to wait behind it.
-    is_sending: Cell<bool>,
-    /// Wakes the sender.
-    queued: Notify,
+    sender: Sender,
 }
 
 impl Live {
@@ -44,6 +39,7 @@ impl Live {
         version: DatagramVersion,
         advertised: Option<Vec<ipnet::IpNet>>,
     ) -> Self {
+        let sender = Sender::new(quic.clone());
         Self {
             id,
             tunnel: key.0,
@@ -53,9 +49,7 @@ impl Live {
             advertised: RefCell::new(advertised),
             is_serving: Cell::new(true),
             is_heard: Cell::new(true),
-            queue: RefCell::new(FairQueue::new()),
-            is_sending: Cell::new(false),
-            queued: Notify::new(),
+            sender,
         }
     }
 
@@ -70,39 +64,26 @@ impl Live {
         self.version.max_packet(self.quic.max_datagram_size().unwrap_or(0))
     }
 
-    /// Sends a datagram with a packet of `source`, now if there is room in the QUIC stack and nothing waits, otherwise in its
-    /// turn. Returns how many waiting datagrams were dropped for it.
+    /// Sends a datagram with a packet of `source`, or lets it wait for its turn. Returns how many waiting datagrams were dropped
+    /// for it.
     pub(super) fn send(&self, source: IpAddr, datagram: Bytes) -> Result<u64, DropReason> {
-        let is_first = !self.is_sending.get() && self.queue.borrow().is_empty();
-        if is_first && self.quic.datagram_send_buffer_space() >= datagram.len() {
-            return match self.quic.send_datagram(datagram) {
-                // The limit fell since it was asked for.
-                Err(SendDatagramError::TooLarge) => Err(DropReason::TooBig),
-                Err(_) => Err(DropReason::NobodyConnected),
-                Ok(()) => Ok(0),
-            };
+        match self.sender.send(source, datagram) {
+            Ok(Sent::Now) => Ok(0),
+            Ok(Sent::Queued { dropped }) => Ok(dropped),
+            Err(error) => Err(reason(&error)),
         }
-        let dropped = self.queue.borrow_mut().push(source, datagram);
-        self.queued.notify_one();
-        Ok(dropped)
     }
 
-    /// Sends what waits whenever there is room, until the connection ends. `dropped` counts what became too large meanwhile.
+    /// Sends what waits, until the connection ends. `dropped` counts what could not be sent.
     pub(super) async fn send_queued(&self, mut dropped: impl FnMut(DropReason)) {
-        loop {
-            self.queued.notified().await;
-            self.is_sending.set(true);
-            loop {
-                // The borrow ends before the wait.
-                let next = self.queue.borrow_mut().pop();
-                let Some(datagram) = next else { break };
-                match self.quic.send_datagram_wait(datagram).await {
-                    Ok(()) => {}
-                    Err(SendDatagramError::TooLarge) => dropped(DropReason::TooBig),
-                    Err(_) => return,
-                }
-            }
-            self.is_sending.set(false);
-        }
+        self.sender.drain(|sent| _ = sent.map_err(|error| dropped(reason(&error)))).await;
+    }
+}
+
+fn reason(error: &SendDatagramError) -> DropReason {
+    match error {
+        // The limit fell since it was asked for.
+        SendDatagramError::TooLarge => DropReason::TooBig,
+        _ => DropReason::NobodyConnected,
     }
 }

@@ -20,7 +20,6 @@ mod connection;
 mod core;
 mod counters;
 mod drop_reason;
-pub(crate) mod fair_queue;
 mod init;
 mod live;
 mod local_error;
