@@ -308,6 +308,7 @@ mod tests {
         }
         let shares =
             |limiter: &RateLimiter| limiter.overall.as_ref().map(|overall| (overall.shares.len(), overall.left.len()));
+        take(&mut limiter, start, 1, 1, 1);
         assert_eq!(shares(&limiter), Some((2, 1)), "its tokens are used up");
         take(&mut limiter, start + Duration::from_secs(60), 1, 1, 1);
         assert_eq!(shares(&limiter), Some((1, 0)));

@@ -52,9 +52,9 @@ impl Endpoint {
         self.peers.remove(id, &self.flows);
         self.sockets.leave(socket, now);
         let found = self.find_slot(id, now);
-        if let Some(flow) = self.flows.get_mut(id).filter(|_| found.is_some()) {
+        if found.is_some() {
             // Earlier requests were never sent, because the socket was not open.
-            flow.seqs = SeqSet::new(flow.last_request.seq);
+            self.flows.forget_seqs(id);
         }
         self.use_slot(id, found.unwrap_or(socket.slot), now);
     }
@@ -101,7 +101,7 @@ impl Endpoint {
     /// A slot for a flow that has none. If no flow can have another socket for its peer, one is evicted for it.
     fn find_slot(&mut self, id: FlowId, now: Instant) -> Option<u16> {
         let key = self.flows.get(id)?.key;
-        let (class, peer) = (key.class, key.peer());
+        let (class, peer) = (key.class(), key.peer());
         let (open, may_open) = (self.sockets.open_slots(class)?, self.sockets.may_open(class));
         let low = self.peers.low_slot(peer, self.preferred_slot(&key), open, may_open, &self.flows);
         if low.is_some() && !self.peers.is_crowded(peer) {

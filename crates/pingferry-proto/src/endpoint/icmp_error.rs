@@ -104,7 +104,7 @@ impl Endpoint {
         if !is_expected {
             return Err(DropReason::UnexpectedQuote);
         }
-        if !flow.seqs.contains(quoted.seq) {
+        if !self.flows.has_sent(flow, quoted.seq) {
             return Err(DropReason::UnexpectedSeq);
         }
         Ok(id)
@@ -129,16 +129,16 @@ fn error_message(header: &IpHeader, mut quote: Vec<u8>, report: &ErrorReport<'_>
 /// routers that do not say where extensions begin (RFC 4884 §5.1).
 fn quoted_packet(flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
     let last = &flow.last_request;
-    let FlowKey { source, destination, class, .. } = flow.key;
+    let FlowKey { source, destination, dont_fragment, .. } = flow.key;
     let header = IpHeader {
         hop_limit: report.quoted_hop_limit(last.hop_limit),
         traffic_class: last.traffic_class,
         flow_label: last.flow_label,
-        dont_fragment: class.dont_fragment,
+        dont_fragment,
         ..IpHeader::icmp(source, destination)
     };
     // An older request may have been longer than the newest one.
-    let is_newest = Echo::parse_request(class.family, report.quoted).is_ok_and(|echo| echo.seq == last.seq);
+    let is_newest = Echo::parse_request(header.family(), report.quoted).is_ok_and(|echo| echo.seq == last.seq);
     let is_known = is_newest || !report.extensions.is_empty();
     let len = if is_known { last.len.into() } else { report.quoted.len().max(last.len.into()) };
     let quoted_len = report.quoted.len().min(len);
@@ -155,12 +155,12 @@ fn quoted_packet(flow: &Flow, report: &ErrorReport<'_>) -> Vec<u8> {
 /// Restores the client's code, identifier and checksum in a quoted message.
 fn restore_request(flow: &Flow, message: &mut [u8]) {
     let last = &flow.last_request;
-    let FlowKey { source, destination, code, ident, class, .. } = flow.key;
+    let FlowKey { source, destination, code, ident, .. } = flow.key;
     restore(source, destination, code, ident, message);
     // An IPv6 checksum cannot be restored from a part of the message, or from more than the message. The flow has that of the
     // newest request.
     let is_cut = destination.is_ipv6() && message.len() != usize::from(last.len);
-    let is_newest = Echo::parse_request(class.family, message).is_ok_and(|echo| echo.seq == last.seq);
+    let is_newest = Echo::parse_request(Family::of(destination), message).is_ok_and(|echo| echo.seq == last.seq);
     if let Some(field) = message.get_mut(2..4).filter(|_| is_cut && is_newest) {
         field.copy_from_slice(&last.checksum);
     }

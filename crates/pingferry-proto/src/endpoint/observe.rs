@@ -145,7 +145,7 @@ impl Endpoint {
 
     pub(crate) fn observe_reply(&mut self, id: FlowId, seq: u16, arrived: Instant) {
         let Some(observation) = self.observations.get_mut(id) else { return };
-        let Some(family) = self.flows.get(id).map(|flow| flow.key.class.family) else { return };
+        let Some(family) = self.flows.get(id).map(|flow| Family::of(flow.key.destination)) else { return };
         let round_trip = observation.reply(seq, arrived);
         let mut target = observation.target.and_then(|target| self.targets.get_mut(target));
         if let Some(target) = &mut target {

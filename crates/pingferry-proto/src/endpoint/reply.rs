@@ -66,7 +66,7 @@ impl Endpoint {
         if flow.key.kind != echo.kind || self.sockets.ident(socket) != Some(echo.ident) {
             return Err(DropReason::UnexpectedReply);
         }
-        if !flow.seqs.contains(echo.seq) {
+        if !self.flows.has_sent(flow, echo.seq) {
             return Err(DropReason::UnexpectedSeq);
         }
         Ok(id)

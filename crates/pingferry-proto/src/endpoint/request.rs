@@ -7,7 +7,7 @@ use crate::drop_reason::{DropReason, Reject};
 use crate::endpoint::local_delivery::check_local_protocol;
 use crate::endpoint::{Endpoint, Path, Verdict};
 use crate::flow::shares::Owner;
-use crate::flow::{Class, DomainId, FlowId, FlowKey, LastRequest, Origin, PathId, Tag};
+use crate::flow::{DomainId, FlowId, FlowKey, LastRequest, Origin, PathId, Tag};
 use crate::output::{Dropped, Output, Transmit};
 use crate::policy::Policy;
 use crate::probe::PROBE_HOP_LIMIT;
@@ -131,7 +131,9 @@ impl Endpoint {
         self.take_request_token(now, owner, origin.path, header)?;
         let key = FlowKey {
             domain: owner.domain,
-            class: self.class(header),
+            dont_fragment: header.dont_fragment,
+            // Replies to a group come from other addresses, so its socket cannot be shared.
+            dedicated: self.config.sharing == Sharing::PerFlow || self.host_addresses.is_group(header.destination),
             kind: echo.kind,
             code: echo.code,
             ident: echo.ident,
@@ -160,16 +162,6 @@ impl Endpoint {
         Err(Reject::with_error(DropReason::RateExceeded, IcmpError::prohibited(header.family())))
     }
 
-    fn class(&self, header: &IpHeader) -> Class {
-        Class {
-            family: header.family(),
-            dont_fragment: header.dont_fragment,
-            // Replies to a group come from other addresses, so its socket cannot be shared.
-            dedicated: self.config.sharing == Sharing::PerFlow || self.host_addresses.is_group(header.destination),
-        }
-    }
-
-    /// The flow of a request, and whether it is a new one.
     fn find_or_open_flow(
         &mut self,
         key: FlowKey,
@@ -179,15 +171,15 @@ impl Endpoint {
         now: Instant,
     ) -> Result<(FlowId, bool), Reject> {
         let Some(id) = self.flows.find(&key) else {
-            let error = IcmpError::prohibited(key.class.family);
+            let error = IcmpError::prohibited(Family::of(key.destination));
             let opened = self.open_flow(key, owner, origin, last_request, now);
             return opened.map(|id| (id, true)).ok_or(Reject::with_error(DropReason::NoSocket, error));
         };
         if let Some(flow) = self.flows.get_mut(id) {
             flow.origin = origin;
-            flow.seqs.insert(last_request.seq);
             flow.last_request = last_request;
         }
+        self.flows.add_seq(id, last_request.seq);
         self.touch_flow(id, now);
         // If there is no socket, the driver reports so.
         self.ensure_socket(id, now);

@@ -18,6 +18,7 @@ pub(crate) mod slot_set;
 pub(crate) mod socket_pool;
 pub(crate) mod table;
 
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
@@ -128,10 +129,12 @@ impl SocketId {
 pub(crate) struct FlowId(pub(crate) Index);
 
 /// What distinguishes a flow from all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlowKey {
     pub(crate) domain: DomainId,
-    pub(crate) class: Class,
+    /// As in its [class](Self::class), whose family is that of the addresses.
+    pub(crate) dont_fragment: bool,
+    pub(crate) dedicated: bool,
     pub(crate) kind: EchoKind,
     /// The code of its requests. They are sent with code 0, the only one of a ping socket (`ping_supported` in
     /// `net/ipv4/ping.c`), and the code is restored in replies and quotes.
@@ -142,17 +145,49 @@ pub(crate) struct FlowKey {
 }
 
 impl FlowKey {
+    pub(crate) fn class(&self) -> Class {
+        let (dont_fragment, dedicated) = (self.dont_fragment, self.dedicated);
+        Class { family: Family::of(self.destination), dont_fragment, dedicated }
+    }
+
     pub(crate) fn peer(&self) -> Peer {
-        Peer::new(self.class, self.destination)
+        Peer::new(self.class(), self.destination)
+    }
+}
+
+/// In few words, because a word takes the hash function as long as a byte.
+impl Hash for FlowKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { domain, dont_fragment, dedicated, kind, code, ident, source, destination } = *self;
+        let flags = u32::from(dont_fragment) | u32::from(dedicated) << 1 | (kind as u32) << 2;
+        let rest = u32::from(ident) << 16 | u32::from(code) << 8 | flags;
+        state.write_u64(u64::from(domain.0) << 32 | u64::from(rest));
+        hash_address(source, state);
+        hash_address(destination, state);
+    }
+}
+
+/// Addresses of the two families have different lengths, so they are never equal.
+fn hash_address(address: IpAddr, state: &mut impl Hasher) {
+    match address {
+        IpAddr::V4(address) => state.write_u32(address.to_bits()),
+        IpAddr::V6(address) => state.write(&address.octets()),
     }
 }
 
 /// What no two flows on one socket have in common: a reply is matched to its flow by socket and peer. All flows of a dedicated
 /// class have the same peer, so no two of them share a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
     class: Class,
     address: IpAddr,
+}
+
+impl Hash for Peer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u8(self.class.index() as u8);
+        hash_address(self.address, state);
+    }
 }
 
 impl Peer {
@@ -201,6 +236,6 @@ pub(crate) struct LastRequest {
 
 impl Flow {
     pub(crate) fn socket(&self) -> SocketId {
-        SocketId { class: self.key.class, slot: self.slot }
+        SocketId { class: self.key.class(), slot: self.slot }
     }
 }

@@ -3,17 +3,26 @@
 //! # Theory of operation
 //!
 //! Ping programs count up by one, so the numbers of nearly every flow are a single run, which is kept in place. If there are
-//! gaps, the set becomes a sorted list of runs, and with thousands of gaps a bitmap. So a set takes at most 8 KiB.
+//! gaps, the set becomes a sorted list of runs in a table, and with thousands of gaps a bitmap. So a set takes at most 8 KiB.
 
-/// An exact set of 16-bit sequence numbers.
-#[derive(Clone, Debug)]
+use slab::Slab;
+
+use crate::flow::list::Index;
+
+/// An exact set of 16-bit sequence numbers. What does not fit into it is in [`SeqSets`].
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum SeqSet {
     Run(Run),
-    #[expect(
-        clippy::box_collection,
-        reason = "most flows have one run, so the other forms must not make the set larger"
-    )]
-    Runs(Box<Vec<Run>>),
+    Gaps(Index),
+}
+
+/// The sets with gaps. They are here so that the others are small.
+#[derive(Debug, Default)]
+pub(crate) struct SeqSets(Slab<Gaps>);
+
+#[derive(Debug)]
+enum Gaps {
+    Runs(Vec<Run>),
     Bitmap(Box<[u64; WORDS]>),
 }
 
@@ -33,10 +42,49 @@ impl SeqSet {
     pub(crate) fn new(seq: u16) -> Self {
         Self::Run(Run { first: seq, last: seq })
     }
+}
 
-    pub(crate) fn contains(&self, seq: u16) -> bool {
+impl SeqSets {
+    pub(crate) fn contains(&self, set: SeqSet, seq: u16) -> bool {
+        match set {
+            SeqSet::Run(run) => run.contains(seq),
+            SeqSet::Gaps(index) => self.0.get(index.key()).is_some_and(|gaps| gaps.contains(seq)),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, set: &mut SeqSet, seq: u16) {
+        match set {
+            SeqSet::Run(run) => {
+                if run.extend(seq) {
+                    return;
+                }
+                let new = Run { first: seq, last: seq };
+                let (low, high) = if new.first < run.first { (new, *run) } else { (*run, new) };
+                // After four billion sets with gaps, a set with only the newest number.
+                *set = Index::of_key(self.0.vacant_key()).map_or(SeqSet::new(seq), SeqSet::Gaps);
+                if let SeqSet::Gaps(_) = set {
+                    self.0.insert(Gaps::Runs(vec![low, high]));
+                }
+            }
+            SeqSet::Gaps(index) => {
+                if let Some(gaps) = self.0.get_mut(index.key()) {
+                    gaps.insert(seq);
+                }
+            }
+        }
+    }
+
+    /// A set is not used any more.
+    pub(crate) fn remove(&mut self, set: SeqSet) {
+        if let SeqSet::Gaps(index) = set {
+            self.0.try_remove(index.key());
+        }
+    }
+}
+
+impl Gaps {
+    fn contains(&self, seq: u16) -> bool {
         match self {
-            Self::Run(run) => run.contains(seq),
             Self::Runs(runs) => {
                 let at = runs.partition_point(|run| run.last < seq);
                 runs.get(at).is_some_and(|run| run.contains(seq))
@@ -48,16 +96,8 @@ impl SeqSet {
         }
     }
 
-    pub(crate) fn insert(&mut self, seq: u16) {
+    fn insert(&mut self, seq: u16) {
         match self {
-            Self::Run(run) => {
-                if run.extend(seq) {
-                    return;
-                }
-                let new = Run { first: seq, last: seq };
-                let (low, high) = if new.first < run.first { (new, *run) } else { (*run, new) };
-                *self = Self::Runs(Box::new(vec![low, high]));
-            }
             Self::Runs(runs) => {
                 insert_run(runs, seq);
                 if runs.len() > MAX_RUNS {
@@ -127,16 +167,30 @@ mod tests {
 
     use super::*;
 
-    fn set_of(seqs: impl IntoIterator<Item = u16>) -> SeqSet {
+    /// A set with its table.
+    struct Set(SeqSets, SeqSet);
+
+    impl Set {
+        fn contains(&self, seq: u16) -> bool {
+            self.0.contains(self.1, seq)
+        }
+
+        fn gaps(&self) -> &Gaps {
+            let SeqSet::Gaps(index) = self.1 else { panic!("it has no gaps") };
+            &self.0.0[index.key()]
+        }
+    }
+
+    fn set_of(seqs: impl IntoIterator<Item = u16>) -> Set {
         let mut seqs = seqs.into_iter();
-        let mut set = SeqSet::new(seqs.next().unwrap());
-        seqs.for_each(|seq| set.insert(seq));
-        set
+        let (mut sets, mut set) = (SeqSets::default(), SeqSet::new(seqs.next().unwrap()));
+        seqs.for_each(|seq| sets.insert(&mut set, seq));
+        Set(sets, set)
     }
 
     #[test]
     fn consecutive_numbers_stay_one_run_even_after_wrapping() {
-        assert!(matches!(set_of(1..=60_000), SeqSet::Run(Run { first: 1, last: 60_000 })));
+        assert!(matches!(set_of(1..=60_000).1, SeqSet::Run(Run { first: 1, last: 60_000 })));
         let wrapped = set_of((65_000..=u16::MAX).chain(0..10));
         assert!(wrapped.contains(u16::MAX) && wrapped.contains(0) && wrapped.contains(9));
         assert!(!wrapped.contains(10) && !wrapped.contains(64_999));
@@ -144,20 +198,24 @@ mod tests {
 
     #[test]
     fn a_filled_gap_joins_two_runs() {
-        let SeqSet::Runs(runs) = set_of([1, 3, 7, 2]) else { panic!("gaps need runs") };
-        assert_eq!(*runs, [Run { first: 1, last: 3 }, Run { first: 7, last: 7 }]);
+        let set = set_of([1, 3, 7, 2]);
+        let Gaps::Runs(runs) = set.gaps() else { panic!("gaps need runs") };
+        assert_eq!(**runs, [Run { first: 1, last: 3 }, Run { first: 7, last: 7 }]);
     }
 
     #[test]
     fn many_gaps_become_a_bitmap() {
         let set = set_of((0..10_000).map(|n| n * 3));
-        assert!(matches!(set, SeqSet::Bitmap(_)));
+        assert!(matches!(set.gaps(), Gaps::Bitmap(_)));
         assert!(set.contains(29_997) && !set.contains(29_998) && !set.contains(1));
     }
 
     #[test]
-    fn the_set_itself_is_small() {
-        assert!(size_of::<SeqSet>() <= 16);
+    fn the_set_itself_is_small_and_a_removed_one_takes_nothing() {
+        assert_eq!(size_of::<SeqSet>(), 8);
+        let Set(mut sets, set) = set_of([1, 3]);
+        sets.remove(set);
+        assert!(sets.0.is_empty());
     }
 
     proptest! {

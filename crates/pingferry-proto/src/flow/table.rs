@@ -14,6 +14,7 @@ use slab::Slab;
 
 use crate::flow::hash_index::HashIndex;
 use crate::flow::list::{Index, Links, List};
+use crate::flow::seq_set::{SeqSet, SeqSets};
 use crate::flow::shares::{Owner, Place, Pool, Shares};
 use crate::flow::{Flow, FlowId, FlowKey};
 
@@ -22,6 +23,7 @@ pub(crate) struct FlowTable {
     entries: Slab<Entry>,
     by_key: HashIndex<FlowId>,
     by_age: List,
+    seqs: SeqSets,
     shares: Shares,
     /// All flows.
     pool: Pool,
@@ -34,8 +36,6 @@ pub(crate) struct FlowTable {
 #[derive(Debug)]
 struct Entry {
     flow: Flow,
-    /// Of its key.
-    hash: u32,
     /// Nanoseconds since the epoch, enough for 584 years.
     last_active: u64,
     /// Neighbours by age among all flows.
@@ -53,6 +53,7 @@ impl FlowTable {
             entries: Slab::with_capacity(flows),
             by_key: HashIndex::new(),
             by_age: List::default(),
+            seqs: SeqSets::default(),
             pool: shares.add_pool(),
             shares,
             end: 0,
@@ -75,6 +76,25 @@ impl FlowTable {
 
     pub(crate) fn get_mut(&mut self, FlowId(index): FlowId) -> Option<&mut Flow> {
         self.entries.get_mut(index.key()).map(|entry| &mut entry.flow)
+    }
+
+    /// Whether a flow has sent a request with this sequence number.
+    pub(crate) fn has_sent(&self, flow: &Flow, seq: u16) -> bool {
+        self.seqs.contains(flow.seqs, seq)
+    }
+
+    /// A flow sends a request.
+    pub(crate) fn add_seq(&mut self, FlowId(index): FlowId, seq: u16) {
+        if let Some(entry) = self.entries.get_mut(index.key()) {
+            self.seqs.insert(&mut entry.flow.seqs, seq);
+        }
+    }
+
+    /// Of all requests of a flow only the newest one counts.
+    pub(crate) fn forget_seqs(&mut self, FlowId(index): FlowId) {
+        if let Some(Entry { flow, .. }) = self.entries.get_mut(index.key()) {
+            self.seqs.remove(std::mem::replace(&mut flow.seqs, SeqSet::new(flow.last_request.seq)));
+        }
     }
 
     /// The flow whose last activity is longest ago, and when that was.
@@ -119,7 +139,7 @@ impl FlowTable {
         let index = Index::of_key(self.entries.vacant_key())?;
         let (hash, last_active) = (self.by_key.hash(flow.key), self.since_epoch(now));
         let (by_age, place) = (Links::default(), Place::default());
-        self.entries.insert(Entry { flow, hash, last_active, by_age, place });
+        self.entries.insert(Entry { flow, last_active, by_age, place });
         if !self.shares.add(&self.pool, owner, 1, index, &mut self.entries, |entry| &mut entry.place) {
             self.entries.try_remove(index.key());
             return None;
@@ -142,10 +162,12 @@ impl FlowTable {
 
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         let FlowId(index) = id;
-        let hash = self.entries.get(index.key())?.hash;
+        let Flow { key, seqs, .. } = self.entries.get(index.key()).map(|entry| &entry.flow)?;
+        let (hash, seqs) = (self.by_key.hash(key), *seqs);
         self.by_age.remove(index, &mut self.entries, |entry| &mut entry.by_age);
         self.shares.remove(1, index, &mut self.entries, |entry| &mut entry.place);
         self.by_key.remove(hash, |other| *other == id);
+        self.seqs.remove(seqs);
         self.entries.try_remove(index.key()).map(|entry| entry.flow)
     }
 
@@ -172,15 +194,14 @@ mod tests {
 
     use super::*;
     use crate::flow::LastRequest;
-    use crate::flow::seq_set::SeqSet;
-    use crate::flow::{Class, DomainId, Origin, PathId};
+    use crate::flow::{DomainId, Origin, PathId};
     use crate::wire::echo::EchoKind;
-    use crate::wire::ip::Family;
 
     fn key(ident: u16) -> FlowKey {
         FlowKey {
             domain: DomainId(0),
-            class: Class { family: Family::V4, dont_fragment: false, dedicated: false },
+            dont_fragment: false,
+            dedicated: false,
             kind: EchoKind::Echo,
             code: 0,
             ident,
@@ -217,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_flow_is_compact() {
-        assert!(size_of::<SlabEntry>() <= 120, "{}", size_of::<SlabEntry>());
+        assert!(size_of::<SlabEntry>() <= 104, "{}", size_of::<SlabEntry>());
     }
 
     proptest! {
