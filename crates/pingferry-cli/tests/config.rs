@@ -162,7 +162,8 @@ fn a_lost_ingress_is_not_half_reloaded() {
         });
         folder.write("policy = ['deny 192.0.2.2']\n[[ingress]]\nunix = '/other'");
         served.running.reload();
-        let line = BufReader::new(reader).lines().map(Result::unwrap).next().unwrap();
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let line = lines.find(|line| line.contains("\"level\":\"ERROR\"")).unwrap();
         assert!(line.contains("is missing, which is served now; to remove it, restart pingferry"), "{line}");
         let client = served.client();
         client.send(&echo(CLIENT, TARGET, 1, b"x"));

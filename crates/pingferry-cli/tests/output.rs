@@ -117,7 +117,8 @@ fn the_last_line_is_written_before_the_end() {
         let (code, stats) = running.end_with_output();
         let mut log = String::new();
         reader.read_to_string(&mut log).unwrap();
-        assert!(log.starts_with("pingferry: TUN device ping0 is gone: ") && log.ends_with('\n'), "{log}");
+        let line: serde_json::Value = serde_json::from_str(&log).unwrap();
+        assert!(line["fields"]["message"].as_str().unwrap().starts_with("TUN device ping0 is gone: "), "{log}");
         assert_eq!(log.lines().count(), 1, "{log}");
         assert_eq!(code, Some(1));
         assert!(stats.contains("\"packets\":"), "the statistics are printed: {stats}");
@@ -234,6 +235,79 @@ fn the_log_says_whose_packet_was_dropped_and_why() {
         client.send(&echo(CLIENT, "203.0.113.1", 4712, b"no route"));
         assert_eq!(whose(&next("request not sent")), [CLIENT, "203.0.113.1", "4712", "no_route"]);
         served.running.stop();
+    });
+}
+
+/// Also those that say why it ends, the statistics, and the one that says that it is ready.
+#[test]
+fn with_json_every_line_is_json_with_a_time() {
+    isolated(|| {
+        let (mut reader, writer) = pipe().unwrap();
+        let served = serve("debug", writer);
+        let client = served.client();
+        ping(&client, b"one");
+        client.send(&[0x15; 40]);
+        served.running.signal(Signal::USR1);
+        served.running.signal(Signal::USR2);
+        let ready = served.running.ready.clone();
+        let stats = served.running.stop();
+        let mut log = String::new();
+        reader.read_to_string(&mut log).unwrap();
+        for line in log.lines().chain([&*ready, &*stats.to_string()]) {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert!(line["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+        }
+        let start = log.lines().find(|line| line.contains("\"message\":\"serving\"")).unwrap();
+        for part in ["\"message\":\"serving\"", "\"version\":", "Unix socket ", "IPv4 ", "\"rules\":0", "\"degraded\":"]
+        {
+            assert!(start.contains(part), "{part} is not in {start}");
+        }
+        let mut command = pingferry_that_ends();
+        let failed = command.args(["run", "--log-format", "json", "--config", "/nonexistent.toml"]).output().unwrap();
+        let error: serde_json::Value = serde_json::from_str(&stderr(&failed)).unwrap();
+        assert_eq!((failed.status.code(), &error["level"]), (Some(64), &"ERROR".into()));
+    });
+}
+
+#[test]
+fn requests_replies_and_drops_have_the_same_fields() {
+    isolated(|| {
+        let (reader, writer) = pipe().unwrap();
+        let served = serve("debug", writer);
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let mut next = |with: &str| {
+            let line = lines.find(|line| line.contains(with)).unwrap();
+            let fields = serde_json::from_str::<serde_json::Value>(&line).unwrap()["fields"].clone();
+            ["src", "dst", "ident", "seq"].map(|key| fields[key].to_string().replace('"', ""))
+        };
+        ping(&served.client(), b"one");
+        assert_eq!(next("request forwarded"), [CLIENT, TARGET, "1", "1"]);
+        assert_eq!(next("packet delivered"), [TARGET, CLIENT, "1", "1"]);
+        served.client().send(&echo(CLIENT, "127.0.0.1", 7, b""));
+        assert_eq!(next("packet dropped"), [CLIENT, "127.0.0.1", "7", "1"]);
+        served.running.stop();
+    });
+}
+
+/// The journal knows the time of a line and, by its prefix, how important it is.
+#[test]
+fn lines_for_the_journal_have_a_priority_and_no_time() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, socket) = (folder.path().join("log"), folder.path().join("ping.sock"));
+        let network = Network::new();
+        // What systemd does: standard error is the journal, whose device and inode the variable has.
+        let script = r#"export JOURNAL_STREAM=$(stat -Lc %d:%i /dev/stderr); exec "$0" run --unix "$1""#;
+        let mut command = Command::new("sh");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_pingferry")]).arg(&socket).stderr(File::create(&log).unwrap());
+        let mut child = network.proxy.spawn(command.stdout(Stdio::piped())).unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        child.wait().unwrap();
+        let log = std::fs::read_to_string(&log).unwrap();
+        assert!(log.lines().any(|line| line.starts_with("<6> INFO serving ")), "{log}");
+        assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
     });
 }
 

@@ -27,9 +27,9 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench(args = FLOWS)]
-fn request_on_a_flow(bencher: Bencher<'_, '_>, flows: u32) {
-    let mut core = Core::with_flows(flows);
+#[divan::bench(args = FLOWS, consts = [false, true])]
+fn request_on_a_flow<const OBSERVED: bool>(bencher: Bencher<'_, '_>, flows: u32) {
+    let mut core = Core::with_flows(flows, OBSERVED);
     let packets: Vec<_> = senders(flows).map(request).collect();
     let mut batches = packets.chunks(BATCH).cycle();
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
@@ -40,9 +40,9 @@ fn request_on_a_flow(bencher: Bencher<'_, '_>, flows: u32) {
     });
 }
 
-#[divan::bench(args = FLOWS)]
-fn reply(bencher: Bencher<'_, '_>, flows: u32) {
-    let mut core = Core::with_flows(flows);
+#[divan::bench(args = FLOWS, consts = [false, true])]
+fn reply<const OBSERVED: bool>(bencher: Bencher<'_, '_>, flows: u32) {
+    let mut core = Core::with_flows(flows, OBSERVED);
     let replies: Vec<_> = senders(flows).map(|flow| core.reply_to(flow)).collect();
     let mut batches = replies.chunks(BATCH).cycle();
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
@@ -58,7 +58,7 @@ fn reply(bencher: Bencher<'_, '_>, flows: u32) {
 #[divan::bench(args = FLOWS, sample_count = 5, sample_size = 1)]
 fn new_flow(bencher: Bencher<'_, '_>, flows: u32) {
     let packets: Vec<_> = (0..flows).map(request).collect();
-    bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::new(flows)).bench_local_refs(|core| {
+    bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::new(flows, false)).bench_local_refs(|core| {
         for batch in packets.chunks(BATCH) {
             batch.iter().for_each(|packet| core.request(packet));
             core.open_sockets();
@@ -70,7 +70,7 @@ fn new_flow(bencher: Bencher<'_, '_>, flows: u32) {
 #[divan::bench(args = FLOWS, sample_count = 5, sample_size = 1)]
 fn new_flow_at_the_limit(bencher: Bencher<'_, '_>, flows: u32) {
     let packets: Vec<_> = (flows..2 * flows).map(request).collect();
-    bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::with_flows(flows)).bench_local_refs(|core| {
+    bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::with_flows(flows, false)).bench_local_refs(|core| {
         for batch in packets.chunks(BATCH) {
             batch.iter().for_each(|packet| core.request(packet));
             core.open_sockets();
@@ -80,11 +80,23 @@ fn new_flow_at_the_limit(bencher: Bencher<'_, '_>, flows: u32) {
 
 #[divan::bench(args = FLOWS, sample_count = 5, sample_size = 1)]
 fn expiry(bencher: Bencher<'_, '_>, flows: u32) {
-    bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::with_flows(flows)).bench_local_refs(|core| {
+    bencher.counter(ItemsCount::new(flows)).with_inputs(|| Core::with_flows(flows, false)).bench_local_refs(|core| {
         let later = core.now + Duration::from_secs(3600);
         while core.endpoint.flows() > 0 {
             core.endpoint.handle_timeout(later);
         }
+    });
+}
+
+/// Reads a page of flows. Packets wait meanwhile.
+#[divan::bench(args = FLOWS)]
+fn page_of_flows(bencher: Bencher<'_, '_>, flows: u32) {
+    let core = Core::with_flows(flows, true);
+    let mut next = 0;
+    bencher.counter(ItemsCount::new(1000_u32)).bench_local(|| {
+        let page = core.endpoint.flow_page(core.now, next, 1000);
+        next = page.next.unwrap_or(0);
+        page
     });
 }
 
@@ -98,14 +110,15 @@ struct Core {
 }
 
 impl Core {
-    fn new(max_flows: u32) -> Self {
-        let mut endpoint = Endpoint::new(Config::default().with_max_flows(max_flows as usize));
+    fn new(max_flows: u32, observed: bool) -> Self {
+        let config = Config::default().with_max_flows(max_flows as usize).with_observe_flows(observed);
+        let mut endpoint = Endpoint::new(config);
         let path = endpoint.add_path(PathConfig::default());
         Self { endpoint, path, now: Instant::now(), outputs: Outputs::default(), idents: HashMap::new() }
     }
 
-    fn with_flows(flows: u32) -> Self {
-        let mut core = Self::new(flows);
+    fn with_flows(flows: u32, observed: bool) -> Self {
+        let mut core = Self::new(flows, observed);
         for flow in 0..flows {
             core.request(&request(flow));
             core.open_sockets();

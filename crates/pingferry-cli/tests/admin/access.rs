@@ -56,6 +56,25 @@ fn an_address_that_other_hosts_reach_needs_permission() {
     });
 }
 
+#[test]
+fn the_server_is_confined_like_all_threads_and_still_answers() {
+    isolated(|| {
+        let admin = Admin::start(&[]);
+        for path in ["/", "/metrics", "/livez", "/readyz", "/status", "/flows"] {
+            assert_eq!(admin.get(path).status, 200, "{path}");
+        }
+        let mut names = Vec::new();
+        for task in fs::read_dir(format!("/proc/{}/task", admin.served.running.id())).unwrap() {
+            // A thread that has just ended has no status.
+            let Ok(status) = fs::read_to_string(task.unwrap().path().join("status")) else { continue };
+            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+            assert_eq!((field("CapEff:").as_str(), field("Seccomp:").as_str()), ("0000000000000000", "2"), "{status}");
+            names.push(field("Name:"));
+        }
+        assert!(names.iter().any(|name| name == "admin"), "{names:?}");
+    });
+}
+
 /// More clients than are served at a time send the beginning of a request and then nothing.
 #[test]
 fn slow_clients_do_not_keep_others_out() {

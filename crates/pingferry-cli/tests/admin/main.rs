@@ -12,6 +12,7 @@ mod metrics;
 #[cfg(feature = "tunnel")]
 mod otlp;
 mod page;
+mod prober;
 mod scrape;
 mod service;
 

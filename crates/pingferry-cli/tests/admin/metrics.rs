@@ -1,3 +1,4 @@
+use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,6 +119,22 @@ fn cloudflareds_names_are_there_if_they_are_wanted() {
         let scrape = admin.scrape();
         assert_eq!(scrape.0["cloudflared_icmp_total_requests"], 1.0);
         assert_eq!(scrape.0["cloudflared_icmp_total_replies"], 1.0);
+    });
+}
+
+#[test]
+fn a_configuration_with_an_error_shows_until_it_is_fixed() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pingferry.toml");
+        fs::write(&file, "policy = []").unwrap();
+        let admin = Admin::start(&["--config", &file.display().to_string()]);
+        for (text, success) in [("policy = [wrong]", 0.0), ("policy = []", 1.0)] {
+            fs::write(&file, text).unwrap();
+            admin.served.running.reload();
+            let is_there = || Ok(admin.scrape().get("config_reload_success") == success);
+            pingferry_testnet::eventually("the reload", is_there).unwrap();
+        }
     });
 }
 

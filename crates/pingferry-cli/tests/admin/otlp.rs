@@ -48,7 +48,7 @@ fn spans_of_requests_and_replies_come_to_the_collector() {
         client.send(&echo(CLIENT, "192.0.2.9", 1, b""));
         client.receive();
         // The last spans are sent at the end, before the process ends.
-        let stopped = std::thread::spawn(|| running.stop());
+        running.signal(rustix::process::Signal::TERM);
         let mut spans: Vec<Span> = Vec::new();
         while spans.len() < 3 {
             let (head, body) = take_request(collector.accept().unwrap().0);
@@ -56,7 +56,7 @@ fn spans_of_requests_and_replies_come_to_the_collector() {
             assert!(head.contains("content-type: application/x-protobuf"), "{head}");
             spans.extend(ExportTraceServiceRequest::parse(&body).unwrap().spans().cloned());
         }
-        stopped.join().unwrap();
+        assert_eq!(running.end().code(), Some(0));
         let [request, reply, refused] = &*spans else { panic!("{spans:#?}") };
         assert_eq!(
             [&*request.name, &*reply.name, &*refused.name],

@@ -54,6 +54,8 @@ impl Worker {
             ready: Vec::new(),
             sockets: Vec::new(),
         };
+        // The statistics are whole from the start: all targets and all classes of sockets.
+        core.publish();
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             downlink: Mutex::new(Downlink::new(sockets, config)),
