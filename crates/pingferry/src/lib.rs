@@ -30,6 +30,8 @@ mod driver;
 mod echoes;
 mod ending;
 mod error;
+#[cfg(feature = "ethernet")]
+pub mod ethernet;
 mod event_loop;
 mod flows;
 mod handle;

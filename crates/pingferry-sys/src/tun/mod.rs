@@ -146,6 +146,21 @@ fn open_queue(name: &str, flags: libc::c_int) -> Result<Tun, Errno> {
     described(fd)
 }
 
+/// Opens a new TAP device, which has Ethernet frames, and returns its only descriptor: a virtual machine for tests.
+///
+/// # Errors
+///
+/// `EPERM`, or `ENOENT` without `/dev/net/tun`.
+#[cfg(feature = "testing")]
+pub fn open_tap(name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, c"/dev/net/tun", flags, Mode::empty())?;
+    let mut request = Request::named(name)?;
+    request.flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    request.ioctl(&fd, TUNSETIFF)?;
+    Ok(fd)
+}
+
 /// Reads the kind and name of the device. `EINVAL` when it is not a TUN device without a packet header.
 fn described(fd: OwnedFd) -> Result<Tun, Errno> {
     let mut request = Request::default();
