@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use pingferry_proto::{Family, TcpAnswer};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::error_context::with_context;
-use crate::ping::{SocketOptions, configure, retry_pending_errors, set_dont_fragment, socket_address, unspecified};
+use crate::ping::{Outgoing, SocketOptions, configure, send_datagram, set_dont_fragment, socket_address, unspecified};
 use crate::sockopt::set_int;
 
 /// How the packet of a probe leaves.
@@ -38,35 +38,18 @@ pub struct ProbeHeader {
     pub hop_limit: u8,
     /// The traffic class: DSCP and ECN.
     pub traffic_class: u8,
-    /// Never fragment, and report the MTU of a link that is too small.
+    /// Never fragment, and report the MTU of a link that is too small. A SYN has it if the options of its socket say so.
     pub dont_fragment: bool,
-}
-
-impl ProbeHeader {
-    fn apply(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let (hop_limit, traffic_class) = (self.hop_limit, self.traffic_class.into());
-        let family = Family::of(self.destination.ip());
-        match family {
-            Family::V4 => {
-                set_int(socket, libc::IPPROTO_IP, libc::IP_TTL, hop_limit.into())?;
-                set_int(socket, libc::IPPROTO_IP, libc::IP_TOS, traffic_class)?;
-            }
-            Family::V6 => {
-                set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, hop_limit.into())?;
-                set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, traffic_class)?;
-            }
-        }
-        set_dont_fragment(socket, family, self.dont_fragment)
-    }
-
-    fn address(&self) -> SocketAddr {
-        socket_address(self.destination.ip(), self.destination.port(), self.scope_id)
-    }
 }
 
 /// A non-blocking UDP socket that sends to any destination.
 #[derive(Debug)]
-pub struct UdpProbe(OwnedFd);
+pub struct UdpProbe {
+    descriptor: OwnedFd,
+    family: Family,
+    /// What the option for DF is set to. The hop limit and the traffic class are given with each datagram.
+    dont_fragment: bool,
+}
 
 impl UdpProbe {
     /// Opens a socket in the calling thread's network namespace, bound to `port` if that is free and needs no privilege, and to
@@ -77,9 +60,9 @@ impl UdpProbe {
     /// `EMFILE` or `ENFILE` at the limit of descriptors, `EAFNOSUPPORT` when the host lacks the family, `EADDRNOTAVAIL` when the
     /// source is not an address of this host, `ENODEV` when the interface does not exist.
     pub fn open(options: &SocketOptions, port: u16) -> io::Result<Self> {
-        let socket = open(options, SocketType::DGRAM)?;
-        bind(socket.as_fd(), options, port)?;
-        Ok(Self(socket))
+        let descriptor = open(options, SocketType::DGRAM)?;
+        bind(descriptor.as_fd(), options, port)?;
+        Ok(Self { descriptor, family: options.family, dont_fragment: options.dont_fragment })
     }
 
     /// The port that the socket is bound to.
@@ -88,7 +71,7 @@ impl UdpProbe {
     ///
     /// Those of getsockname(2).
     pub fn port(&self) -> io::Result<u16> {
-        let address = net::getsockname(&self.0)?;
+        let address = net::getsockname(&self.descriptor)?;
         Ok(SocketAddr::try_from(address)?.port())
     }
 
@@ -97,16 +80,25 @@ impl UdpProbe {
     /// # Errors
     ///
     /// Those of [`SendBatch::send`](crate::ping::SendBatch::send), except `EINVAL`. A pending error is not returned.
-    pub fn send(&self, header: &ProbeHeader, payload: &[u8]) -> io::Result<()> {
-        header.apply(self.0.as_fd())?;
-        let address = header.address();
-        retry_pending_errors(|| Ok(net::sendto(&self.0, payload, SendFlags::empty(), &address)?)).map(|_| ())
+    pub fn send(&mut self, header: &ProbeHeader, payload: &[u8]) -> io::Result<()> {
+        if header.dont_fragment != self.dont_fragment {
+            set_dont_fragment(self.as_fd(), self.family, header.dont_fragment)?;
+            self.dont_fragment = header.dont_fragment;
+        }
+        let datagram = Outgoing {
+            destination: header.destination.ip(),
+            scope_id: header.scope_id,
+            hop_limit: header.hop_limit,
+            traffic_class: header.traffic_class,
+            message: payload,
+        };
+        send_datagram(self.as_fd(), header.destination.port(), datagram)
     }
 }
 
 impl AsFd for UdpProbe {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 
@@ -115,21 +107,23 @@ impl AsFd for UdpProbe {
 pub struct TcpProbe(OwnedFd);
 
 impl TcpProbe {
-    /// Sends a SYN from `port` if that is free and needs no privilege, and from another port otherwise.
+    /// Sends a SYN from `port` if that is free and needs no privilege, and from another port otherwise. The options say whether
+    /// it has DF.
     ///
     /// # Errors
     ///
     /// Those of [`UdpProbe::open`] and [`UdpProbe::send`].
     pub fn connect(options: &SocketOptions, port: u16, header: &ProbeHeader) -> io::Result<Self> {
         let socket = open(options, SocketType::STREAM)?;
-        header.apply(socket.as_fd())?;
+        set_hop_limit_and_class(socket.as_fd(), header)?;
         set_int(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_SYNCNT, 1)?;
         // Closing sends a RST at once, and leaves no connection behind.
         sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
         // A port may be used for several destinations at once, as traceroute does.
         sockopt::set_socket_reuseaddr(&socket, true)?;
         bind(socket.as_fd(), options, port)?;
-        match net::connect(&socket, &header.address()) {
+        let (address, port) = (header.destination.ip(), header.destination.port());
+        match net::connect(&socket, &socket_address(address, port, header.scope_id)) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(Self(socket)),
             Err(error) => Err(error.into()),
         }
@@ -154,6 +148,15 @@ impl AsFd for TcpProbe {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+fn set_hop_limit_and_class(socket: BorrowedFd<'_>, header: &ProbeHeader) -> io::Result<()> {
+    let (level, hop_limit, class) = match header.destination {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TTL, libc::IP_TOS),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, libc::IPV6_TCLASS),
+    };
+    set_int(socket, level, hop_limit, header.hop_limit.into())?;
+    set_int(socket, level, class, header.traffic_class.into())
 }
 
 fn open(options: &SocketOptions, kind: SocketType) -> io::Result<OwnedFd> {

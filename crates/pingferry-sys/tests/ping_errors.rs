@@ -211,6 +211,7 @@ fn extensions() -> Vec<u8> {
     bytes
 }
 
+/// Right or wrong, they are the client's to judge.
 #[test]
 fn extensions_are_separated_from_the_quotation() {
     isolated(|| {
@@ -218,13 +219,13 @@ fn extensions_are_separated_from_the_quotation() {
             let (kind, unit) = if family == Family::V4 { (11, 4) } else { (3, 8) };
             let mut damaged = extensions();
             damaged[11] ^= 1;
-            for (attached, expected) in [(extensions(), extensions()), (damaged, vec![])] {
+            for attached in [extensions(), damaged] {
                 let socket = open(family);
                 let quoted = &quoted(ip(destination), socket.ident(), 1, 200)[..128];
                 send_error(family, kind, 0, 128 / unit, &[quoted, &attached].concat());
                 one_error(&socket, |error| {
                     assert_eq!(error.quoted, &quoted[header..], "{family}");
-                    assert_eq!(error.extensions, expected, "{family}");
+                    assert_eq!(error.extensions, attached, "{family}");
                 });
             }
         }

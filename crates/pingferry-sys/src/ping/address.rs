@@ -31,6 +31,12 @@ impl SocketAddress {
         Self(bytes)
     }
 
+    /// The same address with another port.
+    pub(super) fn with_port(mut self, port: u16) -> Self {
+        self.0[2..4].copy_from_slice(&port.to_be_bytes());
+        self
+    }
+
     /// All bytes. The kernel ignores those after a `sockaddr_in`.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0

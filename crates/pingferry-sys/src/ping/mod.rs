@@ -52,10 +52,10 @@ mod send;
 mod socket;
 
 pub use error_queue::{ErrorBatch, ErrorOrigin, QueuedError};
-pub(crate) use mmsg::retry_pending_errors;
 #[cfg(feature = "testing")]
 pub use raw::{RawBatch, RawSocket};
 pub use receive::{Incoming, ReceiveBatch};
+pub(crate) use send::send_datagram;
 pub use send::{Outgoing, SendBatch};
 pub use socket::{PingSocket, SocketOptions};
 pub(crate) use socket::{configure, set_dont_fragment, socket_address, unspecified};

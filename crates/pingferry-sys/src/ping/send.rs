@@ -144,6 +144,16 @@ impl SendBatch {
     }
 }
 
+/// Sends one UDP datagram, whose payload is the message.
+pub(crate) fn send_datagram(socket: BorrowedFd<'_>, port: u16, datagram: Outgoing<'_>) -> io::Result<()> {
+    let Outgoing { destination, scope_id, hop_limit, traffic_class, message } = datagram;
+    let address = SocketAddress::new(destination, scope_id).with_port(port);
+    let control = SendControl::new(Family::of(destination), hop_limit, traffic_class);
+    let body = IoSlice::new(message);
+    let mut headers = [SendHeader::new(&address, &body, control.messages())];
+    retry_pending_errors(|| send(socket, &mut headers)).map(drop)
+}
+
 impl Default for SendBatch {
     fn default() -> Self {
         Self::new()

@@ -111,6 +111,7 @@ impl PingSocket {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let descriptor = net::socket_with(family, SocketType::DGRAM, flags, Some(protocol))
             .map_err(|error| with_context(error, format!("open a ping socket for {}", options.family)))?;
+        set_buffers(descriptor.as_fd(), options)?;
         configure(descriptor.as_fd(), options)?;
         let scope_id = options.interface.as_deref().map(|name| name_to_index(&descriptor, name)).transpose()?;
         let ident = bind(descriptor.as_fd(), options, scope_id.unwrap_or(options.scope_id))?;
@@ -164,14 +165,19 @@ impl AsFd for PingSocket {
     }
 }
 
-/// Sets all options but the address.
-pub(crate) fn configure(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<()> {
+/// Sets the options of a socket that many flows share.
+fn set_buffers(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<()> {
     sockopt::set_socket_broadcast(socket, options.broadcast)?;
     sockopt::set_socket_recv_buffer_size(socket, options.receive_buffer)?;
     sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)?;
     if options.timestamps {
         set_int(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
     }
+    Ok(())
+}
+
+/// Sets the options of every socket: the interface, DF, and what the kernel is to report.
+pub(crate) fn configure(socket: BorrowedFd<'_>, options: &SocketOptions) -> io::Result<()> {
     if let Some(interface) = &options.interface {
         bind_to_device(socket, interface)
             .map_err(|error| with_context(error, format!("bind a socket to interface {interface}")))?;

@@ -90,7 +90,7 @@ impl Downlink {
         }
         for ready in ready {
             if let Token::Probe(id) = ready.token {
-                locked.receive_probe(now, id);
+                locked.receive_probe(now, id, ready.data);
             }
         }
         lock_sockets(&self.sockets).count_overflows_if_due(now);

@@ -44,13 +44,16 @@ pub(super) struct Ready {
     pub(super) token: Token,
     /// A socket has errors in its error queue.
     pub(super) errors: bool,
+    /// It has something to read besides errors.
+    pub(super) data: bool,
 }
 
 impl From<&Event> for Ready {
     fn from(event: &Event) -> Self {
         // Copied, because events are packed structures.
         let (data, flags) = (event.data, event.flags);
-        Self { token: Token::from_data(data), errors: flags.contains(EventFlags::ERR) }
+        let (errors, readable) = (flags.contains(EventFlags::ERR), flags.contains(EventFlags::IN));
+        Self { token: Token::from_data(data), errors, data: readable }
     }
 }
 

@@ -84,7 +84,7 @@ impl Probes {
             self.poller.add(&socket, Token::Probe(transmit.socket))?;
             self.open.insert(transmit.socket, ProbeSocket::Udp(socket));
         }
-        match self.open.get(&transmit.socket) {
+        match self.open.get_mut(&transmit.socket) {
             Some(ProbeSocket::Udp(socket)) => socket.send(&header, payload),
             _ => Err(Errno::BADF.into()),
         }
@@ -131,8 +131,8 @@ impl Core {
         }
     }
 
-    /// Lets the endpoint handle what a probe socket has.
-    pub(super) fn receive_probe(&mut self, now: Instant, id: ProbeSocketId) {
+    /// Lets the endpoint handle what a probe socket has: errors, and answers to datagrams.
+    pub(super) fn receive_probe(&mut self, now: Instant, id: ProbeSocketId, has_answers: bool) {
         let Self { probes, errors, endpoint, .. } = self;
         // It may have been closed since it was ready.
         let Some(socket) = probes.open.get(&id) else { return };
@@ -142,6 +142,7 @@ impl Core {
             }
         });
         match socket {
+            ProbeSocket::Udp(_) if !has_answers => {}
             ProbeSocket::Udp(socket) => {
                 let replies = probes.replies.get_or_insert_default();
                 replies.clear();
