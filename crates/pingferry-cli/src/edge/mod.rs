@@ -8,11 +8,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use clap::{Args, Subcommand};
 use pingferry_sys::sandbox::Sandbox;
-use pingferry_tunnel::edge::{Collector, Edge, EdgeConfig, EdgeControl};
+use pingferry_tunnel::edge::{Edge, EdgeConfig, EdgeControl};
+use pingferry_tunnel::wire::spans::ExportTraceServiceRequest;
+use prost::Message;
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing::{error, info};
@@ -22,12 +25,16 @@ use self::open::{Certificate, Device};
 use crate::config::flags::SandboxFlag;
 use crate::config::model::Settings;
 use crate::config::number::Bounded;
-use crate::config::values::{LogFormat, Prefix, Text};
+use crate::config::values::{LogFormat, Prefix, Ratio, Text};
 use crate::error::CliError;
+use crate::otlp::{Collector, Endpoint, Export, Exporter};
 use crate::{log, output, sandbox, signals};
 
 /// From the smallest MTU of IPv6 on: with a smaller one the kernel takes the IPv6 addresses of the device away.
 type TunMtu = Bounded<1280, 65_535>;
+
+/// How many messages of connectors with spans may wait to be exported, which happens every few seconds.
+const SPANS: usize = 4096;
 
 #[derive(Args, Clone)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -77,19 +84,13 @@ struct ServeArgs {
     #[arg(long, value_name = "FILE", required = true, env = "PINGFERRY_KEY")]
     key: Option<PathBuf>,
     /// Trace this share of the packets, from 0 to 1
-    #[arg(long, value_name = "RATIO", value_parser = ratio, env = "PINGFERRY_TRACE_SAMPLE")]
-    #[arg(default_value = "0.01")]
-    trace_sample: f64,
+    #[arg(long, value_name = "RATIO", default_value = "0.01", env = "PINGFERRY_TRACE_SAMPLE")]
+    trace_sample: Ratio,
     /// Send the spans of traced packets to this OpenTelemetry collector; nothing is traced without it
-    #[arg(long, value_name = "URL", env = "PINGFERRY_TRACE_OTLP")]
-    trace_otlp: Option<Collector>,
+    #[arg(long, value_name = "URL", env = "PINGFERRY_OTLP")]
+    otlp: Option<Endpoint>,
     #[command(flatten)]
     sandbox: SandboxFlag,
-}
-
-fn ratio(text: &str) -> Result<f64, String> {
-    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
-    ratio.ok_or_else(|| "expected a number from 0 to 1".into())
 }
 
 impl EdgeArgs {
@@ -119,8 +120,10 @@ fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     let sockets = args.listen.iter().map(|address| open::listen(*address)).collect::<Result<_, _>>()?;
     let count = tunnels.iter().count();
     let name = format!("TUN device {} with MTU {}", device.tun.name(), args.mtu.get());
-    let traces = args.trace_otlp.clone().map(|collector| (args.trace_sample, collector));
-    let sandbox = Sandbox::default().with_readable(certificate.files()).with_tcp(traces.is_some());
+    let collector = args.otlp.as_ref().map(Collector::resolve).transpose()?;
+    let sandbox = Sandbox::default().with_readable(certificate.files()).with_tcp(collector.is_some());
+    let (spans, traced) = sync_channel(SPANS);
+    let traces = collector.is_some().then(|| (args.trace_sample.get(), spans));
     let config = EdgeConfig { tun: device.tun, gateway: device.gateway, sockets, quic, tunnels, traces };
     let (edge, control) = Edge::new(config);
 
@@ -128,11 +131,21 @@ fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     log::detach().map_err(|error| CliError::runtime(format!("cannot start the thread of the log: {error}")))?;
     watch_signals(control, certificate, settings.log_format)
         .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
+    let exporter = collector.map(|collector| Exporter::start(collector, move || take_spans(&traced)));
+    let _exporter = exporter.transpose()?;
     let listen: Vec<String> = args.listen.iter().map(ToString::to_string).collect();
     output::announce(format!("pingferry: ready: {name}, {count} tunnels, connectors dial {}\n", listen.join(", ")));
     let counters = edge.run().map_err(|error| CliError::runtime(format!("{name}: {error}")))?;
     output::announce(stats::render(&counters, settings.log_format));
     Ok(ExitCode::SUCCESS)
+}
+
+/// All spans that wait, in one message.
+fn take_spans(traced: &Receiver<ExportTraceServiceRequest>) -> Option<Export> {
+    let resource_spans: Vec<_> = traced.try_iter().flat_map(|request| request.resource_spans).collect();
+    let request = ExportTraceServiceRequest { resource_spans };
+    let spans = request.spans().count();
+    (spans > 0).then(|| Export { body: request.encode_to_vec(), spans })
 }
 
 /// Stops at SIGINT and SIGTERM, reads the tunnels and the certificate again at SIGHUP, and logs the statistics at SIGUSR1.

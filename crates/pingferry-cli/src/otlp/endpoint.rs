@@ -1,9 +1,10 @@
 //! Where spans are sent to.
 
 use std::fmt::{self, Display};
-use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+
+use crate::error::CliError;
 
 /// The address of a collector: `http://HOST[:PORT][/PATH]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +49,10 @@ pub(crate) struct Collector {
 
 impl Collector {
     /// Resolves the name of an endpoint. A confined process cannot.
-    pub(crate) fn resolve(endpoint: Endpoint) -> io::Result<Self> {
-        let addresses = endpoint.host.to_socket_addrs()?.collect();
-        Ok(Self { endpoint, addresses })
+    pub(crate) fn resolve(endpoint: &Endpoint) -> Result<Self, CliError> {
+        let found = endpoint.host.to_socket_addrs();
+        let found = found.map_err(|e| CliError::runtime(format!("the collector {endpoint} cannot be found: {e}")))?;
+        Ok(Self { endpoint: endpoint.clone(), addresses: found.collect() })
     }
 }
 

@@ -17,11 +17,13 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
-use pingferry::trace::{Sampling, Span};
+use pingferry::trace::Sampling;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tracing::{info, warn};
+
+use crate::error::CliError;
 
 pub(crate) use self::endpoint::{Collector, Endpoint};
 
@@ -37,24 +39,42 @@ pub(crate) struct Exporter {
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// The body of a request, and how many spans it has.
+pub(crate) struct Export {
+    pub(crate) body: Vec<u8>,
+    pub(crate) spans: usize,
+}
+
+impl Export {
+    /// The spans that a proxy made since the last call.
+    pub(crate) fn take_from(sampling: &Sampling) -> Option<Self> {
+        let spans = sampling.take_spans();
+        (!spans.is_empty()).then(|| Self { body: message::request(&spans), spans: spans.len() })
+    }
+}
+
 impl Exporter {
-    pub(crate) fn start(collector: Collector, sampling: Sampling) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+    /// Exports what `take` returns every few seconds.
+    pub(crate) fn start(
+        collector: Collector,
+        mut take: impl FnMut() -> Option<Export> + Send + 'static,
+    ) -> Result<Self, CliError> {
+        let failed = |error: io::Error| CliError::runtime(format!("cannot export spans: {error}"));
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (stop, stopped) = sync_channel(0);
         let export = move || {
             let mut failure = Failure::default();
             loop {
                 let is_last = stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Disconnected);
-                let spans = sampling.take_spans();
-                if !spans.is_empty() {
-                    failure.note(runtime_export(&runtime, &collector, &spans), spans.len());
+                if let Some(Export { body, spans }) = take() {
+                    failure.note(runtime_export(&runtime, &collector, body), spans);
                 }
                 if is_last {
                     return;
                 }
             }
         };
-        let thread = thread::Builder::new().name("otlp".into()).spawn(export)?;
+        let thread = thread::Builder::new().name("otlp".into()).spawn(export).map_err(failed)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -67,20 +87,20 @@ impl Drop for Exporter {
     }
 }
 
-fn runtime_export(runtime: &Runtime, collector: &Collector, spans: &[Span]) -> Result<(), String> {
+fn runtime_export(runtime: &Runtime, collector: &Collector, body: Vec<u8>) -> Result<(), String> {
     runtime.block_on(async {
-        timeout(PATIENCE, export(collector, spans)).await.unwrap_or_else(|_| Err("it did not answer in time".into()))
+        timeout(PATIENCE, export(collector, body)).await.unwrap_or_else(|_| Err("it did not answer in time".into()))
     })
 }
 
-async fn export(collector: &Collector, spans: &[Span]) -> Result<(), String> {
+async fn export(collector: &Collector, body: Vec<u8>) -> Result<(), String> {
     let stream = TcpStream::connect(&*collector.addresses).await.map_err(|error| error.to_string())?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection);
     let request = Request::post(&*collector.endpoint.path)
         .header(HOST, &collector.endpoint.host)
         .header(CONTENT_TYPE, "application/x-protobuf")
-        .body(Full::new(Bytes::from(message::request(spans))));
+        .body(Full::new(Bytes::from(body)));
     let response = sender.send_request(request.map_err(|error| error.to_string())?).await;
     connection.abort();
     match response {

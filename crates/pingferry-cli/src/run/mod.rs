@@ -30,7 +30,7 @@ use crate::config::validate;
 use crate::config::values::Text;
 use crate::error::CliError;
 use crate::notify::Notifier;
-use crate::otlp::{Collector, Endpoint, Exporter};
+use crate::otlp::{Collector, Export, Exporter};
 use crate::{output, proxy, sandbox, signals, stats};
 
 #[derive(Args, Clone)]
@@ -87,7 +87,7 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
     // Before the proxy starts its threads: only a process with one thread can enter another user namespace.
     let opened = open_all(&settings, config.workers)?;
     let observer = Observer::open(&settings)?;
-    let collector = collector(&settings)?;
+    let collector = settings.otlp.as_ref().map(|endpoint| Collector::resolve(&endpoint.0)).transpose()?;
     let notifier = Notifier::connect();
     let degraded = sandbox::confine(&settings, &sandbox_of(args, &settings));
 
@@ -100,8 +100,10 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
     let (format, control, result) = (settings.log_format, proxy.control(), Arc::new(ReloadResult::default()));
     start_line::log(&settings, &served, &names, &control, degraded);
     let _admin = observer.map(|observer| observer.start(&settings, &control, names.clone(), &result)).transpose()?;
-    let exporter = collector.zip(sampling).map(|(collector, sampling)| Exporter::start(collector, sampling));
-    let _exporter = exporter.transpose().map_err(no_exporter)?;
+    let exporter = collector.zip(sampling);
+    let exporter =
+        exporter.map(|(collector, sampling)| Exporter::start(collector, move || Export::take_from(&sampling)));
+    let _exporter = exporter.transpose()?;
     let reload = args.file.path.is_some().then_some(Reload {
         load,
         initial: settings,
@@ -134,19 +136,6 @@ fn descriptors(settings: &Settings) -> usize {
 
 fn no_signals(error: io::Error) -> CliError {
     CliError::runtime(format!("cannot watch for signals: {error}"))
-}
-
-fn no_exporter(error: io::Error) -> CliError {
-    CliError::runtime(format!("cannot export spans: {error}"))
-}
-
-/// Where spans go, if they go anywhere.
-fn collector(settings: &Settings) -> Result<Option<Collector>, CliError> {
-    let resolve = |endpoint: &Text<Endpoint>| {
-        let resolved = Collector::resolve(endpoint.0.clone());
-        resolved.map_err(|error| CliError::runtime(format!("the collector {} cannot be found: {error}", endpoint.0)))
-    };
-    settings.otlp.as_ref().map(resolve).transpose()
 }
 
 fn open_all(settings: &Settings, workers: usize) -> Result<Vec<Opened>, CliError> {

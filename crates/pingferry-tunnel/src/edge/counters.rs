@@ -25,7 +25,7 @@ pub struct Counters {
     pub returned: u64,
     /// Datagrams with spans of connectors that were taken.
     pub spans: u64,
-    /// Datagrams with spans that no collector took.
+    /// Datagrams with spans for which there was no room.
     pub spans_lost: u64,
     /// Datagrams that were lost within the QUIC stack because they were not read in time.
     pub unread: u64,

@@ -21,11 +21,11 @@ use super::connection;
 use super::core::Core;
 use super::counters::Counters;
 use super::local_error::LocalErrors;
-use super::otlp::{self, Collector};
 use super::router::Router;
 use super::shared::Shared;
 use super::traces::Tracer;
 use super::tunnels::Tunnels;
+use crate::wire::spans::ExportTraceServiceRequest;
 
 /// The packets that are read from the device before other tasks run.
 const BATCH: usize = 64;
@@ -50,8 +50,9 @@ pub struct EdgeConfig {
     pub quic: ServerConfig,
     /// Who may connect.
     pub tunnels: Tunnels,
-    /// The share of packets that are traced, from 0 to 1, and who collects the spans. `None` traces nothing.
-    pub traces: Option<(f64, Collector)>,
+    /// The share of packets that are traced, from 0 to 1, and where the spans go. `None` traces nothing. Spans that find no room
+    /// are lost and counted.
+    pub traces: Option<(f64, blocking::SyncSender<ExportTraceServiceRequest>)>,
 }
 
 /// An edge that is ready to run.
@@ -112,14 +113,8 @@ impl Edge {
     async fn serve(mut self) -> io::Result<Counters> {
         let EdgeConfig { tun, gateway: (v4, v6), sockets, quic, tunnels, traces } = self.config;
         let core = Core::new(Instant::now(), Router::new(&tunnels), LocalErrors::new(v4, v6));
-        let (spans, collected) = mpsc::channel(otlp::QUEUE);
-        let tracer = Tracer::new(traces.as_ref().map_or(0.0, |(ratio, _)| *ratio));
-        let shared = Rc::new(Shared::new(tun, tunnels, core, tracer, spans));
-        if let Some((_, collector)) = traces {
-            let shared = Rc::clone(&shared);
-            let count = move |lost| shared.count(|counters| counters.spans_lost += lost);
-            spawn_local(otlp::export(collector, collected, count));
-        }
+        let (ratio, spans) = traces.map_or((0.0, None), |(ratio, spans)| (ratio, Some(spans)));
+        let shared = Rc::new(Shared::new(tun, tunnels, core, Tracer::new(ratio), spans));
         let endpoints: io::Result<Vec<Endpoint>> =
             sockets.into_iter().map(|socket| endpoint(quic.clone(), socket)).collect();
         let endpoints = endpoints?;

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::mpsc::SyncSender;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use ipnet::IpNet;
 use pingferry_proto::wire::IpPacket;
 use pingferry_sys::tun::Tun;
-use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     last_id: Cell<u64>,
     tracer: RefCell<Tracer>,
     /// Where spans go.
-    spans: mpsc::Sender<ExportTraceServiceRequest>,
+    spans: Option<SyncSender<ExportTraceServiceRequest>>,
     refusals: RefCell<SummaryLog>,
     strange: RefCell<SummaryLog>,
 }
@@ -56,7 +56,7 @@ impl Shared {
         tunnels: Tunnels,
         core: Core,
         tracer: Tracer,
-        spans: mpsc::Sender<ExportTraceServiceRequest>,
+        spans: Option<SyncSender<ExportTraceServiceRequest>>,
     ) -> Self {
         Self {
             tun,
@@ -247,11 +247,9 @@ impl Shared {
     fn handle_spans(&self, live: &Live, spans: &[u8], identity: TraceIdentity) {
         let accepted = self.tracer.borrow_mut().accept(SystemTime::now(), live.tunnel, identity, spans);
         let Some(request) = accepted else { return self.drop(DropReason::ForeignSpans) };
-        match self.spans.try_send(request) {
-            Ok(()) => self.count(|counters| counters.spans += 1),
-            // The collector is too slow, or there is none.
-            Err(_) => self.count(|counters| counters.spans_lost += 1),
-        }
+        // Who takes the spans may be too slow.
+        let is_taken = self.spans.as_ref().is_some_and(|spans| spans.try_send(request).is_ok());
+        self.count(|counters| if is_taken { counters.spans += 1 } else { counters.spans_lost += 1 });
     }
 
     fn drop(&self, reason: DropReason) {

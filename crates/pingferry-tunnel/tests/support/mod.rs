@@ -17,9 +17,10 @@ use pingferry_tunnel::control::{
     Answer, Client, ClientInfo, ConnectionDetails, ConnectionOptions, FEATURE_PREFIXES, Refusal, Registration,
     RpcStream,
 };
-use pingferry_tunnel::edge::{Collector, Counters, DropReason, Edge, EdgeConfig, EdgeControl, EdgeFiles, Tunnels};
+use pingferry_tunnel::edge::{Counters, DropReason, Edge, EdgeConfig, EdgeControl, EdgeFiles, Tunnels};
 use pingferry_tunnel::transport::{DEFAULT_SERVER_NAME, bind, client_config, load_certificates, load_key, load_roots};
 use pingferry_tunnel::transport::{endpoint, server_config};
+use pingferry_tunnel::wire::spans::ExportTraceServiceRequest;
 use pingferry_tunnel::wire::{Secret, Token};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, ServerConfig};
 use tempfile::TempDir;
@@ -47,7 +48,7 @@ impl TestEdge {
     }
 
     /// The same with traces.
-    pub fn start_with(traces: Option<(f64, Collector)>) -> Self {
+    pub fn start_with(traces: Option<(f64, mpsc::SyncSender<ExportTraceServiceRequest>)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let allowed = ALLOWED.map(|prefix| prefix.parse().unwrap());
         let files = EdgeFiles::create(folder.path(), &["127.0.0.1".into()], &allowed).unwrap();
