@@ -85,7 +85,7 @@ pub(crate) struct Observation {
 struct Pending {
     seq: u16,
     state: State,
-    /// Microseconds since the flow was opened. They wrap after 71 minutes.
+    /// Microseconds since the flow was opened. They wrap after 71 minutes, and differences of up to 35 minutes are right.
     sent: u32,
 }
 
@@ -132,8 +132,9 @@ impl Observation {
     pub(crate) fn reply(&mut self, seq: u16, arrived: Instant) -> Option<Duration> {
         self.received = self.received.saturating_add(1);
         let sent = self.answer(seq)?;
-        let micros = self.micros(arrived).wrapping_sub(sent);
-        let round_trip = Duration::from_micros(micros.into());
+        // Negative if the clock of times of arrival was set forward meanwhile.
+        let micros = self.micros(arrived).wrapping_sub(sent).cast_signed().max(0);
+        let round_trip = Duration::from_micros(micros.unsigned_abs().into());
         self.last = Some(round_trip);
         self.smoothed = Some(self.smoothed.map_or(round_trip, |smoothed| (smoothed * 7 + round_trip) / 8));
         Some(round_trip)
@@ -177,7 +178,7 @@ impl Observation {
     }
 
     fn micros(&self, at: Instant) -> u32 {
-        // The lower half: differences are right as long as they are shorter than 71 minutes.
+        // The lower half of the number.
         at.saturating_duration_since(self.opened).as_micros() as u32
     }
 }
@@ -212,6 +213,14 @@ mod tests {
         assert_eq!(flow.reply(1, start + MS), Some(MS));
         assert_eq!(flow.reply(1, start + MS * 2), None);
         assert_eq!((flow.received, flow.unanswered(), flow.last), (2, 1, Some(MS)));
+    }
+
+    #[test]
+    fn a_reply_that_seems_to_arrive_before_its_request_took_no_time() {
+        let start = Instant::now();
+        let mut flow = Observation::new(start, None, None);
+        flow.request(1, start + MS * 10);
+        assert_eq!(flow.reply(1, start + MS * 9), Some(Duration::ZERO));
     }
 
     #[test]
