@@ -4,11 +4,11 @@
 //!
 //! The listener is bound while the process has one thread and all rights. After it is confined, one thread of its own serves
 //! all connections ([`server`]). It reads the newest copy of the statistics, for which the packet path neither waits nor is
-//! waited for, and asks the workers for [flows](flows) a page at a time.
+//! waited for, and asks the workers for [flows] a page at a time.
 //!
 //! | path | what it tells |
 //! |---|---|
-//! | `/` | a [page](page.html) for browsers, which reads `/status` and `/flows` |
+//! | `/` | a page for browsers (`page.html`), which reads `/status` and `/flows` |
 //! | `/metrics` | [metrics] for Prometheus |
 //! | `/livez` | whether the workers respond |
 //! | `/readyz` | whether pings can cross, and by what |
