@@ -99,7 +99,7 @@ impl Control {
         let worker = self.worker_of(&attachment, &config)?;
         let queue = PathQueue::new(Arc::clone(worker.inbox()));
         let halves = split((ChannelSource(Arc::clone(&queue)), Guarded::new(sink)), &self.0.settings.taps)?;
-        queue.set_path(worker.attach(attachment.id, config, halves, false)?);
+        queue.set_path(worker.attach(attachment.id(), config, halves, Some(Arc::clone(&queue)))?);
         Ok(Path::new(queue, attachment))
     }
 
@@ -164,7 +164,7 @@ impl Control {
         let attachment = self.new_attachment(&config);
         let mut config = self.checked(config)?;
         // The kernel moves flows from queue to queue, so these share a domain: the last reserved number or one before it.
-        config.domain.get_or_insert(DomainId(u32::MAX - attachment.id.0));
+        config.domain.get_or_insert(DomainId(u32::MAX - attachment.id().0));
         let workers = self.0.workers.iter().cycle();
         queues.into_iter().zip(workers).try_for_each(|(queue, worker)| {
             let ingress = queue.into().with_idle_writer(self.0.settings.idle_writer);
@@ -185,7 +185,7 @@ impl Control {
         let attachment = self.new_attachment(&config);
         let config = self.checked(config)?;
         let listener = listener.with_taps(self.0.settings.taps.clone());
-        self.worker_of(&attachment, &config)?.listen(attachment.id, config, listener)?;
+        self.worker_of(&attachment, &config)?.listen(attachment.id(), config, listener)?;
         Ok(attachment)
     }
 
@@ -295,12 +295,12 @@ impl Control {
         ingress: impl Ingress,
     ) -> Result<(), AttachError> {
         let halves = split(ingress, &self.0.settings.taps)?;
-        worker.attach(attachment.id, config, halves, true).map(drop)
+        worker.attach(attachment.id(), config, halves, None).map(drop)
     }
 
     /// The worker of a domain, or of an ingress whose paths have their own. Flows that move from path to path stay with it.
     fn worker_of(&self, attachment: &Attachment, config: &PathConfig) -> Result<&Remote, Closed> {
-        let (workers, number) = (&self.0.workers, config.domain.map_or(attachment.id.0, |domain| domain.0));
+        let (workers, number) = (&self.0.workers, config.domain.map_or(attachment.id().0, |domain| domain.0));
         workers.get(number as usize % workers.len()).ok_or(Closed)
     }
 }

@@ -14,11 +14,14 @@ use crate::stats::IngressId;
 ///
 /// It stays attached when this is dropped.
 #[derive(Clone, Debug)]
-pub struct Attachment {
+pub struct Attachment(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     control: Control,
-    pub(crate) id: IngressId,
+    id: IngressId,
     // Held to read or to change it. Nothing is locked under it.
-    probes: Arc<Mutex<ProbeConfig>>,
+    probes: Mutex<ProbeConfig>,
 }
 
 /// A path of the embedding program. It is closed when it is dropped; the packets that were taken before are still sent.
@@ -47,7 +50,12 @@ pub enum Offer {
 
 impl Attachment {
     pub(crate) fn new(control: Control, id: IngressId, config: &PathConfig) -> Self {
-        Self { control, id, probes: Arc::new(Mutex::new(config.probes.clone())) }
+        control.workers().iter().for_each(|worker| worker.published().keep(id));
+        Self(Arc::new(Inner { control, id, probes: Mutex::new(config.probes.clone()) }))
+    }
+
+    pub(crate) fn id(&self) -> IngressId {
+        self.0.id
     }
 
     /// Changes the configuration of the ingress: MTU, gateway addresses, sources, limits and policy of its paths and of those to
@@ -57,25 +65,31 @@ impl Attachment {
     /// # Errors
     /// The proxy has ended, or a value is out of its range: then nothing is changed.
     pub fn configure(&self, config: &PathConfig) -> Result<(), AttachError> {
-        let config = self.control.checked(config.clone())?;
-        self.probes.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&config.probes);
-        self.control.workers().iter().try_for_each(|worker| worker.configure(self.id, &config))?;
+        let config = self.0.control.checked(config.clone())?;
+        self.0.probes.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&config.probes);
+        self.0.control.workers().iter().try_for_each(|worker| worker.configure(self.0.id, &config))?;
         Ok(())
     }
 
     /// What the paths of the ingress did so far, closed ones included. The packet path neither waits for this nor is waited for.
     pub fn stats(&self) -> PathCounters {
-        self.control.workers().iter().map(|worker| worker.published().ingress(self.id)).sum()
+        self.0.control.workers().iter().map(|worker| worker.published().ingress(self.0.id)).sum()
     }
 
     /// Closes the paths of the ingress, and its listener. The proxy goes on. This does not wait: the proxy's threads close the
     /// descriptors soon. Packets that wait in the queue of a path of the embedding program are counted as dropped.
     pub fn detach(&self) {
-        self.control.workers().iter().for_each(|worker| worker.detach(self.id));
+        self.0.control.workers().iter().for_each(|worker| worker.detach(self.0.id));
     }
 
     fn wants(&self, packet: &[u8]) -> bool {
-        self.probes.lock().unwrap_or_else(PoisonError::into_inner).wants(packet)
+        self.0.probes.lock().unwrap_or_else(PoisonError::into_inner).wants(packet)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.control.workers().iter().for_each(|worker| worker.published().forget(self.id));
     }
 }
 

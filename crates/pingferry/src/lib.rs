@@ -17,12 +17,38 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The proxy runs on threads of its own, in the network namespace of the thread that opened it. TUN devices, Unix sockets and
-//! [ingresses](ingress) of the program's own can be attached to the same proxy. To drive the core with an event loop of one's
-//! own, use `pingferry-proto`.
+//! # Which way in
+//!
+//! - Packets and a callback: [`Control::attach`]. The callback may refuse a packet.
+//! - Packets that the program takes when it likes, also in a task: [`Control::attach_queue`].
+//! - No IP packets, but echo requests and answers as values: [`Control::attach_echoes`].
+//! - No threads, but an event loop of one's own: [`Driver`].
+//! - Ethernet frames of virtual machines: the feature `ethernet`.
+//! - TUN devices and Unix sockets: the features `tun` and `unix`.
+//! - Anything else that has packets: an [ingress](ingress) of one's own.
+//!
+//! A program with a network stack of its own [offers](Path::offer) each packet, and keeps those that are not pingferry's.
+//!
+//! # Threads
+//!
+//! A proxy runs on threads of its own, in the network namespace of the thread that opened it. Everything but waiting for its
+//! end can be done from a callback, and under a lock that a callback takes: see [`Control`].
+//!
+//! # Features
+//!
+//! - `tun`: TUN devices.
+//! - `unix`: listening Unix sockets.
+//! - `ethernet`: frames, ARP and neighbour discovery.
+//! - `tokio`: replies as a `Stream` and a path as a `Sink`, for any runtime.
+//! - `sandbox`: confinement of the process by Landlock and seccomp.
 #![forbid(unsafe_code)]
 // They panic if they cannot write.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod config;
 mod control;

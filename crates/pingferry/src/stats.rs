@@ -88,7 +88,7 @@ pub(crate) struct Published {
 pub(crate) struct Snapshot {
     pub(crate) stats: Stats,
     paths: HashMap<PathId, (IngressId, PathCounters)>,
-    /// What the closed paths of an ingress did.
+    /// What the closed paths of an ingress did, as long as it has a handle by which that can be asked.
     closed: HashMap<IngressId, PathCounters>,
 }
 
@@ -126,6 +126,16 @@ impl Published {
         open.chain(newest.closed.get(&id).copied()).sum()
     }
 
+    /// An ingress has a handle: what its closed paths did is kept.
+    pub(crate) fn keep(&self, id: IngressId) {
+        self.newest().closed.insert(id, PathCounters::default());
+    }
+
+    /// An ingress has no handle any more.
+    pub(crate) fn forget(&self, id: IngressId) {
+        self.newest().closed.remove(&id);
+    }
+
     fn newest(&self) -> MutexGuard<'_, Snapshot> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,7 +150,9 @@ impl Snapshot {
     /// Adds the last counters of a path to those of the closed paths of its ingress.
     pub(crate) fn close(&mut self, path: PathId, ingress: IngressId, counters: PathCounters) {
         self.paths.remove(&path);
-        *self.closed.entry(ingress).or_default() += counters;
+        if let Some(closed) = self.closed.get_mut(&ingress) {
+            *closed += counters;
+        }
     }
 }
 
@@ -169,6 +181,7 @@ mod tests {
             counters
         };
         let (one, other) = (IngressId(1), IngressId(2));
+        published.keep(one);
         published.try_publish(|newest| {
             newest.count(PathId(1), one, counters(1));
             newest.count(PathId(1), one, counters(2));
@@ -177,5 +190,8 @@ mod tests {
             newest.count(PathId(3), one, counters(4));
         });
         assert_eq!((published.ingress(one).packets, published.ingress(other).packets), (7, 10));
+        published.forget(one);
+        published.try_publish(|newest| newest.close(PathId(3), one, counters(5)));
+        assert_eq!(published.ingress(one).packets, 0);
     }
 }

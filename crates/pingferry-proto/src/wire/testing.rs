@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::wire::echo::EchoKind;
 use crate::wire::icmp::write_checksum;
+#[cfg(feature = "testing")]
 use crate::wire::ip::Family;
 use crate::wire::ip::{IpHeader, IpPacket};
 

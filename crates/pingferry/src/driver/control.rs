@@ -30,6 +30,7 @@ use crate::error::{AttachError, Closed};
 use crate::ingress::Halves;
 #[cfg(feature = "unix")]
 use crate::ingress::UnixIngress;
+use crate::ingress::channel::PathQueue;
 use crate::stats::{IngressId, Published};
 
 /// Something for the worker's thread to do.
@@ -55,20 +56,22 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// Serves a path. Its source is watched unless it is scheduled by the inbox.
+    /// Serves a path. The queue is that of a path of the embedding program.
     pub(crate) fn attach(
         &self,
         ingress: IngressId,
         config: PathConfig,
         (source, sink): Halves,
-        watched: bool,
+        queue: Option<Arc<PathQueue>>,
     ) -> Result<PathId, AttachError> {
         let path = lock(&self.shared.core).add_path(ingress, config, sink)?;
-        if watched && let Err(error) = self.shared.up.add(&source, Token::Path(path)) {
+        if queue.is_none()
+            && let Err(error) = self.shared.up.add(&source, Token::Path(path))
+        {
             lock(&self.shared.core).remove_path(path);
             return Err(error.into());
         }
-        self.send(Command::Read { path, source: Source { source, watched } });
+        self.send(Command::Read { path, source: Source { source, queue } });
         Ok(path)
     }
 
@@ -233,7 +236,7 @@ fn serve(
         lock(&shared.core).remove_path(path);
         return Err(error);
     }
-    uplink.add_source(path, Source { source, watched: true });
+    uplink.add_source(path, Source { source, queue: None });
     Ok(())
 }
 

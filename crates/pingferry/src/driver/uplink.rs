@@ -14,6 +14,7 @@ use super::packet_log;
 use super::poller::{Poller, Ready, Token};
 use crate::config::Config;
 use crate::error::RunError;
+use crate::ingress::channel::PathQueue;
 use crate::ingress::{PacketBatch, PacketSource};
 use crate::stats::IngressId;
 
@@ -47,8 +48,8 @@ pub(super) struct Uplink {
 /// Where packets of a path come from.
 pub(crate) struct Source {
     pub(super) source: Box<dyn PacketSource>,
-    /// Its descriptor is watched. Otherwise the [`Inbox`] schedules the path.
-    pub(super) watched: bool,
+    /// The queue of a path of the embedding program, which the [`Inbox`] schedules. The descriptor of any other source is watched.
+    pub(super) queue: Option<Arc<PathQueue>>,
 }
 
 impl Uplink {
@@ -92,30 +93,18 @@ impl Uplink {
     }
 
     fn close_path(&mut self, core: &mut Core, path: PathId) {
-        if let Some(mut source) = self.sources.remove(&path) {
-            if source.watched {
-                self.poller.remove(&source.source);
-            } else {
-                self.discard(core, path, &mut *source.source);
+        if let Some(source) = self.sources.remove(&path) {
+            match &source.queue {
+                Some(queue) => {
+                    let (waiting, refused) = queue.retire();
+                    core.endpoint.handle_lost(path, DropReason::PathClosed, waiting);
+                    core.endpoint.handle_lost(path, DropReason::QueueFull, refused);
+                }
+                None => self.poller.remove(&source.source),
             }
             self.removed.push(source);
         }
         core.remove_path(path);
-    }
-
-    /// Counts the packets that wait in the queue of a path that is closed.
-    fn discard(&mut self, core: &mut Core, path: PathId, source: &mut dyn PacketSource) {
-        loop {
-            self.batch.begin(path);
-            let received = source.receive(&mut self.batch);
-            let (count, queue_full) = (self.batch.len() as u64, self.batch.queue_full().map(|(_, count)| count).sum());
-            core.endpoint.handle_lost(path, DropReason::QueueFull, queue_full);
-            core.endpoint.handle_lost(path, DropReason::PathClosed, count);
-            self.batch.clear();
-            if count == 0 || received.is_err() {
-                return;
-            }
-        }
     }
 
     /// When the next [`round`](Self::round) is due, if no packet comes before.
@@ -224,7 +213,7 @@ mod tests {
 
     use super::super::sockets::Sockets;
     use super::*;
-    use crate::ingress::channel::{ChannelSource, PathQueue};
+    use crate::ingress::channel::ChannelSource;
 
     /// An uplink whose clients may ping loopback.
     fn uplink() -> (Mutex<Core>, Uplink) {
@@ -249,7 +238,7 @@ mod tests {
         let path = lock(core).add_path(IngressId(0), PathConfig::default(), sink).unwrap();
         queue.set_path(path);
         let source = Box::new(source(ChannelSource(Arc::clone(&queue))));
-        uplink.add_source(path, Source { source, watched: false });
+        uplink.add_source(path, Source { source, queue: Some(Arc::clone(&queue)) });
         queue
     }
 

@@ -116,6 +116,13 @@ impl PathQueue {
         }
     }
 
+    /// Takes no more packets. Returns how many wait, and how many found the queue full, since they were last counted.
+    pub(crate) fn retire(&self) -> (u64, u64) {
+        let mut state = self.lock();
+        state.is_gone = true;
+        (std::mem::take(&mut state.packets).len() as u64, std::mem::take(&mut state.refused))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics with the lock but an allocation that fails, which ends the process.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -200,10 +207,7 @@ impl PathQueue {
 
 impl Drop for ChannelSource {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.is_gone = true;
-        state.packets = Packets::default();
-        drop(state);
+        self.0.retire();
         self.0.wake_task();
     }
 }
