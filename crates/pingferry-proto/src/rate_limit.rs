@@ -131,7 +131,9 @@ impl Overall {
         share.domains.remove(&domain);
         if share.domains.is_empty() {
             self.with_paths -= 1;
-            if !std::mem::replace(&mut share.has_left, true) {
+            if !share.has_left && share.bucket.is_new() {
+                self.shares.remove(&party);
+            } else if !std::mem::replace(&mut share.has_left, true) {
                 self.left.push_back(party);
             }
         }
@@ -213,6 +215,11 @@ impl TokenBucket {
             self.full_at = Some(full_at);
         }
         taken
+    }
+
+    /// Whether no token was ever taken.
+    fn is_new(&self) -> bool {
+        self.full_at.is_none()
     }
 
     fn is_full(&self, now: Instant) -> bool {
@@ -312,6 +319,16 @@ mod tests {
         assert_eq!(shares(&limiter), Some((2, 1)), "its tokens are used up");
         take(&mut limiter, start + Duration::from_secs(60), 1, 1, 1);
         assert_eq!(shares(&limiter), Some((1, 0)));
+    }
+
+    #[test]
+    fn a_share_that_took_no_token_is_forgotten_at_once() {
+        let mut limiter = RateLimiter::new(Some(Rate { per_second: 1, burst: 1 }), None);
+        for domain in (0..10).map(DomainId) {
+            limiter.add_path(None, domain);
+            limiter.remove_path(None, domain);
+        }
+        assert!(limiter.overall.is_some_and(|overall| overall.shares.is_empty() && overall.left.is_empty()));
     }
 
     #[test]
