@@ -169,9 +169,10 @@ fn a_replica_takes_over_from_one_that_is_killed() {
         first.signal(Signal::KILL);
         let mut rest = String::new();
         output.read_to_string(&mut rest).unwrap();
+        ping.wait().unwrap();
         let received = rest.split(" packets transmitted, ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-        // Nothing says that it is gone. It is not heard for 1.5 s, and that is seen within 0.25 s.
-        assert!(received.parse::<u32>().unwrap() >= 60 - 18 - 3, "{rest}");
+        // Nothing says that it is gone. It gets no more packets once it was not heard for 1.5 s; its connections end after 5 s.
+        assert!(received.parse::<u32>().unwrap() >= 60 / 2, "{rest}");
         drop(second);
         edge.stop();
     });

@@ -223,7 +223,8 @@ impl RunningEdge {
             tun.accept_own_addresses()?;
             let sockets: io::Result<Vec<_>> =
                 edge_addresses().into_iter().map(|address| Ok(bind(address)?.0)).collect();
-            let config = EdgeConfig { tun, gateway: (Some(v4), Some(v6)), sockets: sockets?, quic, tunnels };
+            let config =
+                EdgeConfig { tun, gateway: (Some(v4), Some(v6)), sockets: sockets?, quic, tunnels, traces: None };
             let (edge, control) = Edge::new(config);
             let thread = thread::Builder::new().name("edge".into()).spawn(|| edge.run())?;
             io::Result::Ok(Self { control, thread })

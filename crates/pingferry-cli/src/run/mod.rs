@@ -27,7 +27,6 @@ use crate::config::flags::{FileFlag, SandboxFlag, WorkersFlag};
 use crate::config::model::{Ingress, Settings};
 use crate::config::reload::{Load, Loaded, Reload};
 use crate::config::validate;
-use crate::config::values::Text;
 use crate::error::CliError;
 use crate::notify::Notifier;
 use crate::otlp::{Collector, Export, Exporter};
