@@ -68,7 +68,7 @@ pub struct Config {
     /// Which destinations may be pinged. The rules of a [path](PathConfig::policy) come before these.
     pub policy: Policy,
     /// Count the requests and replies of each flow, measure round trips, and tell which reply is the first. Each flow takes
-    /// about 250 bytes more. Not by default.
+    /// 200 bytes more. Not by default.
     pub observe_flows: bool,
     /// Prefixes of destinations that have [counters of their own](crate::TargetCounters), if flows are observed. A destination
     /// in several of them counts for the first.

@@ -91,8 +91,8 @@ impl Endpoint {
             sent: observation.sent,
             received: observation.received,
             lost: observation.lost(now),
-            last_round_trip: observation.last,
-            smoothed_round_trip: observation.smoothed,
+            last_round_trip: observation.last(),
+            smoothed_round_trip: observation.smoothed(),
             last_error: observation.last_error,
         })
     }
@@ -106,7 +106,8 @@ impl Endpoint {
     pub(crate) fn observe_opening(&mut self, id: FlowId, now: Instant) {
         let Some(flow) = self.flows.get(id) else { return };
         let (destination, opener) = (flow.key.destination, flow.origin.tag);
-        let target = || self.config.targets.iter().position(|prefix| prefix.contains(&destination));
+        let targets = &self.config.targets;
+        let target = || (0..).zip(targets).find(|(_, prefix)| prefix.contains(&destination)).map(|(number, _)| number);
         self.observations.open(id, || Observation::new(now, target(), opener));
     }
 
@@ -115,7 +116,7 @@ impl Endpoint {
         let Some(observation) = self.observations.close(id) else { return };
         let unanswered = u64::from(observation.unanswered());
         self.counters.unanswered += unanswered;
-        if let Some(target) = observation.target.and_then(|target| self.targets.get_mut(target)) {
+        if let Some(target) = observation.target.and_then(|target| self.targets.get_mut(usize::from(target))) {
             target.unanswered += unanswered;
         }
     }
@@ -123,7 +124,7 @@ impl Endpoint {
     pub(crate) fn observe_request(&mut self, id: FlowId, seq: u16, now: Instant) {
         let Some(observation) = self.observations.get_mut(id) else { return };
         observation.request(seq, now);
-        if let Some(target) = observation.target.and_then(|target| self.targets.get_mut(target)) {
+        if let Some(target) = observation.target.and_then(|target| self.targets.get_mut(usize::from(target))) {
             target.requests += 1;
         }
     }
@@ -147,7 +148,7 @@ impl Endpoint {
         let Some(observation) = self.observations.get_mut(id) else { return };
         let Some(family) = self.flows.get(id).map(|flow| Family::of(flow.key.destination)) else { return };
         let round_trip = observation.reply(seq, arrived);
-        let mut target = observation.target.and_then(|target| self.targets.get_mut(target));
+        let mut target = observation.target.and_then(|target| self.targets.get_mut(usize::from(target)));
         if let Some(target) = &mut target {
             target.replies += 1;
         }

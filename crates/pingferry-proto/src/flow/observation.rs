@@ -60,12 +60,14 @@ impl Observations {
     }
 }
 
-/// What is known about one flow.
+/// What is known about one flow. It takes three lines of a processor's cache: what all packets use is in the first, and the times of
+/// requests in the other two, of which a packet uses one.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Observation {
     pub(crate) opened: Instant,
     /// Which of the prefixes that the operator named the destination is in.
-    pub(crate) target: Option<usize>,
+    pub(crate) target: Option<u16>,
     /// The tag of the packet that opened it, until its first reply.
     pub(crate) opener: Option<Tag>,
     pub(crate) sent: u32,
@@ -73,12 +75,17 @@ pub(crate) struct Observation {
     pub(crate) received: u32,
     /// Requests that a reply or an ICMP error answered.
     answered: u32,
-    pending: [Pending; PENDING],
-    pub(crate) last: Option<Duration>,
-    pub(crate) smoothed: Option<Duration>,
+    /// In microseconds.
+    last: Option<u32>,
+    smoothed: Option<u32>,
     /// Type and code of the newest ICMP error.
     pub(crate) last_error: Option<(u8, u8)>,
+    pending: PendingRequests,
 }
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct PendingRequests([Pending; PENDING]);
 
 /// The newest request with one of the sequence numbers that share a place.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +104,7 @@ enum State {
 }
 
 impl Observation {
-    pub(crate) fn new(now: Instant, target: Option<usize>, opener: Option<Tag>) -> Self {
+    pub(crate) fn new(now: Instant, target: Option<u16>, opener: Option<Tag>) -> Self {
         Self {
             opened: now,
             target,
@@ -105,17 +112,17 @@ impl Observation {
             sent: 0,
             received: 0,
             answered: 0,
-            pending: [Pending { seq: 0, state: State::Unused, sent: 0 }; PENDING],
             last: None,
             smoothed: None,
             last_error: None,
+            pending: PendingRequests([Pending { seq: 0, state: State::Unused, sent: 0 }; PENDING]),
         }
     }
 
     pub(crate) fn request(&mut self, seq: u16, now: Instant) {
         self.sent = self.sent.saturating_add(1);
         let sent = self.micros(now);
-        if let Some(place) = self.pending.get_mut(place(seq)) {
+        if let Some(place) = self.pending.0.get_mut(place(seq)) {
             *place = Pending { seq, state: State::Waiting, sent };
         }
     }
@@ -123,7 +130,7 @@ impl Observation {
     /// A request was not sent after all.
     pub(crate) fn unsent(&mut self, seq: u16) {
         self.sent = self.sent.saturating_sub(1);
-        if let Some(pending) = self.pending.get_mut(place(seq)).filter(|pending| pending.seq == seq) {
+        if let Some(pending) = self.pending.0.get_mut(place(seq)).filter(|pending| pending.seq == seq) {
             pending.state = State::Unused;
         }
     }
@@ -133,11 +140,20 @@ impl Observation {
         self.received = self.received.saturating_add(1);
         let sent = self.answer(seq)?;
         // Negative if the clock of times of arrival was set forward meanwhile.
-        let micros = self.micros(arrived).wrapping_sub(sent).cast_signed().max(0);
-        let round_trip = Duration::from_micros(micros.unsigned_abs().into());
-        self.last = Some(round_trip);
-        self.smoothed = Some(self.smoothed.map_or(round_trip, |smoothed| (smoothed * 7 + round_trip) / 8));
-        Some(round_trip)
+        let micros = self.micros(arrived).wrapping_sub(sent).cast_signed().max(0).unsigned_abs();
+        self.last = Some(micros);
+        self.smoothed = Some(self.smoothed.map_or(micros, |smoothed| smoothed - smoothed / 8 + micros / 8));
+        Some(Duration::from_micros(micros.into()))
+    }
+
+    /// The newest round trip.
+    pub(crate) fn last(&self) -> Option<Duration> {
+        self.last.map(|micros| Duration::from_micros(micros.into()))
+    }
+
+    /// The smoothed round trip.
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
+        self.smoothed.map(|micros| Duration::from_micros(micros.into()))
     }
 
     /// An ICMP error arrived.
@@ -148,7 +164,7 @@ impl Observation {
 
     /// A request is answered. Returns when it was sent, unless it was answered before or is not known any more.
     fn answer(&mut self, seq: u16) -> Option<u32> {
-        let pending = self.pending.get_mut(place(seq))?;
+        let pending = self.pending.0.get_mut(place(seq))?;
         if pending.seq != seq || pending.state == State::Unused {
             self.answered = self.answered.saturating_add(1);
             return None;
@@ -173,7 +189,7 @@ impl Observation {
             let age = Duration::from_micros(now.wrapping_sub(pending.sent).into());
             pending.state == State::Waiting && age < LOST_AFTER
         };
-        let new = self.pending.iter().filter(is_new).count();
+        let new = self.pending.0.iter().filter(is_new).count();
         self.unanswered().saturating_sub(u32::try_from(new).unwrap_or(u32::MAX))
     }
 
@@ -194,6 +210,11 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
+    fn an_observation_takes_three_cache_lines() {
+        assert_eq!(size_of::<Option<Observation>>(), 192);
+    }
+
+    #[test]
     fn each_request_in_flight_has_its_own_round_trip() {
         let start = Instant::now();
         let mut flow = Observation::new(start, None, None);
@@ -201,7 +222,7 @@ mod tests {
         for seq in [3u16, 9, 0] {
             assert_eq!(flow.reply(seq, start + MS * (100 + u32::from(seq))), Some(MS * 100), "{seq}");
         }
-        assert_eq!((flow.sent, flow.received, flow.unanswered(), flow.smoothed), (10, 3, 7, Some(MS * 100)));
+        assert_eq!((flow.sent, flow.received, flow.unanswered(), flow.smoothed()), (10, 3, 7, Some(MS * 100)));
     }
 
     #[test]
@@ -212,7 +233,7 @@ mod tests {
         flow.request(2, start);
         assert_eq!(flow.reply(1, start + MS), Some(MS));
         assert_eq!(flow.reply(1, start + MS * 2), None);
-        assert_eq!((flow.received, flow.unanswered(), flow.last), (2, 1, Some(MS)));
+        assert_eq!((flow.received, flow.unanswered(), flow.last()), (2, 1, Some(MS)));
     }
 
     #[test]
