@@ -275,7 +275,12 @@ fn a_flood_fills_the_queue_but_never_blocks() {
 fn a_callback_that_panics_harms_its_own_path_only() {
     isolated(|| {
         let proxy = open();
-        let panicking = proxy.attach(PathConfig::default(), |_: &[u8]| -> () { panic!("in the callback") }).unwrap();
+        let (calls, called) = channel();
+        let panicking = proxy.attach(PathConfig::default(), move |_: &[u8]| -> () {
+            calls.send(()).unwrap();
+            panic!("in the callback");
+        });
+        let panicking = panicking.unwrap();
         let (path, replies) = attach(&proxy);
         for ident in [1, 2] {
             panicking.send(&echo("10.0.0.2", "127.0.0.1", ident, b"")).unwrap();
@@ -285,6 +290,7 @@ fn a_callback_that_panics_harms_its_own_path_only() {
         eventually("all replies", || Ok(proxy.stats().counters.replies_received == 4)).unwrap();
         let stats = proxy.close().unwrap();
         assert_eq!(stats.counters.reply_drops[DropReason::DeliveryFailed], 2);
+        assert_eq!(called.iter().count(), 1, "it is not called again");
     });
 }
 
