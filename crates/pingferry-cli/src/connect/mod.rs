@@ -90,7 +90,9 @@ pub(crate) fn connect(args: &ConnectArgs, settings: &Settings) -> Result<ExitCod
     if settings.udp.is_some() || settings.tcp.is_some() {
         return Err(CliError::usage("--udp and --tcp: a tunnel carries only ICMP"));
     }
-    let config = proxy_config(settings)?;
+    let mut config = proxy_config(settings)?;
+    // It tells which reply is the first of a traced flow.
+    config.core.observe_flows = true;
     let connector_config = connector_config(args, settings)?;
     let (tunnel, edges) = (connector_config.token.tunnel_id, connector_config.edges.len());
     let advertised: Vec<String> = args.advertise.iter().map(|prefix| prefix.0.0.to_string()).collect();

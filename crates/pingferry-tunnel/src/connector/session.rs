@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pingferry::{AttachError, Closed, DomainId, Path, PathConfig, Proxy, SendError, Tag};
+use pingferry::{AttachError, Closed, DomainId, DropReason, Path, PathConfig, Proxy, SendError, Tag};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -166,18 +166,12 @@ impl Session<'_> {
         let receiver = Receiver {
             connection: connection.clone(),
             path: Arc::clone(&path),
-            traces: Arc::clone(&traces),
+            traces,
             version,
             counters: Arc::clone(&shared.counters),
         };
         tasks.spawn(receiver.run());
         tasks.spawn(async move { sender.drain().await });
-        tasks.spawn(async move {
-            let mut look = interval(LOOK);
-            loop {
-                traces.tick(look.tick().await.into_std());
-            }
-        });
         let end = self.watch(&connection, control, &mut mtu, &path, &mut tasks, stop).await;
         shared.registered.fetch_sub(1, Ordering::Relaxed);
         end
@@ -331,7 +325,7 @@ impl Receiver {
         match DatagramV2::parse(datagram) {
             Ok(DatagramV2::Packet(packet)) => return self.forward(packet, None),
             Ok(DatagramV2::TracedPacket { packet, identity }) => {
-                return self.forward(packet, self.traces.request(packet, identity));
+                return self.forward(packet, self.traces.begin(packet, identity));
             }
             Ok(DatagramV2::UdpPayload { .. } | DatagramV2::Spans { .. }) => add(&self.counters.datagrams_refused, 1),
             Err(_) => add(&self.counters.datagrams_malformed, 1),
@@ -363,6 +357,7 @@ impl Receiver {
         let sent = tag.map_or_else(|| self.path.send(packet), |tag| self.path.send_tagged(packet, tag));
         if sent == Err(SendError::Full) {
             add(&self.counters.queue_full, 1);
+            tag.into_iter().for_each(|tag| self.traces.dropped(tag, DropReason::QueueFull));
         }
         sent
     }

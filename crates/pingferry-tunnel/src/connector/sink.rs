@@ -4,10 +4,8 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use pingferry::ingress::{Deliveries, PacketSink};
+use pingferry::ingress::{Deliveries, PacketSink, Sent};
 use pingferry::{DropReason, Tag};
-use pingferry_proto::DeliveryKind;
-use pingferry_proto::wire::{Echo, IpPacket};
 
 use super::sender::Sender;
 use super::traces::Traces;
@@ -30,25 +28,17 @@ impl PacketSink for Sink {
     }
 
     fn send_batch(&mut self, batch: &mut Deliveries<'_>) {
-        while let Some(delivery) = batch.next() {
-            if batch.packets(delivery).any(|packet| self.send(packet).is_err()) {
-                batch.report_failed(delivery.clone());
-            } else if let (Some(tag), DeliveryKind::Reply) = (delivery.tag, delivery.kind) {
-                let seq = batch.packets(delivery).next().and_then(reply_seq);
-                self.traces.replied(tag, seq.unwrap_or_default());
-            }
-        }
+        batch.first_replies().for_each(|(opener, reply)| self.traces.replied(opener, reply));
+        batch.send_each(|packet| self.send(packet));
+    }
+
+    fn report_sent(&mut self, sent: &Sent) {
+        self.traces.sent(sent);
     }
 
     fn report_drop(&mut self, tag: Tag, reason: DropReason) {
         self.traces.dropped(tag, reason);
     }
-}
-
-/// The sequence number of a reply that was not fragmented.
-fn reply_seq(packet: &[u8]) -> Option<u16> {
-    let packet = IpPacket::parse(packet).ok()?;
-    Echo::parse_reply(packet.header.family(), packet.payload).ok().map(|echo| echo.seq)
 }
 
 /// The destination of a packet that the proxy made.

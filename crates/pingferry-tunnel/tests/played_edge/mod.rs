@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use pingferry::{Config, Counters as ProxyCounters, Proxy};
+use pingferry::{Config, CoreConfig, Counters as ProxyCounters, Proxy};
 use pingferry_tunnel::connector::{Connector, ConnectorConfig, ConnectorError, Counters};
 use pingferry_tunnel::control::{
     CallId, ConnectionDetails, ControlError, Peer, Refusal, Registration, Request, RpcStream, Server,
@@ -184,7 +184,9 @@ pub struct Running {
 impl Running {
     pub fn start(mut config: ConnectorConfig, change: impl FnOnce(&mut ConnectorConfig)) -> Self {
         change(&mut config);
-        let proxy = Arc::new(Proxy::open(Config::default()).unwrap());
+        // As `pingferry connect` does, for the spans of first replies.
+        let config_of_proxy = Config::default().with_core(CoreConfig::default().with_observe_flows(true));
+        let proxy = Arc::new(Proxy::open(config_of_proxy).unwrap());
         let connector = Connector::open(config).unwrap();
         let counters = connector.counters();
         let (stop, stopped) = watch::channel(false);

@@ -11,7 +11,7 @@ use pingferry_sys::sched::{ThreadUsage, thread_usage};
 use tracing::{debug, error};
 
 use super::queue::Packets;
-use super::{Deliveries, PacketBatch, PacketSink, PacketSource};
+use super::{Deliveries, PacketBatch, PacketSink, PacketSource, Sent};
 use crate::driver::Inbox;
 use crate::error::SendError;
 
@@ -279,6 +279,10 @@ impl<S: PacketSink> PacketSink for Guarded<S> {
             self.is_watched = true;
             debug!("the callback of a path took {PATIENCE:?}");
         }
+    }
+
+    fn report_sent(&mut self, sent: &Sent) {
+        let _ = self.guard(|sink| sink.report_sent(sent));
     }
 
     fn report_drop(&mut self, tag: Tag, reason: DropReason) {
