@@ -87,6 +87,9 @@ fn pmtu_below_the_minimum_is_locked() {
     });
 }
 
+/// Sends a packet that is too big, and returns what the program says of it.
+type Probe = fn(&RoutedNetwork) -> String;
+
 /// pmtu.sh: `pmtu_ipv4_dscp_icmp_exception`, `pmtu_ipv4_dscp_udp_exception`: the exception belongs to the route of the traffic
 /// class.
 #[test]
@@ -102,7 +105,7 @@ fn pmtu_exception_of_a_traffic_class() {
                 .map(|line| line.split_once("ms").unwrap().1.to_owned())
                 .collect()
         };
-        let ways: [(fn(&RoutedNetwork) -> String, &str); 2] = [(by_icmp, "mtu = 1400"), (by_udp, "!F-1400")];
+        let ways: [(Probe, &str); 2] = [(by_icmp, "mtu = 1400"), (by_udp, "!F-1400")];
         for (probe, reported) in ways {
             let case = |network: &RoutedNetwork| {
                 // Another attribute, because otherwise the kernel lets both routes share their exceptions (`fib_find_info`).

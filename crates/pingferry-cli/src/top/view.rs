@@ -139,6 +139,7 @@ fn footer(model: &Model) -> Line<'static> {
 mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
+    use ratatui::buffer::Cell;
     use ratatui::style::Color;
 
     use super::super::model::tests::model;
@@ -153,7 +154,7 @@ mod tests {
     fn lines(terminal: &Terminal<TestBackend>) -> Vec<String> {
         let buffer = terminal.backend().buffer();
         let cells = buffer.content().chunks(usize::from(buffer.area.width));
-        cells.map(|row| row.iter().map(|cell| cell.symbol()).collect()).collect()
+        cells.map(|row| row.iter().map(Cell::symbol).collect()).collect()
     }
 
     #[test]

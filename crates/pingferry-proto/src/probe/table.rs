@@ -14,7 +14,7 @@ use crate::probe::{FLOW_RATE, IDLE_TIMEOUT, PROBES_PER_FLOW, ProbeSocketId};
 use crate::rate_limit::{TokenBucket, TokenRate};
 use crate::wire::checksum::Sum;
 use crate::wire::ip::{IPPROTO_UDP, IpHeader, word};
-use crate::wire::tcp::Tcp;
+use crate::wire::tcp::{TCP_HEADER_LEN, Tcp};
 use crate::wire::udp::UDP_HEADER_LEN;
 
 /// What identifies a probe flow.
@@ -72,8 +72,8 @@ impl Probe {
             packet.extend_from_slice(report.quoted);
             return packet;
         }
-        // The kernel has sent a header of its own.
-        match report.quoted.split_at_checked(Tcp::header_len(report.quoted)) {
+        // The kernel has sent a header of its own. A router may have changed the length in the quote.
+        match report.quoted.split_at_checked(Tcp::header_len(report.quoted).max(TCP_HEADER_LEN)) {
             Some((_, rest)) => {
                 packet.extend_from_slice(&self.head);
                 packet.extend_from_slice(rest);

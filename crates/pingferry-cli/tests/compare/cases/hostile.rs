@@ -9,6 +9,13 @@ use crate::ip::{Ip, TCP, UDP, checksum};
 use crate::message::{ECHO_REPLY, EXTENDED_ECHO, error, packet, pick, reply, syn, udp};
 use crate::network::CLIENT;
 
+/// Changes the bytes of a message.
+type Change = fn(&mut Vec<u8>);
+/// The same, with what it was made of.
+type BoxedChange = Box<dyn Fn(&mut Vec<u8>)>;
+/// Makes a packet of a client to a host.
+type Build = fn(IpAddr, IpAddr) -> Ip;
+
 pub fn add(list: &mut List) {
     payloads(list);
     types(list);
@@ -23,7 +30,7 @@ pub fn add(list: &mut List) {
 
 /// Replies whose payload is not that of the request.
 fn payloads(list: &mut List) {
-    let changed = |change: fn(&mut Vec<u8>)| {
+    let changed = |change: Change| {
         move |request: &Ip| {
             let mut message = request.payload.clone();
             message[0] = pick(request.source, ECHO_REPLY);
@@ -31,7 +38,7 @@ fn payloads(list: &mut List) {
             vec![packet(request.destination, request.source, message)]
         }
     };
-    let changes: [(&str, fn(&mut Vec<u8>)); 5] = [
+    let changes: [(&str, Change); 5] = [
         ("without payload", |message| message.truncate(8)),
         ("with half the payload", |message| message.truncate(36)),
         ("with more payload", |message| message.extend([7; 100])),
@@ -81,7 +88,7 @@ fn quotes(list: &mut List) {
         });
     }
     let client = list.address(CLIENT);
-    let other: [(&str, fn(IpAddr, IpAddr) -> Ip); 2] = [
+    let other: [(&str, Build); 2] = [
         ("TCP", |client, host| syn(client, host, 1234, 5678)),
         ("UDP", |client, host| udp(client, host, 1234, 5678, b"")),
     ];
@@ -162,7 +169,7 @@ fn flags(list: &mut List) {
 /// Errors that quote a header that pingferry did not send.
 fn headers_of_quotes(list: &mut List) {
     let kind = (3, 1);
-    let add = |list: &mut List, name: String, change: Box<dyn Fn(&mut Vec<u8>)>| {
+    let add = |list: &mut List, name: String, change: BoxedChange| {
         let host = list.far();
         let respond = move |request: &Ip| {
             let mut error = error(host, request, kind, [0; 4], usize::MAX);
