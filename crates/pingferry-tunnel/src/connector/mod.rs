@@ -4,14 +4,14 @@
 //!
 //! A connector has a number of *slots*, one for each connection that it keeps open, spread over the edges in turn. A slot has a
 //! UDP socket of its own, so that its connection takes a way of its own through routers that share the load. It dials, serves a
-//! [session](session) until that ends, waits as [`Backoff`] says, and dials again.
+//! `session` until that ends, waits as `Backoff` says, and dials again.
 //!
 //! Each connection is a path of the proxy. All connections to one edge are one domain: when packets of a flow come by another
 //! connection, the flow moves there at once, and its replies follow. Other edges are other domains, because their clients may
 //! have the same addresses.
 //!
 //! An edge is not trusted with the private network. The policy of each path denies what the connector does not advertise,
-//! whatever the edge sends. Every stream that an edge opens is [refused](refuse).
+//! whatever the edge sends. Every stream that an edge opens is refused (`refuse`).
 //!
 //! A stop is announced to the edges, which then send no new packets. Each connection goes on for the grace period, so that replies
 //! still reach their clients.

@@ -8,21 +8,21 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`framing`] | splits a stream into messages of a bounded length |
-//! | [`layout`] | structures of a message by the places of their fields |
-//! | [`message`] | the messages of the RPC protocol |
-//! | [`schema`] | what is registered and answered |
-//! | [`callee`] | the side that is called: questions, and what they are addressed to |
-//! | [`server`] | the edge's end |
-//! | [`client`] | the connector's end |
-//! | [`refuser`] | a connector's end of streams that an edge opens, and that are refused |
-//! | [`stream`] | any of these ends on a pair of byte streams |
+//! | `framing` | splits a stream into messages of a bounded length |
+//! | `layout` | structures of a message by the places of their fields |
+//! | `message` | the messages of the RPC protocol |
+//! | `schema` | what is registered and answered |
+//! | `callee` | the side that is called: questions, and what they are addressed to |
+//! | `server` | the edge's end |
+//! | `client` | the connector's end |
+//! | `refuser` | a connector's end of streams that an edge opens, and that are refused |
+//! | `stream` | any of these ends on a pair of byte streams |
 //!
 //! The ends are state machines without I/O. Each takes a message and returns an event, and collects the messages to send.
 //! Every message, list and text is bounded, and so is the number of open questions.
 //!
 //! Edges and connectors of pingferry tell each other prefixes by a second interface of the same capability,
-//! [`PREFIX_EXCHANGE`](schema::PREFIX_EXCHANGE). A stock end answers a call to it as unimplemented.
+//! `PREFIX_EXCHANGE`. A stock end answers a call to it as unimplemented.
 
 mod callee;
 mod client;

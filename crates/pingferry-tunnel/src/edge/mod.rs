@@ -2,15 +2,15 @@
 //!
 //! # Theory of operation
 //!
-//! Everything runs on one thread. What is decided is decided without I/O: who may dial ([`admission`]), who may register
-//! ([`tunnels`]), where a packet goes ([`router`]), what a connector may send ([`checks`]). [`core`] puts the decisions about
+//! Everything runs on one thread. What is decided is decided without I/O: who may dial (`admission`), who may register
+//! (`tunnels`), where a packet goes (`router`), what a connector may send (`checks`). `core` puts the decisions about
 //! packets together. The tasks around it only wait, read and write:
 //!
 //! | task | |
 //! |---|---|
-//! | [`server`] | reads the device, accepts connections, obeys commands, and looks which connections are still heard |
-//! | [`connection`] | one for each connection: handshake, registration, datagrams, grace |
-//! | [`live`] | sends what waits for a connection |
+//! | `server` | reads the device, accepts connections, obeys commands, and looks which connections are still heard |
+//! | `connection` | one for each connection: handshake, registration, datagrams, grace |
+//! | `live` | sends what waits for a connection |
 //!
 //! The edge is no hop: the connector decrements the hop limit.
 
