@@ -25,7 +25,7 @@
 //! - No threads, but an event loop of one's own: [`Driver`].
 //! - Ethernet frames of virtual machines: the feature `ethernet`.
 //! - TUN devices and Unix sockets: the features `tun` and `unix`.
-//! - Anything else that has packets: an [ingress](ingress) of one's own.
+//! - Anything else that has packets: an [`ingress`] of one's own.
 //!
 //! A program with a network stack of its own [offers](Path::offer) each packet, and keeps those that are not pingferry's.
 //!
