@@ -8,6 +8,7 @@ use crate::config::file;
 use crate::config::flags::{FileFlag, LogFlags};
 use crate::config::model::Settings;
 use crate::config::reload::Loaded;
+use crate::config::values::LogLevel;
 #[cfg(feature = "tunnel")]
 use crate::connect::ConnectArgs;
 use crate::demo::DemoArgs;
@@ -64,6 +65,10 @@ impl Cli {
             Some(path) => file::read(path)?,
             None => (Settings::default(), AccessKeys::default()),
         };
+        // The demonstration prints its own lines, and the log would interrupt them.
+        if let Command::Demo(_) = self.command {
+            settings.log_level = LogLevel::Error;
+        }
         self.log.apply(&mut settings);
         match &self.command {
             Command::Check(args) => args.apply(&mut settings),
