@@ -1,4 +1,4 @@
-use pingferry_tunnel::wire::spans::ExportTraceServiceRequest;
+use pingferry::trace::otlp::ExportTraceServiceRequest;
 use pingferry_tunnel::wire::{DatagramV2, DatagramV3, Token};
 
 /// Parses arbitrary bytes as what travels in datagrams of the tunnel, and as a credentials file.

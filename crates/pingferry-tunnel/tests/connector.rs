@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use pingferry::trace::otlp::{ExportTraceServiceRequest, KeyValue, Span, Status};
 use pingferry_proto::wire::{Echo, IpPacket, echo_request, emit_fragmented};
 use pingferry_testnet::isolated;
 use pingferry_tunnel::connector::{Connector, ConnectorConfig, ConnectorError};
 use pingferry_tunnel::control::{FEATURE_PREFIXES, Refusal, Request};
-use pingferry_tunnel::wire::spans::{ExportTraceServiceRequest, KeyValue, Span, Status};
 use pingferry_tunnel::wire::{DatagramV2, DatagramV3, DatagramVersion, RegistrationCode, TraceIdentity, UdpFlow};
 use quinn::{ConnectionError, ReadError, ReadToEndError, VarInt};
 use tokio::time::timeout;

@@ -7,14 +7,13 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use pingferry::trace::otlp::{ExportTraceServiceRequest, ResourceSpans, ScopeSpans, Span};
 use pingferry_proto::wire::{IcmpError, IpHeader, IpPacket, echo_request, write_checksum};
 use pingferry_testnet::{isolated, require_program, require_tun};
 use pingferry_tunnel::control::Answer;
 use pingferry_tunnel::edge::DropReason;
 use pingferry_tunnel::transport::{DEFAULT_SERVER_NAME, RootCertStore, client_config, endpoint};
-use pingferry_tunnel::wire::spans::{ExportTraceServiceRequest, ResourceSpans, ScopeSpans, Span};
 use pingferry_tunnel::wire::{DatagramV2, TraceIdentity};
-use prost::Message;
 
 use self::support::{
     Connector, GATEWAY, GATEWAY_6, SOON, TestEdge, block_on, dial, echo_reply, half_open, no_secret, reply_to,
@@ -386,5 +385,5 @@ fn spans(identity: TraceIdentity, name: &str) -> Vec<u8> {
     };
     let scope_spans = vec![ScopeSpans { scope: None, spans: vec![span] }];
     let resource_spans = vec![ResourceSpans { resource: None, scope_spans, schema_url: String::new() }];
-    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+    ExportTraceServiceRequest { resource_spans }.to_bytes()
 }

@@ -8,14 +8,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use clap::{Args, Subcommand};
 use pingferry_sys::sandbox::Sandbox;
 use pingferry_tunnel::edge::{Edge, EdgeConfig, EdgeControl};
-use pingferry_tunnel::wire::spans::ExportTraceServiceRequest;
-use prost::Message;
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tracing::{error, info};
@@ -131,21 +129,17 @@ fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     log::detach().map_err(|error| CliError::runtime(format!("cannot start the thread of the log: {error}")))?;
     watch_signals(control, certificate, settings.log_format)
         .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
-    let exporter = collector.map(|collector| Exporter::start(collector, move || take_spans(&traced)));
+    let exporter = collector.map(|collector| {
+        Exporter::start(collector, move || {
+            Export::new(traced.try_iter().flat_map(|request| request.resource_spans).collect())
+        })
+    });
     let _exporter = exporter.transpose()?;
     let listen: Vec<String> = args.listen.iter().map(ToString::to_string).collect();
     output::announce(format!("pingferry: ready: {name}, {count} tunnels, connectors dial {}\n", listen.join(", ")));
     let counters = edge.run().map_err(|error| CliError::runtime(format!("{name}: {error}")))?;
     output::announce(stats::render(&counters, settings.log_format));
     Ok(ExitCode::SUCCESS)
-}
-
-/// All spans that wait, in one message.
-fn take_spans(traced: &Receiver<ExportTraceServiceRequest>) -> Option<Export> {
-    let resource_spans: Vec<_> = traced.try_iter().flat_map(|request| request.resource_spans).collect();
-    let request = ExportTraceServiceRequest { resource_spans };
-    let spans = request.spans().count();
-    (spans > 0).then(|| Export { body: request.encode_to_vec(), spans })
 }
 
 /// Stops at SIGINT and SIGTERM, reads the tunnels and the certificate again at SIGHUP, and logs the statistics at SIGUSR1.

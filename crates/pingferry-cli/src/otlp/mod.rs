@@ -4,7 +4,6 @@
 //! lost, and counted in the log. The collector's name is resolved before the process is confined.
 
 mod endpoint;
-mod message;
 
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -18,6 +17,7 @@ use hyper::client::conn::http1::handshake;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
 use pingferry::trace::Sampling;
+use pingferry::trace::otlp::{ExportTraceServiceRequest, InstrumentationScope, KeyValue, ResourceSpans, Span};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -27,6 +27,9 @@ use crate::error::CliError;
 
 pub(crate) use self::endpoint::{Collector, Endpoint};
 
+/// What spans say of the process that made them.
+const NAME: &str = "pingferry";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How often spans are sent.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long a request may take. At the end of the process it delays that.
@@ -41,15 +44,24 @@ pub(crate) struct Exporter {
 
 /// The body of a request, and how many spans it has.
 pub(crate) struct Export {
-    pub(crate) body: Vec<u8>,
-    pub(crate) spans: usize,
+    body: Vec<u8>,
+    spans: usize,
 }
 
 impl Export {
     /// The spans that a proxy made since the last call.
     pub(crate) fn take_from(sampling: &Sampling) -> Option<Self> {
-        let spans = sampling.take_spans();
-        (!spans.is_empty()).then(|| Self { body: message::request(&spans), spans: spans.len() })
+        let spans: Vec<_> = sampling.take_spans().into_iter().map(Span::from).collect();
+        let attributes = vec![KeyValue::text("service.name", NAME), KeyValue::text("service.version", VERSION)];
+        let scope = InstrumentationScope { name: NAME.into(), version: VERSION.into() };
+        Self::new(vec![ResourceSpans::new(attributes, scope, spans)])
+    }
+
+    /// All spans of these processes in one message, if there are any.
+    pub(crate) fn new(resource_spans: Vec<ResourceSpans>) -> Option<Self> {
+        let request = ExportTraceServiceRequest { resource_spans };
+        let spans = request.spans().count();
+        (spans > 0).then(|| Self { body: request.to_bytes(), spans })
     }
 }
 

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use pingferry::trace::otlp::{ExportTraceServiceRequest, Span, Value};
 use pingferry_testnet::isolated;
-use pingferry_tunnel::wire::spans::{ExportTraceServiceRequest, Span, Value};
 
 use super::support::*;
 use super::*;

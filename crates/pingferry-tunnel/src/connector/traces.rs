@@ -2,17 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use pingferry::ingress::Sent;
-use pingferry::trace::{self, Attribute, TraceContext, Tracer};
+use pingferry::trace::otlp::{ExportTraceServiceRequest, InstrumentationScope, KeyValue, ResourceSpans, Span};
+use pingferry::trace::{self, TraceContext, Tracer};
 use pingferry::{DropReason, Tag};
-use prost::Message;
 
 use super::sender::Sender;
-use crate::wire::spans::{
-    ExportTraceServiceRequest, InstrumentationScope, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, Status,
-};
 use crate::wire::{DatagramV2, TraceIdentity};
 
 /// Spans wait in their turn as packets for this host.
@@ -61,7 +57,7 @@ impl Traces {
         for span in spans {
             let TraceContext { trace_id, span_id, flags } = span.context;
             let identity = TraceIdentity { trace_id, span_id, flags };
-            let spans = export(span).encode_to_vec();
+            let spans = export(span).to_bytes();
             let mut datagram = Vec::new();
             DatagramV2::Spans { spans: &spans, identity }.encode(&mut datagram);
             // What cannot be sent is counted there.
@@ -81,38 +77,9 @@ fn export(span: trace::Span) -> ExportTraceServiceRequest {
         KeyValue::text("service.version", env!("CARGO_PKG_VERSION")),
         KeyValue::text("host.arch", std::env::consts::ARCH),
     ];
-    let scope = InstrumentationScope { name: "origin".into() };
-    let resource_spans = vec![ResourceSpans {
-        resource: Some(Resource { attributes }),
-        scope_spans: vec![ScopeSpans { scope: Some(scope), spans: vec![on_wire(span)] }],
-        schema_url: String::new(),
-    }];
-    ExportTraceServiceRequest { resource_spans }
-}
-
-fn on_wire(span: trace::Span) -> Span {
-    let attribute = |(key, value): (&str, Attribute)| match value {
-        Attribute::Text(text) => KeyValue::text(key, text),
-        Attribute::Int(number) => KeyValue::int(key, number),
-        Attribute::Bool(is_true) => KeyValue::bool(key, is_true),
-    };
-    let message: String = span.error.unwrap_or_default().chars().take(Status::MAX_MESSAGE).collect();
-    let code = if span.error.is_some() { Status::ERROR } else { Status::OK };
-    Span {
-        trace_id: span.context.trace_id.to_be_bytes().into(),
-        span_id: span.id.to_be_bytes().into(),
-        parent_span_id: span.context.span_id.to_be_bytes().into(),
-        name: span.name.into(),
-        kind: Span::KIND_INTERNAL,
-        start_time_unix_nano: nanos(span.start),
-        end_time_unix_nano: nanos(span.end),
-        attributes: span.attributes.into_iter().map(attribute).collect(),
-        status: Some(Status { message, code }),
-        flags: Span::SAMPLED_REMOTE,
-    }
-}
-
-fn nanos(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    let scope = InstrumentationScope { name: "origin".into(), ..InstrumentationScope::default() };
+    // The parent is the span of the identity, whatever that is.
+    let parent_span_id = span.context.span_id.to_be_bytes().into();
+    let span = Span { parent_span_id, flags: Span::SAMPLED_REMOTE, ..Span::from(span) };
+    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans::new(attributes, scope, vec![span])] }
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc as blocking};
 use std::time::{Duration, Instant};
 
+use pingferry::trace::otlp::ExportTraceServiceRequest;
 use pingferry_sys::tun::Tun;
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
 use tokio::io::unix::AsyncFd;
@@ -25,7 +26,6 @@ use super::router::Router;
 use super::shared::Shared;
 use super::traces::Tracer;
 use super::tunnels::Tunnels;
-use crate::wire::spans::ExportTraceServiceRequest;
 
 /// The packets that are read from the device before other tasks run.
 const BATCH: usize = 64;

@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use ipnet::IpNet;
+use pingferry::trace::otlp::ExportTraceServiceRequest;
 use pingferry_proto::wire::IpPacket;
 use pingferry_sys::tun::Tun;
 use tracing::{debug, info, warn};
@@ -24,7 +25,6 @@ use super::router::ConnectionId;
 use super::summary_log::SummaryLog;
 use super::traces::Tracer;
 use super::tunnels::Tunnels;
-use crate::wire::spans::ExportTraceServiceRequest;
 use crate::wire::{DatagramV2, DatagramV3, DatagramVersion, TraceIdentity};
 
 /// The connections of one tunnel, and of all.

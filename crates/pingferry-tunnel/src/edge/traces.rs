@@ -11,15 +11,17 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use aws_lc_rs::rand;
-
-use crate::wire::TraceIdentity;
-use crate::wire::spans::{
-    ExportTraceServiceRequest, InstrumentationScope, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, Status,
+use pingferry::trace::otlp::{
+    ExportTraceServiceRequest, InstrumentationScope, KeyValue, ResourceSpans, Span, Status, unix_nanos,
 };
 use uuid::Uuid;
 
+use crate::wire::TraceIdentity;
+
 /// The traces that are remembered. With more, the oldest are forgotten.
 const MAX_TRACES: usize = 4096;
+/// The processes whose spans a datagram may have.
+const MAX_RESOURCES: usize = 20;
 /// The spans that a datagram may have, and the bytes of the text in each.
 const MAX_SPANS: usize = 64;
 
@@ -98,7 +100,7 @@ impl Tracer {
         let mut request = ExportTraceServiceRequest::parse(spans).ok()?;
         let trace_id = identity.trace_id.to_be_bytes();
         let is_of_trace = |span: &Span| span.trace_id == trace_id && span.span_id != identity.span_id.to_be_bytes();
-        let has_room = request.resource_spans.len() <= ExportTraceServiceRequest::MAX_RESOURCES;
+        let has_room = request.resource_spans.len() <= MAX_RESOURCES;
         if !has_room || request.spans().count() > MAX_SPANS || !request.spans().all(is_of_trace) {
             return None;
         }
@@ -116,8 +118,8 @@ fn own_span(identity: TraceIdentity, trace: &Trace, now: SystemTime) -> Resource
         span_id: identity.span_id.to_be_bytes().into(),
         name: "icmp-echo".into(),
         kind: Span::KIND_INTERNAL,
-        start_time_unix_nano: nanos(trace.at),
-        end_time_unix_nano: nanos(now),
+        start_time_unix_nano: unix_nanos(trace.at),
+        end_time_unix_nano: unix_nanos(now),
         attributes: vec![
             KeyValue::text("src", trace.source.to_string()),
             KeyValue::text("dst", trace.destination.to_string()),
@@ -126,22 +128,13 @@ fn own_span(identity: TraceIdentity, trace: &Trace, now: SystemTime) -> Resource
         flags: 1,
         ..Span::default()
     };
-    let scope = InstrumentationScope { name: "edge".into() };
-    ResourceSpans {
-        resource: Some(Resource { attributes: vec![KeyValue::text("service.name", "pingferry-edge")] }),
-        scope_spans: vec![ScopeSpans { scope: Some(scope), spans: vec![span] }],
-        schema_url: String::new(),
-    }
-}
-
-fn nanos(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    let scope = InstrumentationScope { name: "edge".into(), ..InstrumentationScope::default() };
+    ResourceSpans::new(vec![KeyValue::text("service.name", "pingferry-edge")], scope, vec![span])
 }
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
+    use pingferry::trace::otlp::ScopeSpans;
 
     use super::*;
 
@@ -157,7 +150,7 @@ mod tests {
         let spans = vec![Span { trace_id, span_id, ..Span::default() }];
         let scope_spans = vec![ScopeSpans { scope: None, spans }];
         let resource = ResourceSpans { resource: None, scope_spans, schema_url: String::new() };
-        ExportTraceServiceRequest { resource_spans: vec![resource] }.encode_to_vec()
+        ExportTraceServiceRequest { resource_spans: vec![resource] }.to_bytes()
     }
 
     #[test]
@@ -197,7 +190,7 @@ mod tests {
         assert!(!is_taken(TUNNEL, identity, &spans_of(identity.trace_id, identity.span_id)), "the edge's own span");
         assert!(!is_taken(TUNNEL, identity, b"\x0a\xff"), "no spans");
         let many = ExportTraceServiceRequest { resource_spans: vec![ResourceSpans::default(); 21] };
-        assert!(!is_taken(TUNNEL, identity, &many.encode_to_vec()), "too many");
+        assert!(!is_taken(TUNNEL, identity, &many.to_bytes()), "too many");
         assert!(is_taken(TUNNEL, identity, &spans));
     }
 }

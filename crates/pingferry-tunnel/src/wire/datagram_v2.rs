@@ -32,7 +32,7 @@ pub enum DatagramV2<'a> {
     },
     /// Spans, sent by a connector. A stock connector that receives them ends the connection.
     Spans {
-        /// An OTLP [`ExportTraceServiceRequest`](super::spans::ExportTraceServiceRequest).
+        /// An OTLP [`ExportTraceServiceRequest`](pingferry::trace::otlp::ExportTraceServiceRequest).
         spans: &'a [u8],
         /// That of the packet that caused them.
         identity: TraceIdentity,

@@ -8,11 +8,10 @@
 //! A connection uses one of two datagram formats, which the connector offers when it registers. In [version 2](DatagramV2) the
 //! last byte of a datagram tells its type. In [version 3](DatagramV3) it is the first byte. Both carry one IP packet a datagram.
 //! Only version 2 has traces: the edge adds a [trace identity](TraceIdentity) to a packet, and the connector returns
-//! [spans].
+//! [spans](pingferry::trace::otlp).
 
 mod datagram_v2;
 mod datagram_v3;
-pub mod spans;
 mod token;
 mod trace_identity;
 

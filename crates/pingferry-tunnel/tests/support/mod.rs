@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use pingferry::trace::otlp::ExportTraceServiceRequest;
 use pingferry_proto::wire::{IpHeader, IpPacket, echo_request, write_checksum};
 use pingferry_sys::capture::Capture;
 use pingferry_sys::netlink::Netlink;
@@ -20,7 +21,6 @@ use pingferry_tunnel::control::{
 use pingferry_tunnel::edge::{Counters, DropReason, Edge, EdgeConfig, EdgeControl, EdgeFiles, Tunnels};
 use pingferry_tunnel::transport::{DEFAULT_SERVER_NAME, bind, client_config, load_certificates, load_key, load_roots};
 use pingferry_tunnel::transport::{endpoint, server_config};
-use pingferry_tunnel::wire::spans::ExportTraceServiceRequest;
 use pingferry_tunnel::wire::{Secret, Token};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, ServerConfig};
 use tempfile::TempDir;

@@ -15,6 +15,8 @@
 //!
 //! Packets without a tag cost nothing.
 
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod tracer;
 
 use std::time::SystemTime;

@@ -1,10 +1,25 @@
-//! Spans as connectors send them: OTLP, the messages of `opentelemetry.proto.collector.trace.v1` with the fields that are used.
+//! Spans as OpenTelemetry collectors and the edges of tunnels take them: OTLP, the messages of
+//! `opentelemetry.proto.collector.trace.v1` with the fields that are used.
 //!
 //! The field numbers are those of opentelemetry-proto. Fields that are not listed are skipped when a message is read.
+//!
+//! ```
+//! use pingferry::trace::otlp::{ExportTraceServiceRequest, InstrumentationScope, KeyValue, ResourceSpans, Span};
+//!
+//! let span = Span { name: "icmp-echo-request".into(), ..Span::default() };
+//! let scope = InstrumentationScope { name: "my-vpn".into(), ..InstrumentationScope::default() };
+//! let spans = ResourceSpans::new(vec![KeyValue::text("service.name", "my-vpn")], scope, vec![span]);
+//! let request = ExportTraceServiceRequest { resource_spans: vec![spans] };
+//! assert_eq!(ExportTraceServiceRequest::parse(&request.to_bytes()), Ok(request));
+//! ```
+
+use std::time::SystemTime;
 
 use prost::{DecodeError, Message};
 
-/// All spans of a datagram.
+use super::Attribute;
+
+/// All spans of a message.
 #[derive(Clone, PartialEq, Message)]
 pub struct ExportTraceServiceRequest {
     /// Spans by the process that made them.
@@ -51,6 +66,9 @@ pub struct InstrumentationScope {
     /// Its name.
     #[prost(string, tag = "1")]
     pub name: String,
+    /// Its version.
+    #[prost(string, tag = "2")]
+    pub version: String,
 }
 
 /// A span.
@@ -133,10 +151,7 @@ pub enum Value {
 }
 
 impl ExportTraceServiceRequest {
-    /// How many [`ResourceSpans`] a datagram may have.
-    pub const MAX_RESOURCES: usize = 20;
-
-    /// Reads the spans of a datagram.
+    /// Reads a message.
     ///
     /// # Errors
     /// The bytes are not such a message.
@@ -144,9 +159,22 @@ impl ExportTraceServiceRequest {
         Self::decode(bytes)
     }
 
+    /// The message as it is sent.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+
     /// All spans of all processes.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
         self.resource_spans.iter().flat_map(|resource| &resource.scope_spans).flat_map(|scope| &scope.spans)
+    }
+}
+
+impl ResourceSpans {
+    /// The spans of one part of a process.
+    pub fn new(attributes: Vec<KeyValue>, scope: InstrumentationScope, spans: Vec<Span>) -> Self {
+        let scope_spans = vec![ScopeSpans { scope: Some(scope), spans }];
+        Self { resource: Some(Resource { attributes }), scope_spans, schema_url: String::new() }
     }
 }
 
@@ -162,8 +190,48 @@ impl Status {
     pub const OK: i32 = 1;
     /// It failed.
     pub const ERROR: i32 = 2;
-    /// The longest reason, in bytes.
-    pub const MAX_MESSAGE: usize = 100;
+
+    /// That of a span that failed for this reason, if there is one.
+    fn new(error: Option<&str>) -> Self {
+        match error {
+            None => Self { message: String::new(), code: Self::OK },
+            Some(reason) => Self { message: reason.into(), code: Self::ERROR },
+        }
+    }
+}
+
+impl From<super::Span> for Span {
+    fn from(span: super::Span) -> Self {
+        let super::TraceContext { trace_id, span_id: parent, flags } = span.context;
+        Self {
+            trace_id: trace_id.to_be_bytes().into(),
+            span_id: span.id.to_be_bytes().into(),
+            parent_span_id: if parent == 0 { Vec::new() } else { parent.to_be_bytes().into() },
+            name: span.name.into(),
+            kind: Self::KIND_INTERNAL,
+            start_time_unix_nano: unix_nanos(span.start),
+            end_time_unix_nano: unix_nanos(span.end),
+            attributes: span.attributes.into_iter().map(KeyValue::from).collect(),
+            status: Some(Status::new(span.error)),
+            flags: flags.into(),
+        }
+    }
+}
+
+impl From<(&str, Attribute)> for KeyValue {
+    fn from((key, value): (&str, Attribute)) -> Self {
+        match value {
+            Attribute::Text(text) => Self::text(key, text),
+            Attribute::Int(number) => Self::int(key, number),
+            Attribute::Bool(truth) => Self::bool(key, truth),
+        }
+    }
+}
+
+/// Nanoseconds since 1970; 0 before.
+pub fn unix_nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl KeyValue {
