@@ -218,7 +218,7 @@ fn before_it_registers_a_connection_can_do_nothing_and_ends() {
         block_on(async {
             let (_endpoint, quic) = dial(&edge).await;
             quic.send_datagram([&echo_reply("10.0.0.7", GATEWAY)[..], &[1]].concat().into()).unwrap();
-            edge.wait("the datagram", |counters| counters.drops.of(DropReason::Unregistered) == 1);
+            edge.wait("the datagram", |counters| counters.drops[DropReason::Unregistered] == 1);
             let ended = tokio::time::timeout(SOON, quic.closed()).await;
             assert!(ended.is_ok(), "it ends although it is not idle");
         });
@@ -371,7 +371,7 @@ fn spans_of_a_traced_ping_are_taken_and_forged_ones_are_not() {
         });
         let counters = edge.counters();
         assert_eq!((counters.traced, counters.spans, counters.spans_lost), (1, 1, 0), "{counters:?}");
-        assert_eq!(counters.drops.of(DropReason::ForeignSpans), 1);
+        assert_eq!(counters.drops[DropReason::ForeignSpans], 1);
     });
 }
 

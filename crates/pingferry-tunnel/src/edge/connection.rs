@@ -129,7 +129,7 @@ impl Opened {
             match self.0.read_datagram().await {
                 Ok(_) => shared.count(|counters| {
                     counters.datagrams += 1;
-                    counters.drops.count(DropReason::Unregistered);
+                    counters.drops[DropReason::Unregistered] += 1;
                 }),
                 Err(error) => return error,
             }
@@ -174,7 +174,7 @@ impl Opened {
 async fn run(shared: &Shared, live: &Live, control: Control) {
     let ended = tokio::select! {
         error = take_datagrams(shared, live) => error.to_string(),
-        () = live.send_queued(|reason| shared.count(|counters| counters.drops.count(reason))) => String::new(),
+        () = live.send_queued(|reason| shared.count(|counters| counters.drops[reason] += 1)) => String::new(),
         why = answer_calls(shared, live, control) => why,
         error = live.quic.closed() => error.to_string(),
     };

@@ -57,7 +57,7 @@ impl Core {
             Err(refused) => refused,
         };
         let (reason, error) = refused;
-        self.counters.drops.count(reason);
+        self.counters.drops[reason] += 1;
         let Some(error) = error else { return Verdict::Dropped };
         match self.errors.report(now, error, &parsed, packet) {
             Some(answer) => {
@@ -79,11 +79,11 @@ impl Core {
         // Only the edge itself speaks for the device: its kernel accepts packets from these addresses.
         let is_own = || IpPacket::parse(packet).is_ok_and(|packet| errors.is_gateway(packet.header.source));
         let checked = checked.and_then(|packet| if is_own() { Err(DropReason::ForeignSource) } else { Ok(packet) });
-        checked.inspect_err(|reason| self.counters.drops.count(*reason)).ok()
+        checked.inspect_err(|reason| self.counters.drops[*reason] += 1).ok()
     }
 
     fn dropped(&mut self, reason: DropReason) -> Verdict {
-        self.counters.drops.count(reason);
+        self.counters.drops[reason] += 1;
         Verdict::Dropped
     }
 
@@ -229,7 +229,7 @@ mod tests {
         let packet = IpPacket { header: solicitation, payload: &[133, 0, 0, 0, 0, 0, 0, 0] }.to_bytes();
         let mut core = core();
         assert_eq!(core.handle_request(Instant::now(), &packet, |_| 1400), Verdict::Dropped);
-        assert_eq!(core.counters.drops.of(DropReason::LinkControl), 1);
+        assert_eq!(core.counters.drops[DropReason::LinkControl], 1);
     }
 
     #[test]

@@ -1,103 +1,52 @@
 //! Why the edge did not forward a packet.
 
-macro_rules! drop_reasons {
-    ($($(#[$doc:meta])* $name:ident => $label:literal,)+) => {
-        /// Why the edge did not forward a packet. Each dropped packet has exactly one reason.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[non_exhaustive]
-        pub enum DropReason {
-            $($(#[$doc])* $name,)+
-        }
+pingferry_proto::drop_reasons! {
+    /// Why the edge did not forward a packet. Each dropped packet has exactly one reason.
+    enum DropReason {
+        /// Not a well-formed IP packet with a well-formed ICMP header.
+        Malformed => "malformed",
 
-        impl DropReason {
-            /// All reasons.
-            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
+        // Of requests.
+        /// What a kernel and its link tell each other by themselves, such as router solicitations.
+        LinkControl => "link_control",
+        /// No host can have the source address.
+        InvalidSource => "invalid_source",
+        /// Neither an echo request nor a later fragment of one.
+        NotEchoRequest => "not_echo_request",
+        /// No tunnel has the destination.
+        NoPrefix => "no_prefix",
+        /// A tunnel has the destination, but no connector of its serves it now.
+        NobodyConnected => "nobody_connected",
+        /// Larger than a datagram of its connection can be now.
+        TooBig => "too_big",
+        /// The queue of the connection is full.
+        Congested => "congested",
 
-            /// The stable name in logs and metrics: lower case with underscores.
-            pub const fn label(self) -> &'static str {
-                match self {
-                    $(DropReason::$name => $label,)+
-                }
-            }
-        }
-    };
-}
-
-drop_reasons! {
-    /// Not a well-formed IP packet with a well-formed ICMP header.
-    Malformed => "malformed",
-
-    // Of requests.
-    /// What a kernel and its link tell each other by themselves, such as router solicitations.
-    LinkControl => "link_control",
-    /// No host can have the source address.
-    InvalidSource => "invalid_source",
-    /// Neither an echo request nor a later fragment of one.
-    NotEchoRequest => "not_echo_request",
-    /// No tunnel has the destination.
-    NoPrefix => "no_prefix",
-    /// A tunnel has the destination, but no connector of its serves it now.
-    NobodyConnected => "nobody_connected",
-    /// Larger than a datagram of its connection can be now.
-    TooBig => "too_big",
-    /// The queue of the connection is full.
-    Congested => "congested",
-
-    // Of what connectors send.
-    /// A datagram before the connector has registered.
-    Unregistered => "unregistered",
-    /// A datagram of a type that an edge does not take.
-    UnknownDatagram => "unknown_datagram",
-    /// IPv4 options or IPv6 extension headers.
-    Options => "options",
-    /// Not ICMP.
-    NotIcmp => "not_icmp",
-    /// An ICMP message other than an echo reply and an error about an echo request.
-    ForbiddenType => "forbidden_type",
-    /// A fragment of an ICMP error.
-    FragmentedError => "fragmented_error",
-    /// The destination did not ask through this tunnel lately.
-    NobodyAsked => "nobody_asked",
-    /// A reply from an address that is not in a prefix of the tunnel, or an error from one that no host can have.
-    ForeignSource => "foreign_source",
-    /// An error about something else than a request that went through this tunnel lately.
-    ForeignQuote => "foreign_quote",
-    /// Spans that are too large, or of a trace that this edge did not start.
-    ForeignSpans => "foreign_spans",
-    /// The TUN device did not take the packet.
-    DeviceFull => "device_full",
-}
-
-/// The number of dropped packets, by reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drops([u64; DropReason::ALL.len()]);
-
-impl Default for Drops {
-    fn default() -> Self {
-        Self([0; DropReason::ALL.len()])
-    }
-}
-
-impl Drops {
-    /// Counts one packet.
-    pub fn count(&mut self, reason: DropReason) {
-        self.add(reason, 1);
+        // Of what connectors send.
+        /// A datagram before the connector has registered.
+        Unregistered => "unregistered",
+        /// A datagram of a type that an edge does not take.
+        UnknownDatagram => "unknown_datagram",
+        /// IPv4 options or IPv6 extension headers.
+        Options => "options",
+        /// Not ICMP.
+        NotIcmp => "not_icmp",
+        /// An ICMP message other than an echo reply and an error about an echo request.
+        ForbiddenType => "forbidden_type",
+        /// A fragment of an ICMP error.
+        FragmentedError => "fragmented_error",
+        /// The destination did not ask through this tunnel lately.
+        NobodyAsked => "nobody_asked",
+        /// A reply from an address that is not in a prefix of the tunnel, or an error from one that no host can have.
+        ForeignSource => "foreign_source",
+        /// An error about something else than a request that went through this tunnel lately.
+        ForeignQuote => "foreign_quote",
+        /// Spans that are too large, or of a trace that this edge did not start.
+        ForeignSpans => "foreign_spans",
+        /// The TUN device did not take the packet.
+        DeviceFull => "device_full",
     }
 
-    /// Counts several packets.
-    pub fn add(&mut self, reason: DropReason, packets: u64) {
-        if let Some(count) = self.0.get_mut(reason as usize) {
-            *count += packets;
-        }
-    }
-
-    /// How many packets were dropped for this reason.
-    pub fn of(&self, reason: DropReason) -> u64 {
-        self.0.get(reason as usize).copied().unwrap_or(0)
-    }
-
-    /// The reasons that occurred, and how often.
-    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
-        DropReason::ALL.iter().map(|&reason| (reason, self.of(reason))).filter(|&(_, count)| count > 0)
-    }
+    /// The number of dropped packets, by reason.
+    struct Drops;
 }

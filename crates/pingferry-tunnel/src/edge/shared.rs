@@ -201,9 +201,9 @@ impl Shared {
         self.count(|counters| match result {
             Ok(dropped) => {
                 counters.forwarded += 1;
-                counters.drops.add(DropReason::Congested, dropped);
+                counters.drops[DropReason::Congested] += dropped;
             }
-            Err(reason) => counters.drops.count(reason),
+            Err(reason) => counters.drops[reason] += 1,
         });
     }
 
@@ -253,7 +253,7 @@ impl Shared {
     }
 
     fn drop(&self, reason: DropReason) {
-        self.count(|counters| counters.drops.count(reason));
+        self.count(|counters| counters.drops[reason] += 1);
     }
 
     fn log_strange(&self, now: Instant, tunnel: Uuid) {

@@ -83,7 +83,7 @@ impl TestEdge {
     }
 
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.counters().drops.of(reason)
+        self.counters().drops[reason]
     }
 
     /// Waits until the counters are as expected.
