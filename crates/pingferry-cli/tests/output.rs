@@ -4,12 +4,11 @@
 mod support;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
-use std::path::Path;
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
 use std::process::{Command, Stdio};
 
 use pingferry_testnet::{eventually, isolated};
-use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use support::client::{Client, echo};
 use support::*;
@@ -380,73 +379,5 @@ fn a_reader_that_has_read_enough_is_no_error() {
             let output = child.wait_with_output().unwrap();
             assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""), "{args:?}");
         }
-    });
-}
-
-/// Opening a FIFO waits for its writer, and reading it for the end.
-#[test]
-fn a_configuration_is_a_regular_file() -> io::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let fifo = folder.path().join("fifo");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0)?;
-    for path in [&*fifo, folder.path(), "/dev/zero".as_ref()] {
-        let output = pingferry_that_ends().args(["run", "--check", "--config"]).arg(path).output()?;
-        let expected =
-            format!("pingferry: {}: a configuration must be a regular file, and this is none\n", path.display());
-        assert_eq!((output.status.code(), stderr(&output)), (Some(64), expected));
-    }
-    Ok(())
-}
-
-/// Opening a FIFO waits for its reader, and so would each packet.
-#[test]
-fn a_capture_is_a_regular_file() -> io::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let (fifo, socket) = (folder.path().join("fifo"), folder.path().join("socket"));
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0)?;
-    let _listener = std::os::unix::net::UnixListener::bind(&socket)?;
-    let check = |path: &Path| {
-        let output = pingferry_that_ends().args(["run", "--unix", "/nowhere/s", "--pcap"]).arg(path).output()?;
-        let expected = format!("pingferry: {}: a capture must be a regular file, and this is none\n", path.display());
-        assert_eq!((output.status.code(), stderr(&output)), (Some(64), expected));
-        io::Result::Ok(())
-    };
-    check(&fifo)?;
-    check(&socket)?;
-    check("/dev/null".as_ref())?;
-    // With a reader, it opens at once.
-    let _reader = std::fs::OpenOptions::new().read(true).write(true).open(&fifo)?;
-    check(&fifo)
-}
-
-#[test]
-fn a_namespace_is_not_waited_for() -> io::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let fifo = folder.path().join("fifo");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0)?;
-    let output = pingferry_that_ends().args(["run", "--tun", "ping0", "--netns"]).arg(&fifo).output()?;
-    assert_eq!(output.status.code(), Some(1), "{}", all_output(&output));
-    assert!(stderr(&output).contains("Invalid argument"), "{}", all_output(&output));
-    Ok(())
-}
-
-#[test]
-fn a_configuration_that_became_a_fifo_does_not_deafen_it() {
-    isolated(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("pingferry.toml");
-        std::fs::write(&file, "policy = []").unwrap();
-        let (reader, writer) = pipe().unwrap();
-        let served = Served::start_as(|socket| {
-            let mut command = pingferry();
-            command.args(["run", "--config"]).arg(&file).arg("--unix").arg(socket).stderr(writer);
-            command
-        });
-        std::fs::remove_file(&file).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
-        served.running.reload();
-        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
-        assert!(lines.any(|line| line.contains("must be a regular file") && line.contains("was not changed")));
-        served.running.stop();
     });
 }

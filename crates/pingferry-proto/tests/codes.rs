@@ -61,15 +61,7 @@ fn errors_quote_the_code_and_checksum_of_the_client() {
             let sent = harness.send(&request);
             let quoted = harness.quote(&sent);
             let quoted = &quoted[..quoted.len().min(quote_len)];
-            let report = ErrorReport {
-                offender: ip(target),
-                error: IcmpError::time_exceeded(Family::of(ip(target))),
-                hop_limit: 60,
-                traffic_class: 0,
-                destination: ip(target),
-                quoted,
-                extensions: &[],
-            };
+            let report = report(&sent, IcmpError::time_exceeded(Family::of(ip(target))), quoted);
             assert_eq!(harness.icmp_error(sent.transmit.socket, &report), Verdict::Forwarded);
             assert!(harness.delivered[0].1.ends_with(&message[..quoted.len()]));
             // A quote with another code is not of a ping socket.

@@ -10,16 +10,6 @@ use pingferry_proto::wire::{IcmpError, IpHeader, icmp_checksum};
 use pingferry_proto::{Config, DropReason, ErrorReport, Family, HostAddresses, PathConfig, SendError, Verdict};
 use support::*;
 
-const ROUTER: &str = "203.0.113.77";
-const ROUTER_6: &str = "2001:db8:9::77";
-
-/// A router's error about `sent`.
-fn report<'a>(sent: &Sent, error: IcmpError, quoted: &'a [u8]) -> ErrorReport<'a> {
-    let destination = sent.transmit.header.destination;
-    let offender = ip(if destination.is_ipv4() { ROUTER } else { ROUTER_6 });
-    ErrorReport { offender, error, hop_limit: 60, traffic_class: 0xc0, destination, quoted, extensions: &[] }
-}
-
 /// Checks what holds for every error that a client receives, and returns its message.
 fn check_header<'a>(packet: &'a [u8], offender: &str, client: &str) -> &'a [u8] {
     let packet = parse(packet);

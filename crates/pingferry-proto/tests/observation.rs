@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use pingferry_proto::wire::IcmpError;
-use pingferry_proto::{Config, ErrorReport, ErrorType, Family, FlowInfo, Received, SendError, Tag, Verdict};
+use pingferry_proto::{Config, ErrorType, Family, FlowInfo, Received, SendError, Tag, Verdict};
 use support::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -47,15 +47,7 @@ fn a_flow_tells_its_identifiers_its_loss_and_its_last_error() {
     let sent: Vec<Sent> = (1..=3).map(|seq| harness.send(&echo(CLIENT, TARGET, 4711, seq))).collect();
     harness.reply_after(&sent[0], MS, Duration::ZERO);
     let quoted = harness.quote(&sent[1]);
-    let report = ErrorReport {
-        offender: ip("203.0.113.77"),
-        error: IcmpError::time_exceeded(Family::V4),
-        hop_limit: 60,
-        traffic_class: 0,
-        destination: ip(TARGET),
-        quoted: &quoted,
-        extensions: &[],
-    };
+    let report = report(&sent[1], IcmpError::time_exceeded(Family::V4), &quoted);
     assert_eq!(harness.icmp_error(sent[1].transmit.socket, &report), Verdict::Forwarded);
     harness.now += Duration::from_secs(1);
     let flow = &harness.flows()[0];

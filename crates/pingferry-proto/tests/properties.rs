@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use pingferry_proto::wire::{Fragment, IcmpError, IpHeader, IpPacket};
-use pingferry_proto::{Config, DomainId, Endpoint, ErrorReport, Family, PathCounters, PathId, Sharing, Tag, Verdict};
+use pingferry_proto::{Config, DomainId, Endpoint, Family, PathCounters, PathId, Sharing, Tag, Verdict};
 use proptest::prelude::*;
 use support::*;
 
@@ -207,15 +207,8 @@ proptest! {
                         continue;
                     }
                     let quoted = harness.quote(&sent);
-                    let report = ErrorReport {
-                        offender: ip("203.0.113.77"),
-                        error: IcmpError::refused_by_route(Family::V4),
-                        hop_limit: 60,
-                        traffic_class: 0,
-                        destination: sent.transmit.header.destination,
-                        quoted: &quoted[..quote.min(quoted.len())],
-                        extensions: &[],
-                    };
+                    let quoted = &quoted[..quote.min(quoted.len())];
+                    let report = report(&sent, IcmpError::refused_by_route(Family::V4), quoted);
                     let (flows, before) = (harness.endpoint.flows(), harness.delivered.len());
                     if harness.icmp_error(socket, &report) == Verdict::Forwarded {
                         let seq = u16::from_be_bytes([quoted[6], quoted[7]]);

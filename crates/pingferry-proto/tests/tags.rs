@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use pingferry_proto::wire::{Fragment, IcmpError, IpHeader};
-use pingferry_proto::{Config, DeliveryKind, DropReason, ErrorReport, Family, SendError, Tag, Verdict};
+use pingferry_proto::{Config, DeliveryKind, DropReason, Family, SendError, Tag, Verdict};
 use support::*;
 
 fn tag(n: u32) -> Option<Tag> {
@@ -51,15 +51,7 @@ fn an_icmp_error_has_the_tag_of_the_newest_request() {
     let mut harness = Harness::new(Config::default());
     let sent = harness.send_tagged(5, &echo(CLIENT, TARGET, 1, 1));
     let quoted = harness.quote(&sent);
-    let report = ErrorReport {
-        offender: ip("203.0.113.77"),
-        error: IcmpError::time_exceeded(Family::V4),
-        hop_limit: 60,
-        traffic_class: 0,
-        destination: ip(TARGET),
-        quoted: &quoted,
-        extensions: &[],
-    };
+    let report = report(&sent, IcmpError::time_exceeded(Family::V4), &quoted);
     assert_eq!(harness.icmp_error(sent.transmit.socket, &report), Verdict::Forwarded);
     assert_eq!((harness.deliveries[0].kind, harness.deliveries[0].tag), (DeliveryKind::IcmpError, tag(5)));
 }

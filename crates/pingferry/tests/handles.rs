@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use pingferry::ingress::{Deliveries, PacketSink, TunIngress};
+use pingferry::ingress::TunIngress;
 use pingferry::{
-    AttachError, Config, Control, CoreConfig, DropReason, Family, Offer, OpenError, Path, PathConfig, Policy, Proxy,
-    Rate, RunError, SendError, Tag,
+    AttachError, Config, Control, CoreConfig, DropReason, Offer, Path, PathConfig, Policy, Proxy, Rate, RunError,
+    SendError,
 };
 use pingferry_proto::wire::{IpHeader, IpPacket, echo_request};
 use pingferry_sys::netlink::Netlink;
@@ -241,39 +241,6 @@ fn a_slow_callback_loses_its_own_packets() {
     });
 }
 
-/// Tells the tags of what it is given and of what was dropped.
-struct Tags(std::sync::mpsc::Sender<(Option<Tag>, Option<DropReason>)>);
-
-impl PacketSink for Tags {
-    fn send(&mut self, _packet: &[u8]) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn send_batch(&mut self, batch: &mut Deliveries<'_>) {
-        while let Some(delivery) = batch.next() {
-            self.0.send((delivery.tag, None)).unwrap();
-        }
-    }
-
-    fn report_drop(&mut self, tag: Tag, reason: DropReason) {
-        self.0.send((Some(tag), Some(reason))).unwrap();
-    }
-}
-
-#[test]
-fn a_tag_comes_back() {
-    isolated(|| {
-        let proxy = open(1);
-        let (told, tags) = channel();
-        let path = proxy.attach(PathConfig::default(), Tags(told)).unwrap();
-        let [one, two] = [1, 2].map(|number| Tag(number.try_into().unwrap()));
-        path.send_tagged(&request(1, 1), one).unwrap();
-        assert_eq!(tags.recv_timeout(PATIENCE).unwrap(), (Some(one), None));
-        path.send_tagged(b"no packet", two).unwrap();
-        assert_eq!(tags.recv_timeout(PATIENCE).unwrap(), (Some(two), Some(DropReason::Truncated)));
-    });
-}
-
 #[test]
 fn a_path_tells_what_is_for_it() {
     isolated(|| {
@@ -401,47 +368,6 @@ fn a_detached_path_counts_what_waits() {
         let stats = proxy.close().unwrap();
         assert!(stats.counters.add_up());
         assert_eq!(stats.counters.requests_sent() + stats.counters.request_drops[DropReason::PathClosed], sent);
-    });
-}
-
-#[test]
-fn an_error_tells_what_is_missing() {
-    isolated(|| {
-        let opened = |config| Proxy::open(config).map(drop).unwrap_err();
-        let interface = opened(Config::default().with_interface(Some("missing0".into())));
-        assert!(matches!(&interface, OpenError::Interface { name } if name == "missing0"), "{interface:?}");
-        let source = opened(Config::default().with_source_v4(Some([192, 0, 2, 77].into())));
-        assert!(matches!(source, OpenError::Source { .. }), "{source:?}");
-        let source = opened(Config::default().with_source_v6(Some("2001:db8::77".parse().unwrap())));
-        assert!(matches!(source, OpenError::Source { .. }), "{source:?}");
-        let proxy = open(1);
-        assert!(proxy.serves(Family::V4) && proxy.serves(Family::V6));
-    });
-}
-
-#[test]
-fn without_permission_the_error_has_the_command_that_gives_it() {
-    isolated(|| {
-        let bare = pingferry_sys::namespace::Netns::create().unwrap();
-        let error = bare.run(|| Proxy::open(Config::default()).map(drop)).unwrap().unwrap_err();
-        let OpenError::NotPermitted { range: Some(range), groups, .. } = &error else { panic!("{error:?}") };
-        assert!(range.low > range.high && groups.effective == 0, "{range:?} {groups:?}");
-        assert!(error.to_string().ends_with("run as root: sysctl -w net.ipv4.ping_group_range=\"0 0\""), "{error}");
-    });
-}
-
-#[test]
-fn without_descriptors_the_error_says_so() {
-    isolated(|| {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
-        setrlimit(Resource::Nofile, limit).unwrap();
-        let mut all: Vec<_> = (0..64).map_while(|_| std::fs::File::open("/dev/null").ok()).collect();
-        for _left in 0..4 {
-            let error = Proxy::open(Config::default()).map(drop).unwrap_err();
-            assert!(matches!(error, OpenError::Descriptors(_)), "{error:?}");
-            all.pop();
-        }
     });
 }
 

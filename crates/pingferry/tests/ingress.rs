@@ -247,6 +247,20 @@ fn tags_come_back_with_replies_and_drops() {
 }
 
 #[test]
+fn a_tag_comes_back() {
+    isolated(|| {
+        let proxy = open(Config::default());
+        let (told, tags) = channel();
+        let path = proxy.attach(PathConfig::default(), TagSink(told)).unwrap();
+        let [one, two] = [1, 2].map(|number| Tag(number.try_into().unwrap()));
+        path.send_tagged(&request(1), one).unwrap();
+        assert_eq!(tags.recv_timeout(PATIENCE).unwrap(), (Some(one), None));
+        path.send_tagged(b"no packet", two).unwrap();
+        assert_eq!(tags.recv_timeout(PATIENCE).unwrap(), (Some(two), Some(DropReason::Truncated)));
+    });
+}
+
+#[test]
 fn a_path_can_be_configured_while_it_lives() {
     isolated(|| {
         let proxy = open(Config::default());

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use pingferry_proto::wire::{IpHeader, IpPacket, echo_reply, write_checksum};
+use pingferry_proto::wire::{IcmpError, IpHeader, IpPacket, echo_reply, write_checksum};
 use pingferry_proto::{
     Class, Config, Delivery, DomainId, Dropped, Endpoint, ErrorReport, Family, OpenFailure, Output, Outputs,
     PathConfig, PathId, ProbeReply, ProbeSocketId, ProbeTransmit, Received, SendError, SocketId, Tag, TcpAnswer,
@@ -48,6 +48,17 @@ pub struct Harness {
     pub idents: HashMap<SocketId, u16>,
     /// How many sockets can still be opened.
     pub descriptors_left: usize,
+}
+
+/// The routers that [`report`] errors.
+pub const ROUTER: &str = "203.0.113.77";
+pub const ROUTER_6: &str = "2001:db8:9::77";
+
+/// A router's error about `sent`.
+pub fn report<'a>(sent: &Sent, error: IcmpError, quoted: &'a [u8]) -> ErrorReport<'a> {
+    let destination = sent.transmit.header.destination;
+    let offender = ip(if destination.is_ipv4() { ROUTER } else { ROUTER_6 });
+    ErrorReport { offender, error, hop_limit: 60, traffic_class: 0xc0, destination, quoted, extensions: &[] }
 }
 
 impl Harness {
