@@ -21,7 +21,8 @@ pub(crate) struct Crowds {
     crowds: Slab<Crowd>,
     by_peer: HashIndex<Index>,
     members: Slab<Member>,
-    by_flow: HashIndex<Index>,
+    /// The member of each flow, by the number of the flow: 4 bytes for each flow that was open at once.
+    by_flow: Vec<Option<Index>>,
     shares: Shares,
 }
 
@@ -42,8 +43,8 @@ struct Member {
 
 impl Crowds {
     pub(crate) fn new() -> Self {
-        let (by_peer, by_flow) = (HashIndex::new(), HashIndex::new());
-        Self { crowds: Slab::new(), by_peer, members: Slab::new(), by_flow, shares: Shares::new() }
+        let (crowds, members) = (Slab::new(), Slab::new());
+        Self { crowds, by_peer: HashIndex::new(), members, by_flow: Vec::new(), shares: Shares::new() }
     }
 
     /// Whether the peer has a crowd.
@@ -69,7 +70,11 @@ impl Crowds {
             members.try_remove(index.key());
             return None;
         }
-        by_flow.insert(by_flow.hash(flow), index);
+        let place = flow.0.key();
+        if by_flow.len() <= place {
+            by_flow.resize(place + 1, None);
+        }
+        *by_flow.get_mut(place)? = Some(index);
         Some(())
     }
 
@@ -83,9 +88,8 @@ impl Crowds {
 
     /// Removes a flow, and its crowd if it was the last one. `slot` is the slot that it used, if any.
     pub(crate) fn leave(&mut self, flow: FlowId, slot: Option<u16>) {
-        let Some(index) = self.member(flow) else { return };
+        let Some(index) = self.by_flow.get_mut(flow.0.key()).and_then(Option::take) else { return };
         self.shares.remove(1, index, &mut self.members, |member| &mut member.place);
-        self.by_flow.remove(self.by_flow.hash(flow), |other| *other == index);
         let Some(Member { crowd: id, .. }) = self.members.try_remove(index.key()) else { return };
         let Some(crowd) = self.crowds.get_mut(id.key()) else { return };
         if let Some(slot) = slot {
@@ -102,7 +106,7 @@ impl Crowds {
 
     /// Makes a flow the newest one of its crowd, if it is in one.
     pub(crate) fn touch(&mut self, flow: FlowId) {
-        if let Some(index) = self.member(flow) {
+        if let Some(index) = self.by_flow.get(flow.0.key()).copied().flatten() {
             self.shares.touch(index, &mut self.members, |member| &mut member.place);
         }
     }
@@ -131,14 +135,6 @@ impl Crowds {
         self.crowds.insert(Crowd { peer, used: SlotSet::default(), pool: self.shares.add_pool() });
         self.by_peer.insert(self.by_peer.hash(peer), index);
         Some(index)
-    }
-
-    fn member(&self, flow: FlowId) -> Option<Index> {
-        if self.members.is_empty() {
-            return None;
-        }
-        let is_right = |index: &Index| self.members.get(index.key()).is_some_and(|member| member.flow == flow);
-        self.by_flow.find(self.by_flow.hash(flow), is_right).copied()
     }
 }
 

@@ -199,8 +199,8 @@ impl Thread {
         }
         self.is_loaded = helper.is_active();
         self.has_sent = count > 0;
-        if self.is_loaded && self.has_sent {
-            // Replies from near hosts are there already.
+        if count == 1 || self.is_loaded && self.has_sent {
+            // Replies from near hosts are there already. Between one and many, more of them come together if they wait.
             self.downlink(shared, low_latency)?;
         }
         if self.uplink.has_scheduled() {
