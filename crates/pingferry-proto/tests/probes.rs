@@ -219,6 +219,20 @@ fn an_error_about_a_syn_quotes_the_clients_segment() {
     assert_eq!((IpPacket::parse(&quoted).unwrap().header.hop_limit, &quoted[20..]), (1, parse(&sent).payload));
 }
 
+/// The client needs the ports in the first eight bytes, and every error has them (RFC 792).
+#[test]
+fn an_error_quotes_at_least_the_ports_and_the_sequence_number_of_a_syn() {
+    for (from_network, returned) in [(0, 8), (1, 8), (8, 8), (12, 12), (20, 20)] {
+        let mut harness = harness();
+        let sent = tcp_probe(9, SYN);
+        assert_eq!(harness.packet(&sent), Verdict::Forwarded);
+        let socket = harness.probes[0].0.socket;
+        let quoted = &[0x33; 20][..from_network];
+        assert_eq!(harness.probe_error(socket, 80, &time_exceeded(quoted)), Verdict::Forwarded);
+        assert_eq!(quote(&harness.delivered[0].1)[20..], parse(&sent).payload[..returned], "{from_network} bytes");
+    }
+}
+
 #[test]
 fn nothing_but_probes_crosses() {
     let refused = Verdict::Dropped(DropReason::NotIcmp);

@@ -161,7 +161,8 @@ fn transport_checksum_is_valid(Delivered { header, message }: &Delivered) -> boo
     Sum::pseudo_header(header.source, header.destination, header.protocol, message.len()).with(message).is_valid()
 }
 
-/// Whether an error quotes a probe: its headers, and of a datagram the payload as the network quoted it. Zeros may follow.
+/// Whether an error quotes a probe: the transport header as far as the network quoted it, but no less than the 8 bytes of any
+/// quote, and of a datagram the payload as the network quoted it. Zeros may follow.
 fn quotes(probe: &Probe, from_network: &[u8], quote: &[u8]) -> bool {
     let len = quote.len();
     let mut quote = quote.to_vec();
@@ -170,7 +171,7 @@ fn quotes(probe: &Probe, from_network: &[u8], quote: &[u8]) -> bool {
     let quoted = &payload[..payload.len().min(len - header.wire_len())];
     let expected = match probe.header.protocol {
         IPPROTO_UDP => [&probe.segment[..8], &from_network[..from_network.len().min(probe.segment.len() - 8)]].concat(),
-        _ => probe.segment[..20].to_vec(),
+        _ => probe.segment[..from_network.len().clamp(8, 20)].to_vec(),
     };
     header == IpHeader { hop_limit: header.hop_limit, ..probe.header }
         && quoted.strip_prefix(&expected[..]).is_some_and(|padding| padding.iter().all(|byte| *byte == 0))

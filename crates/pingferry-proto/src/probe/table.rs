@@ -17,6 +17,10 @@ use crate::wire::ip::{IPPROTO_UDP, IpHeader, word};
 use crate::wire::tcp::{TCP_HEADER_LEN, Tcp};
 use crate::wire::udp::UDP_HEADER_LEN;
 
+/// How many bytes of a packet's payload every error quotes (RFC 792). The kernel needs them to find the socket, and the client
+/// to find its own.
+const ALWAYS_QUOTED: usize = 8;
+
 /// What identifies a probe flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ProbeKey {
@@ -78,7 +82,10 @@ impl Probe {
                 packet.extend_from_slice(&self.head);
                 packet.extend_from_slice(rest);
             }
-            None => packet.extend_from_slice(self.head.get(..report.quoted.len()).unwrap_or(&self.head)),
+            None => {
+                let len = report.quoted.len().max(ALWAYS_QUOTED);
+                packet.extend_from_slice(self.head.get(..len).unwrap_or(&self.head));
+            }
         }
         packet
     }
