@@ -16,6 +16,7 @@ use crate::demo::DemoArgs;
 use crate::edge::EdgeArgs;
 use crate::error::CliError;
 use crate::exec::ExecArgs;
+use crate::generate::{CompletionsArgs, ManArgs};
 use crate::run::RunArgs;
 use crate::status::StatusArgs;
 use crate::top::TopArgs;
@@ -25,7 +26,7 @@ use crate::top::TopArgs;
 /// Raw IP packets with echo requests come in from a TUN device, a namespace or a socket; pingferry sends each through
 /// an ordinary ping socket and carries the reply back.
 #[derive(Parser, Clone)]
-#[command(name = "pingferry", version, max_term_width = 100)]
+#[command(name = "pingferry", version = env!("PINGFERRY_VERSION"), max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -53,6 +54,11 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Build a small network in namespaces and ping through it; needs no root and no network
     Demo(DemoArgs),
+    /// Print the completions for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages, for a package
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 impl Cli {
@@ -78,7 +84,7 @@ impl Cli {
             Command::Connect(args) => args.apply(&mut settings)?,
             #[cfg(feature = "tunnel")]
             Command::Edge(args) => args.apply(&mut settings),
-            Command::Status(_) | Command::Top(_) | Command::Demo(_) => {}
+            Command::Status(_) | Command::Top(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) => {}
         }
         Ok(Loaded { settings, access_keys })
     }
@@ -94,9 +100,7 @@ impl Cli {
         match &self.command {
             Command::Check(args) => Some(&args.file),
             Command::Run(args) => Some(&args.file),
-            Command::Exec(_) | Command::Status(_) | Command::Top(_) | Command::Demo(_) => None,
-            #[cfg(feature = "tunnel")]
-            Command::Connect(_) | Command::Edge(_) => None,
+            _ => None,
         }
     }
 }

@@ -14,6 +14,7 @@ mod demo;
 mod edge;
 mod error;
 mod exec;
+mod generate;
 mod log;
 mod notify;
 mod otlp;
@@ -60,6 +61,8 @@ fn start(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Status(args) => status::status(args),
         Command::Top(args) => top::top(args),
         Command::Demo(args) => demo::demo(args),
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(args),
     }
 }
 
