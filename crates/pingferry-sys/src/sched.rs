@@ -26,10 +26,11 @@ use crate::error_context::with_context;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn run_when_idle() -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: 0 };
+    // The kernel's `struct sched_param` is one int. musl's has more fields.
+    let priority: libc::c_int = 0;
     // The call is made directly, because musl's sched_setscheduler always fails with ENOSYS.
-    // SAFETY: 0 is the calling thread. `parameters` lives through the call, and the kernel only reads it.
-    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const parameters) };
+    // SAFETY: 0 is the calling thread. `priority` lives through the call, and the kernel only reads it.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const priority) };
     if result == 0 { Ok(()) } else { Err(with_context(io::Error::last_os_error(), "run a thread only when idle")) }
 }
 
