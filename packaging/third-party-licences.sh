@@ -13,7 +13,7 @@ sources=$(cargo metadata --locked --format-version 1 | tr ',' '\n' | sed -n 's/.
 
 crates "$1" | while IFS='|' read -r crate licence; do
     read -r name version _ <<< "$crate"
-    folder=$(grep -E "/$name-${version#v}$" <<< "$sources" | head -n 1)
+    folder=$(awk -v end="/$name-${version#v}" 'substr($0, length($0) - length(end) + 1) == end' <<< "$sources")
     printf '%s\n%s %s: %s\n\n' "$(printf '=%.0s' {1..80})" "$name" "${version#v}" "$licence"
     find "$folder" -maxdepth 1 -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' \) | sort | while read -r file; do
         cat "$file"

@@ -98,13 +98,14 @@ service() {
     check 'systemd finds no fault in the units' systemd-analyze --recursive-errors=no verify $units
     check 'nothing is enabled after the installation' fails systemctl is-enabled pingferry
     check 'documented: start' follow '## The service'
-    check '  it is READY, and says what it serves' is pingferry StatusText 'serving TUN device ping0'
+    check '  it is READY' is pingferry ActiveState active
+    check '  and says what it serves' logged pingferry 'ready: TUN device ping0'
     check '  it runs as a user of its own' fails is pingferry UID 0
 
-    ip link add dummy0 type dummy
-    sed -i 's/"ping0"/"dummy0"/' /etc/pingferry/pingferry.toml
+    ip link add other0 type veth peer name other1
+    sed -i 's/"ping0"/"other0"/' /etc/pingferry/pingferry.toml
     check 'it is not READY with a device that is none' fails systemctl restart pingferry
-    sed -i 's/"dummy0"/"ping0"/' /etc/pingferry/pingferry.toml
+    sed -i 's/"other0"/"ping0"/' /etc/pingferry/pingferry.toml
     systemctl reset-failed pingferry
     check '  and is with one that is' systemctl restart pingferry
 }

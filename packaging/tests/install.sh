@@ -57,7 +57,7 @@ debian() {
     check '  its files are there' files_of_package
     check '  the program runs' inside pingferry --version
     check '  the configuration that is installed serves something' inside pingferry run --config /etc/pingferry/pingferry.toml --check
-    check '  the manual can be read' inside sh -c 'man --pager=cat pingferry-run | grep -q PINGFERRY_TUN'
+    check '  the manual can be read' inside sh -c 'man --pager=cat pingferry-run | grep -q -e --idle-timeout'
     check '  nothing is enabled' fails inside systemctl is-enabled pingferry
     check '  it owns no file in /etc but its configuration' owns_only_configuration
     echo '# mine' >> "$tree/etc/pingferry/pingferry.toml"
@@ -77,7 +77,7 @@ owns_only_configuration() { [[ $(inside dpkg --listfiles pingferry | grep '^/etc
 # A database of rpm in a folder, because Debian has no system of that kind.
 redhat() {
     local root=$PWD/target/debian/rpm package
-    package=$(ls -t target/packages/pingferry-*.rpm 2> /dev/null | head -n 1)
+    package=$(newest target/packages/pingferry-*.rpm)
     if [[ ! $package ]] || ! command -v rpm > /dev/null; then
         echo 'skipped: there is no .rpm, or no program rpm'
         return
@@ -104,7 +104,7 @@ scripts_of() {
 
 tarball() {
     local archive root=target/debian/tar
-    archive=$(ls -t target/packages/pingferry-*-linux.tar.gz 2> /dev/null | head -n 1)
+    archive=$(newest target/packages/pingferry-*-linux.tar.gz)
     if [[ ! $archive ]]; then
         echo 'skipped: there is no tarball'
         return

@@ -29,10 +29,19 @@ new_tree() {
     cp --archive --reflink=auto "$base" "$1"
 }
 
-# The newest package that `./dev package` made.
+# The newest of the files that exist, if one does.
+newest() {
+    local file found=
+    for file; do
+        if [[ -e $file && ( ! $found || $file -nt $found ) ]]; then found=$file; fi
+    done
+    echo "$found"
+}
+
+# The package that `./dev package` made.
 deb() {
     local found
-    found=$(ls -t target/packages/pingferry_*.deb 2> /dev/null | head -n 1)
-    [[ $found ]] || { echo 'there is no package: ./dev package' >&2; exit 1; }
+    found=$(newest target/packages/pingferry_*.deb)
+    [[ $found ]] || { echo 'there is no .deb: ./dev package' >&2; exit 1; }
     echo "$found"
 }
