@@ -1,15 +1,16 @@
 //! `pingferry check`: whether this process can ping here, from which addresses, and what fixes what is missing.
 //!
-//! `probe` examines the machine, `report` holds the result, `fix` finds commands that fix what is missing, and `text`
-//! formats it for people. Only `probe` needs a machine: the rest is tested with invented reports.
+//! `probe` examines the machine, `report` holds the result, `verdict` sums it up, `fix` looks up what fixes what is missing in
+//! the table of pingferry-sys, which the errors of all commands come from, and `text` formats it for people. Only `probe` needs
+//! a machine: the rest is tested with invented reports.
 
 mod decide;
 mod fix;
 mod probe;
 mod report;
 mod text;
+mod verdict;
 
-use std::io;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -25,7 +26,7 @@ use report::Report;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CheckArgs {
     /// Report as JSON
-    #[arg(long, conflicts_with = "destination")]
+    #[arg(long)]
     json: bool,
     #[command(flatten)]
     question: decide::Question,
@@ -40,24 +41,23 @@ impl CheckArgs {
     }
 }
 
-/// Reports on standard output. The exit code is 0 if at least one family can ping, otherwise 77. With `--policy` it is
-/// 0 if the policy allows the ping, otherwise 1.
+/// Reports on standard output. The exit code is 0 if pings cross over at least one family, 77 if a permission is missing for
+/// that, and otherwise 1. With `--policy` it is 0 if the policy allows the ping, otherwise 1.
 pub(crate) fn check(args: &CheckArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     if let Some(destination) = args.question.destination {
-        let (allowed, why) = args.question.decide(destination, settings)?;
-        output::print(&format!("{why}\n"))?;
-        return Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        let answer = args.question.decide(destination, settings)?;
+        output::print(&if args.json { pretty(&answer) } else { format!("{}\n", answer.why) })?;
+        return Ok(if answer.allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let report = probe::report();
     let fixes = fix::fixes(&report);
     let written = if args.json { json(&report, &fixes) } else { text::render(&report, &fixes) };
     output::print(&written)?;
-    Ok(if report.works() { ExitCode::SUCCESS } else { ExitCode::from(PERMISSION) })
-}
-
-/// One line that says why neither family can ping and how to fix it, given the errors of opening the ping sockets.
-pub(crate) fn explain_no_ping(v4: &io::Error, v6: &io::Error) -> String {
-    text::no_ping(&probe::permission(), &v4.into(), &v6.into())
+    Ok(match report.denial() {
+        _ if report.works() => ExitCode::SUCCESS,
+        Some(_) => ExitCode::from(PERMISSION),
+        None => ExitCode::FAILURE,
+    })
 }
 
 /// The report as JSON. Its keys are stable; more can be added.
@@ -65,13 +65,17 @@ fn json(report: &Report, fixes: &[Fix]) -> String {
     #[derive(Serialize)]
     struct Document<'a> {
         works: bool,
+        verdict: String,
         #[serde(flatten)]
         report: &'a Report,
         fixes: &'a [Fix],
     }
-    let document = Document { works: report.works(), report, fixes };
+    pretty(&Document { works: report.works(), verdict: verdict::verdict(report), report, fixes })
+}
+
+fn pretty(document: &impl Serialize) -> String {
     // This fails only for maps whose keys are not strings, and there is no map here.
-    let mut json = serde_json::to_string_pretty(&document).unwrap_or_default();
+    let mut json = serde_json::to_string_pretty(document).unwrap_or_default();
     json.push('\n');
     json
 }
@@ -92,8 +96,17 @@ mod tests {
         let no_error = json!({"ok": true, "value": null, "error": null});
         let expected = json!({
             "works": true,
-            "ipv4": {"socket": no_error, "source": {"ok": true, "value": "192.0.2.7", "error": null}},
-            "ipv6": {"socket": no_error, "source": {"ok": true, "value": "2001:db8::7", "error": null}},
+            "verdict": "works: this process can ping over IPv4 and IPv6",
+            "ipv4": {
+                "socket": no_error,
+                "source": {"ok": true, "value": "192.0.2.7", "error": null},
+                "has_network": true,
+            },
+            "ipv6": {
+                "socket": no_error,
+                "source": {"ok": true, "value": "2001:db8::7", "error": null},
+                "has_network": true,
+            },
             "permission": {
                 "effective_gid": 1000,
                 "supplementary_gids": [27, 1000],
@@ -103,13 +116,15 @@ mod tests {
                 },
             },
             "descriptors": {"soft": 1024, "hard": null},
-            "tun": {"exists": true, "open": no_error},
+            "tun": {"exists": true, "open": no_error, "create": no_error},
             "user_namespaces": {
                 "create": no_error,
                 "max_user_namespaces": 63_000,
                 "unprivileged_userns_clone": null,
                 "apparmor_restrict_unprivileged_userns": null,
             },
+            "exec": no_error,
+            "environment": {"container": null, "unit": null},
             "fixes": [],
         });
         assert_eq!(document(&admitted()), expected);
@@ -132,7 +147,8 @@ mod tests {
     fn one_family_is_enough_to_work() {
         let mut report = refused();
         report.ipv6.socket = Ok(());
-        assert!(report.works());
-        assert!(!refused().works());
+        report.ipv6.has_network = true;
+        assert!(report.works() && report.denial().is_none());
+        assert!(!refused().works() && refused().denial().is_some());
     }
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use pingferry::RunError;
+use pingferry_sys::diagnosis::{Operation, Situation, diagnose};
+use pingferry_sys::errno;
 
 use crate::log;
 
@@ -41,19 +43,23 @@ impl CliError {
         Self { code, message: message.into() }
     }
 
-    /// An error of the kernel. If a permission is missing, the line ends with `fix`.
-    pub(crate) fn from_io(what: impl Display, error: &io::Error, fix: &str) -> Self {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => Self::permission(format!("{what}: {error}; {fix}")),
-            _ => Self::runtime(format!("{what}: {error}")),
-        }
+    /// An error of the kernel. Where pingferry-sys knows the cause and what helps, its text says so.
+    pub(crate) fn from_io(what: impl Display, error: &io::Error) -> Self {
+        Self::with_code(code(error.kind() == io::ErrorKind::PermissionDenied), format!("{what}: {error}"))
+    }
+
+    /// An error of something that was tried, with its cause and what helps.
+    pub(crate) fn of(operation: &Operation<'_>, what: impl Display, error: &io::Error) -> Self {
+        let Some(errno) = errno(error) else { return Self::from_io(what, error) };
+        let diagnosis = diagnose(operation, errno, &Situation::detect());
+        let advice = diagnosis.to_string();
+        let advice = if advice.is_empty() { advice } else { format!("; {advice}") };
+        Self::with_code(code(diagnosis.is_permission), format!("{what}: {error}{advice}"))
     }
 
     /// An error of creating the file at `path`.
     pub(crate) fn from_creating(what: impl Display, path: &Path, error: &io::Error) -> Self {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let fix = format!("its folder must be writable; to see its rights, run: ls -ld {}", folder.display());
-        Self::from_io(format!("{what} {}", path.display()), error, &fix)
+        Self::of(&Operation::CreateFile(path), format!("{what} {}", path.display()), error)
     }
 
     /// Prints the line and returns the exit code.
@@ -73,4 +79,8 @@ impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         Self::runtime(error.to_string())
     }
+}
+
+fn code(is_permission: bool) -> u8 {
+    if is_permission { PERMISSION } else { RUNTIME }
 }

@@ -29,7 +29,7 @@ use pingferry_sys::sandbox::Sandbox;
 use pingferry_sys::tun::TunConfig;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use crate::config::build::{path_config, proxy_config};
 use crate::config::flags::SandboxFlag;
@@ -78,6 +78,7 @@ pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, Cli
         tcp: settings.tcp.or(Some(Crossing::Probes)),
         ..Ingress::default()
     });
+    proxy::check_permission()?;
     sandbox::confine(settings, &Sandbox::default().with_child(Some(child.pid())).with_tcp(ingress.has_tcp()));
 
     let proxy = proxy::open(config)?;
@@ -122,13 +123,21 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
     poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&soon)).is_ok_and(|ready| ready > 0)
 }
 
+/// Moves this process into a network of its own, and opens the TUN device to which everything is routed there. Returns the
+/// MTU of the device too.
+pub(crate) fn open_network() -> io::Result<(Tun, u32)> {
+    unshare_as_self()?;
+    Netlink::open()?.set_up(LOOPBACK)?;
+    let (tun, mtu, _) = tun_config().open()?;
+    Ok((tun, mtu))
+}
+
 /// Runs in the child. Returns only if the child cannot become the command.
 fn become_command(pipe: &Pipe, parent: u32, command: &[OsString]) -> io::Result<()> {
     let group = preflight::groups()?.effective;
-    unshare_as_self()?;
-    allow_ping(group, group)?;
-    Netlink::open()?.set_up(LOOPBACK)?;
-    let (tun, mtu, _) = tun_config().open()?;
+    let (tun, mtu) = open_network()?;
+    // The command can open raw sockets, with which ping works too.
+    allow_ping(group, group).unwrap_or_else(|error| warn!("the command cannot open ping sockets: {error}"));
     pipe.send_fd(tun.as_fd(), mtu)?;
     drop(tun);
     pipe.receive_go()?;
@@ -160,8 +169,7 @@ fn pass_on(pid: u32, signal: i32) {
 }
 
 fn no_namespace(error: &io::Error) -> CliError {
-    let fix = "to see what is missing, run: pingferry check";
-    CliError::from_io("cannot create a network for the command", error, fix)
+    CliError::from_io("cannot create a network for the command", error)
 }
 
 fn not_started(args: &ExecArgs, error: &io::Error) -> CliError {

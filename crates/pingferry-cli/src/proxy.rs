@@ -1,10 +1,13 @@
 //! Opening a proxy.
 
-use pingferry::{Config, OpenError, Proxy};
+use std::io;
+
+use pingferry::{Config, Family, OpenError, Proxy};
+use pingferry_sys::diagnosis::Operation;
+use pingferry_sys::ping::{PingSocket, SocketOptions};
 use pingferry_sys::preflight;
 use tracing::debug;
 
-use crate::check;
 use crate::error::CliError;
 use crate::log;
 
@@ -38,15 +41,28 @@ pub(crate) fn raise_descriptor_limit(workers: usize, of_ingresses: usize) -> Res
     )))
 }
 
+/// Whether this process may open ping sockets. A confined process cannot find out why not, so call this before.
+///
+/// # Errors
+/// It may not, for either family.
+pub(crate) fn check_permission() -> Result<(), CliError> {
+    let open = |family| PingSocket::open(&SocketOptions::new(family));
+    match (open(Family::V4), open(Family::V6)) {
+        (Err(error), Err(_)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(CliError::of(&Operation::OpenPingSocket, "not permitted to ping", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Opens a proxy in the network namespace of the calling thread. Its threads must not wait for the log.
 pub(crate) fn open(config: Config) -> Result<Proxy, CliError> {
     log::detach().map_err(|error| CliError::runtime(format!("cannot start the thread of the log: {error}")))?;
     Proxy::open(config).map_err(|error| match error {
-        OpenError::NotPermitted { v4, v6, .. } | OpenError::NoPing { v4, v6 } => {
-            CliError::permission(check::explain_no_ping(&v4, &v6))
-        }
-        // Not an error of usage: while a machine starts, the address may be about to come, and a restart finds it.
-        OpenError::Source { .. } => CliError::runtime(format!("{error}; to list addresses, run: ip address")),
+        OpenError::NotPermitted { .. } => CliError::permission(format!("{error} (`pingferry check` shows more)")),
+        OpenError::NoPing { .. } => CliError::runtime(format!("{error} (`pingferry check` shows more)")),
+        // Not an error of usage, such as a missing source address: while a machine starts, it may be about to come, and a
+        // restart finds it.
         _ => CliError::runtime(error.to_string()),
     })
 }

@@ -1,35 +1,42 @@
 //! Kernel errors that name the operation that failed.
 //!
 //! An `io::Error` holds either an errno or a text. An error of [`with_context`] holds both: a text for people, such as
-//! "add address 10.0.0.1/24 to ping0: File exists (os error 17)", and the number that [`errno`] returns.
+//! "add address 10.0.0.1/24 to ping0: File exists (os error 17)", and the number that [`errno`] returns. An error of
+//! [`with_advice`] says behind that what to do.
 
 use std::error::Error;
 use std::fmt::{self, Display};
 use std::io;
 
-/// The error that [`with_context`] wraps, and the operation that failed.
+/// What [`with_context`] and [`with_advice`] put into an error.
 #[derive(Debug)]
-struct WithContext {
-    operation: String,
-    source: io::Error,
+struct Described {
+    text: String,
+    errno: Option<i32>,
 }
 
-impl Display for WithContext {
+impl Display for Described {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.operation, self.source)
+        f.write_str(&self.text)
     }
 }
 
-impl Error for WithContext {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.source)
-    }
-}
+impl Error for Described {}
 
 /// Prefixes `error` with the operation that failed. Kind and errno stay the same.
 pub(crate) fn with_context(error: impl Into<io::Error>, operation: impl Into<String>) -> io::Error {
-    let source = error.into();
-    io::Error::new(source.kind(), WithContext { operation: operation.into(), source })
+    let (error, operation) = (error.into(), operation.into());
+    described(error.kind(), format!("{operation}: {error}"), errno(&error))
+}
+
+/// Adds advice behind `error`. The errno stays the same. The kind becomes `PermissionDenied` if a permission is missing.
+pub(crate) fn with_advice(error: &io::Error, advice: impl Display, is_permission: bool) -> io::Error {
+    let kind = if is_permission { io::ErrorKind::PermissionDenied } else { error.kind() };
+    described(kind, format!("{error}; {advice}"), errno(error))
+}
+
+fn described(kind: io::ErrorKind, text: String, errno: Option<i32>) -> io::Error {
+    io::Error::new(kind, Described { text, errno })
 }
 
 /// The errno of an error, or `None` if the kernel did not cause it.
@@ -49,28 +56,22 @@ pub(crate) fn with_context(error: impl Into<io::Error>, operation: impl Into<Str
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn errno(error: &io::Error) -> Option<i32> {
-    error.raw_os_error().or_else(|| {
-        let context = error.get_ref()?.downcast_ref::<WithContext>()?;
-        errno(&context.source)
-    })
+    error.raw_os_error().or_else(|| error.get_ref()?.downcast_ref::<Described>()?.errno)
 }
 
-/// Splits an error for its transfer to another process: the errno, and the text without the text of the errno.
-pub(crate) fn into_parts(error: &io::Error) -> (Option<i32>, String) {
-    let errno = errno(error);
-    let text = error.to_string();
-    let reason = errno.map(|errno| io::Error::from_raw_os_error(errno).to_string()).unwrap_or_default();
-    let operation = text.strip_suffix(&reason).unwrap_or(&text);
-    (errno, operation.strip_suffix(": ").unwrap_or(operation).into())
+/// What is transferred of an error to another process: its errno, whether a permission is missing, and its text.
+pub(crate) fn into_parts(error: &io::Error) -> (Option<i32>, bool, String) {
+    (errno(error), error.kind() == io::ErrorKind::PermissionDenied, error.to_string())
 }
 
 /// The inverse of [`into_parts`].
-pub(crate) fn from_parts(errno: Option<i32>, text: String) -> io::Error {
-    match errno.map(io::Error::from_raw_os_error) {
-        Some(reason) if text.is_empty() => reason,
-        Some(reason) => with_context(reason, text),
-        None => io::Error::other(text),
-    }
+pub(crate) fn from_parts(errno: Option<i32>, is_permission: bool, text: String) -> io::Error {
+    let kind = match errno.map(io::Error::from_raw_os_error) {
+        _ if is_permission => io::ErrorKind::PermissionDenied,
+        Some(error) => error.kind(),
+        None => io::ErrorKind::Other,
+    };
+    described(kind, text, errno)
 }
 
 #[cfg(test)]
@@ -86,16 +87,24 @@ mod tests {
     }
 
     #[test]
+    fn advice_follows_the_error_and_says_whether_it_is_about_a_permission() {
+        let error = with_advice(&rustix::io::Errno::NOSPC.into(), "none are allowed", true);
+        assert_eq!(error.to_string(), "No space left on device (os error 28); none are allowed");
+        assert_eq!((error.kind(), errno(&error)), (io::ErrorKind::PermissionDenied, Some(libc::ENOSPC)));
+    }
+
+    #[test]
     fn an_error_survives_the_transfer_in_parts() {
         let cases = [
             io::Error::from_raw_os_error(libc::EPERM),
-            with_context(with_context(rustix::io::Errno::PERM, "inner"), "outer"),
+            with_context(with_context(rustix::io::Errno::NOENT, "inner"), "outer"),
+            with_advice(&rustix::io::Errno::NOSPC.into(), "advice", true),
             io::Error::other("no errno: here"),
         ];
         for error in cases {
-            let (number, text) = into_parts(&error);
-            let restored = from_parts(number, text);
-            assert_eq!(restored.to_string(), error.to_string());
+            let (number, is_permission, text) = into_parts(&error);
+            let restored = from_parts(number, is_permission, text);
+            assert_eq!((restored.to_string(), restored.kind()), (error.to_string(), error.kind()));
             assert_eq!(errno(&restored), errno(&error));
         }
     }

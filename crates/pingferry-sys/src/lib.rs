@@ -10,6 +10,7 @@ compile_error!(
 
 #[cfg(feature = "testing")]
 pub mod capture;
+pub mod diagnosis;
 mod error_context;
 pub mod namespace;
 pub mod netlink;

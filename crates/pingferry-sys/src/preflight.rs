@@ -10,7 +10,7 @@ use rustix::process::{self, Resource, Rlimit};
 use crate::error_context::with_context;
 
 /// One sysctl for both families, separate for each network namespace.
-const PING_GROUP_RANGE: &str = "/proc/sys/net/ipv4/ping_group_range";
+pub(crate) const PING_GROUP_RANGE: &str = "/proc/sys/net/ipv4/ping_group_range";
 
 /// The port of the discard service (RFC 863). A UDP socket connects to it and sends nothing.
 const DISCARD: u16 = 9;

@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pingferry_proto::OutOfRange;
+use pingferry_sys::diagnosis::Diagnosis;
 use pingferry_sys::preflight::{GroupRange, Groups};
 
 /// Why a proxy could not be opened.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// No group of the process may open ping sockets. The message says what to run.
+    /// The process may not open ping sockets. The message says why, and what to run.
     NotPermitted {
         /// The groups that may, `net.ipv4.ping_group_range`; `None` if it could not be read.
         range: Option<GroupRange>,
@@ -23,6 +24,8 @@ pub enum OpenError {
         v4: io::Error,
         /// What the kernel said for IPv6.
         v6: io::Error,
+        /// The cause, and what helps.
+        diagnosis: Diagnosis,
     },
     /// The interface of the configuration does not exist.
     Interface {
@@ -54,9 +57,11 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotPermitted { range, groups, .. } => write!(f, "not permitted to ping: {}", remedy(*range, groups)),
+            Self::NotPermitted { diagnosis, .. } => write!(f, "not permitted to ping: {diagnosis}"),
             Self::Interface { name } => write!(f, "no interface is called {name}; to list them, run: ip link"),
-            Self::Source { address, source } => write!(f, "cannot ping from {address}: {source}"),
+            Self::Source { address, source } => {
+                write!(f, "cannot ping from {address}: {source}; to list addresses, run: ip address")
+            }
             Self::Descriptors(error) => {
                 write!(f, "no descriptor is left: {error}; to see the limit, run: ulimit -n")
             }
@@ -81,16 +86,6 @@ impl From<OutOfRange> for OpenError {
     fn from(error: OutOfRange) -> Self {
         Self::OutOfRange(error)
     }
-}
-
-/// What lets a process with these groups ping, as `pingferry check` says it.
-fn remedy(range: Option<GroupRange>, groups: &Groups) -> String {
-    let group = groups.effective;
-    let range = range.map_or("not known".into(), |GroupRange { low, high }| format!("\"{low} {high}\""));
-    format!(
-        "no group of this process is in net.ipv4.ping_group_range, which is {range}; \
-         run as root: sysctl -w net.ipv4.ping_group_range=\"{group} {group}\""
-    )
 }
 
 /// Why an ingress was not attached, or not configured.

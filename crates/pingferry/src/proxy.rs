@@ -5,9 +5,10 @@ use std::ops::Deref;
 use std::thread::Builder;
 
 use pingferry_proto::{Class, Family};
+use pingferry_sys::diagnosis::{Operation, Situation, diagnose, explain};
 use pingferry_sys::errno;
 use pingferry_sys::ping::PingSocket;
-use pingferry_sys::preflight::{default_source_address, groups, ping_group_range};
+use pingferry_sys::preflight::default_source_address;
 use rustix::io::Errno;
 use tracing::warn;
 
@@ -133,21 +134,18 @@ fn check_families(config: &Config) -> Result<(bool, bool), OpenError> {
             warn!("only IPv6 is served: {error}");
             return Ok((false, true));
         }
-        (Err(v4), Err(v6)) if [&v4, &v6].iter().any(|error| error.kind() == io::ErrorKind::PermissionDenied) => {
-            return Err(not_permitted(v4, v6));
-        }
-        (Err(v4), Err(v6)) => return Err(OpenError::NoPing { v4, v6 }),
+        (Err(v4), Err(v6)) => return Err(no_ping(v4, v6)),
     }
     Ok((true, true))
 }
 
-/// Where a group of the process may ping, something else has denied it, such as a seccomp filter.
-fn not_permitted(v4: io::Error, v6: io::Error) -> OpenError {
-    match (ping_group_range().ok(), groups()) {
-        (range, Ok(groups)) if range.is_none_or(|range| !range.admits(&groups)) => {
-            OpenError::NotPermitted { range, groups, v4, v6 }
-        }
-        _ => OpenError::NoPing { v4, v6 },
+/// Why neither family works.
+fn no_ping(v4: io::Error, v6: io::Error) -> OpenError {
+    let at = Situation::detect();
+    let diagnoses = [&v4, &v6].map(|error| diagnose(&Operation::OpenPingSocket, errno(error).unwrap_or_default(), &at));
+    match diagnoses.into_iter().find(|diagnosis| diagnosis.is_permission) {
+        Some(diagnosis) => OpenError::NotPermitted { range: at.ping_group_range, groups: at.groups, v4, v6, diagnosis },
+        None => OpenError::NoPing { v4, v6: explain(v6, &Operation::OpenPingSocket) },
     }
 }
 

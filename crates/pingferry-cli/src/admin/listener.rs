@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use pingferry_sys::diagnosis::Operation;
 use rustix::fs::Mode;
 use rustix::process::umask;
 
@@ -60,8 +61,8 @@ impl AdminListener {
         match (address, address.path()) {
             (AdminAddress::Tcp(address), _) => {
                 let listener = TcpListener::bind(address);
-                let fix = "to see who listens there, run: ss -ltnp";
-                listener.map(Self::Tcp).map_err(|error| CliError::from_io(format!("{what} {address}"), &error, fix))
+                let operation = Operation::Listen(*address);
+                listener.map(Self::Tcp).map_err(|error| CliError::of(&operation, format!("{what} {address}"), &error))
             }
             (_, path) => {
                 let path = path.unwrap_or_default();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pingferry::{DecidedBy, Decision, HostAddresses, Policy};
 use pingferry_sys::netlink::AddressMonitor;
+use serde::Serialize;
 
 use crate::config::build::policy;
 use crate::config::flags::policy::PolicyFlags;
@@ -27,14 +28,28 @@ pub(crate) struct Question {
     rules: PolicyFlags,
 }
 
+/// The answer. Its keys in JSON are stable; more can be added.
+#[derive(Debug, Serialize)]
+pub(super) struct Answer {
+    destination: IpAddr,
+    /// As given.
+    source: Option<IpAddr>,
+    /// As given.
+    ingress: Option<String>,
+    pub(super) allowed: bool,
+    /// The rule that decides; none if the default does.
+    rule: Option<String>,
+    pub(super) why: String,
+}
+
 impl Question {
     /// Puts the rules that were given before those of the settings.
     pub(super) fn apply(&self, settings: &mut Settings) {
         self.rules.apply(settings);
     }
 
-    /// Whether pings of `destination` are allowed, and a line that says why.
-    pub(super) fn decide(&self, destination: IpAddr, settings: &Settings) -> Result<(bool, String), CliError> {
+    /// Whether pings of `destination` are allowed, and why.
+    pub(super) fn decide(&self, destination: IpAddr, settings: &Settings) -> Result<Answer, CliError> {
         let unnamed = if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let source = self.source.unwrap_or(unnamed);
         if source.is_ipv4() != destination.is_ipv4() {
@@ -44,7 +59,17 @@ impl Question {
         rules.extend_from_slice(&settings.policy);
         let policy = policy(&rules);
         let decision = policy.decide(source, destination, &host_addresses());
-        Ok((decision.allowed, describe(&policy, decision)))
+        Ok(Answer {
+            destination,
+            source: self.source,
+            ingress: self.ingress.clone(),
+            allowed: decision.allowed,
+            rule: match decision.by {
+                DecidedBy::Rule(index) => policy.rules.get(index).map(ToString::to_string),
+                DecidedBy::Host | DecidedBy::Refused { .. } => None,
+            },
+            why: describe(&policy, decision),
+        })
     }
 
     fn ingress(&self, settings: &Settings) -> Result<Ingress, CliError> {

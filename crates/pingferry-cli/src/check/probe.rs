@@ -1,25 +1,39 @@
 //! Examines the machine without changing it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use pingferry::Family;
+use pingferry_sys::diagnosis::Situation;
 use pingferry_sys::namespace::isolate;
+use pingferry_sys::netlink::AddressMonitor;
 use pingferry_sys::ping::{PingSocket, SocketOptions};
-use pingferry_sys::preflight::{self, Groups};
+use pingferry_sys::preflight;
+use pingferry_sys::process::in_child;
+use rustix::io::Errno;
 
-use super::report::{Admission, Descriptors, Permission, Reach, Report, TunDevice, UserNamespaces};
+use super::report::{
+    Admission, Descriptors, Environment, KernelError, Permission, Reach, Report, TunDevice, UserNamespaces,
+};
+use crate::exec;
 
+/// Examines the machine. The process must have one thread.
 pub(super) fn report() -> Report {
+    let situation = Situation::detect();
+    let (tun, user_namespaces) = (tun_device(&situation), user_namespaces(&situation));
     Report {
         ipv4: reach(Family::V4),
         ipv6: reach(Family::V6),
-        permission: permission(),
+        permission: permission(&situation),
         descriptors: descriptors(),
-        tun: tun_device(),
-        user_namespaces: user_namespaces(),
+        exec: exec(&tun, &user_namespaces),
+        tun,
+        user_namespaces,
+        environment: Environment::of(&situation),
+        situation,
     }
 }
 
@@ -28,37 +42,31 @@ fn reach(family: Family) -> Reach {
     Reach {
         socket: PingSocket::open(&options).map(drop).map_err(Into::into),
         source: preflight::default_source_address(family).map_err(Into::into),
+        has_network: has_network(family),
     }
 }
 
-pub(super) fn permission() -> Permission {
-    let groups = preflight::groups().unwrap_or_else(|_of_supplementary| Groups {
-        effective: rustix::process::getegid().as_raw(),
-        supplementary: Vec::new(),
-    });
+/// Whether this host has an address of the family that is valid beyond its links, and so a network whose hosts it reaches
+/// without a default route.
+fn has_network(family: Family) -> bool {
+    let own = AddressMonitor::open().and_then(|mut monitor| monitor.addresses()).unwrap_or_default().own;
+    own.into_iter().any(|address| match address {
+        _ if Family::of(address) != family || address.is_loopback() => false,
+        IpAddr::V4(address) => !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+    })
+}
+
+fn permission(situation: &Situation) -> Permission {
+    let groups = &situation.groups;
     let admission =
-        |range: preflight::GroupRange| Admission { low: range.low, high: range.high, admits: range.admits(&groups) };
-    let ping_group_range = preflight::ping_group_range().map(admission).map_err(Into::into);
+        |range: preflight::GroupRange| Admission { low: range.low, high: range.high, admits: range.admits(groups) };
     Permission {
-        // A kernel without user namespaces has no map; every group exists there.
-        every_gid_exists: fs::read_to_string("/proc/self/gid_map").map_or(true, |map| has_every_gid(&map)),
+        every_gid_exists: situation.gids.has_every_gid(),
         effective_gid: groups.effective,
-        supplementary_gids: groups.supplementary,
-        ping_group_range,
+        supplementary_gids: groups.supplementary.clone(),
+        ping_group_range: preflight::ping_group_range().map(admission).map_err(Into::into),
     }
-}
-
-/// Whether both ends of the range of all groups, 0 and 2147483647, are in a `gid_map`. Its lines have the first group
-/// inside, the first group outside, and the number of groups (user_namespaces(7)).
-fn has_every_gid(map: &str) -> bool {
-    let has = |gid: u64| {
-        map.lines().any(|line| {
-            let mut numbers = line.split_whitespace().map_while(|word| word.parse::<u64>().ok());
-            matches!((numbers.next(), numbers.nth(1)), (Some(first), Some(count))
-                if (first..first.saturating_add(count)).contains(&gid))
-        })
-    };
-    has(0) && has(2_147_483_647)
 }
 
 fn descriptors() -> Descriptors {
@@ -67,18 +75,24 @@ fn descriptors() -> Descriptors {
     Descriptors { soft: limited(limit.soft), hard: limited(limit.hard) }
 }
 
-fn tun_device() -> TunDevice {
+/// A device is not created, because other programs of the host would notice it.
+fn tun_device(situation: &Situation) -> TunDevice {
     let device = Path::new("/dev/net/tun");
-    let opened = OpenOptions::new().read(true).write(true).open(device);
-    TunDevice { exists: device.exists(), open: opened.map(drop).map_err(Into::into) }
+    let open = OpenOptions::new().read(true).write(true).open(device).map(drop).map_err(KernelError::from);
+    let create = match &open {
+        Err(error) => Err(error.clone()),
+        Ok(()) if situation.can_create_devices() => Ok(()),
+        Ok(()) => Err(io::Error::from(Errno::PERM).into()),
+    };
+    TunDevice { exists: device.exists(), open, create }
 }
 
-fn user_namespaces() -> UserNamespaces {
+fn user_namespaces(situation: &Situation) -> UserNamespaces {
     UserNamespaces {
         create: create_user_namespace().map_err(Into::into),
-        max_user_namespaces: sysctl("/proc/sys/user/max_user_namespaces"),
-        unprivileged_userns_clone: sysctl("/proc/sys/kernel/unprivileged_userns_clone"),
-        apparmor_restrict_unprivileged_userns: sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+        max_user_namespaces: situation.max_user_namespaces,
+        unprivileged_userns_clone: situation.unprivileged_userns_clone,
+        apparmor_restrict_unprivileged_userns: situation.apparmor_restrict_unprivileged_userns,
     }
 }
 
@@ -90,21 +104,10 @@ fn create_user_namespace() -> io::Result<()> {
     isolate(&mut child).status().map(drop)
 }
 
-fn sysctl(path: &str) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_map_of_all_groups_has_every_group() {
-        assert!(has_every_gid("         0          0 4294967295\n"));
-        assert!(has_every_gid("0 1000 1\n1 100000 4294000000\n"));
-        assert!(!has_every_gid("0 1000 1\n"));
-        assert!(!has_every_gid("0 1000 1\n1 100000 65536\n"));
-        assert!(!has_every_gid("1000 1000 4000000000\n"));
-        assert!(!has_every_gid(""));
-    }
+/// Whether `exec` works: does in a child what `exec` does, if what it needs is there.
+fn exec(tun: &TunDevice, user_namespaces: &UserNamespaces) -> Result<(), KernelError> {
+    user_namespaces.create.clone()?;
+    tun.open.clone()?;
+    let open = || exec::open_network().map(|(tun, mtu)| (vec![tun.into()], mtu));
+    in_child(open).map(drop).map_err(Into::into)
 }

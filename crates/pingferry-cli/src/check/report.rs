@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
-use rustix::io::Errno;
+use pingferry_sys::diagnosis::{Container, Diagnosis, Operation, Situation, diagnose};
 use serde::{Serialize, Serializer};
 
 /// Everything that `pingferry check` examines.
@@ -16,12 +16,31 @@ pub(super) struct Report {
     pub(super) descriptors: Descriptors,
     pub(super) tun: TunDevice,
     pub(super) user_namespaces: UserNamespaces,
+    /// Whether `pingferry exec` can run a command.
+    #[serde(serialize_with = "outcome")]
+    pub(super) exec: Result<(), KernelError>,
+    pub(super) environment: Environment,
+    /// What the fixes depend on.
+    #[serde(skip)]
+    pub(super) situation: Situation,
 }
 
 impl Report {
-    /// Whether at least one family can ping.
+    /// Whether pings cross over at least one family.
     pub(super) fn works(&self) -> bool {
-        self.ipv4.socket.is_ok() || self.ipv6.socket.is_ok()
+        self.ipv4.works() || self.ipv6.works()
+    }
+
+    /// What denies ping sockets, if neither family can have one.
+    pub(super) fn denial(&self) -> Option<Diagnosis> {
+        let errors = [self.ipv4.socket.as_ref().err()?, self.ipv6.socket.as_ref().err()?];
+        let diagnoses = errors.map(|error| self.diagnose(&Operation::OpenPingSocket, error));
+        diagnoses.into_iter().find(|diagnosis| diagnosis.is_permission)
+    }
+
+    /// Why an operation failed here.
+    pub(super) fn diagnose(&self, operation: &Operation<'_>, error: &KernelError) -> Diagnosis {
+        diagnose(operation, error.errno.unwrap_or_default(), &self.situation)
     }
 }
 
@@ -34,6 +53,38 @@ pub(super) struct Reach {
     /// The source address that the kernel's routing chooses toward the Internet.
     #[serde(serialize_with = "outcome")]
     pub(super) source: Result<IpAddr, KernelError>,
+    /// Whether the host has an address that is valid beyond its links, and so reaches its own network without a default
+    /// route.
+    pub(super) has_network: bool,
+}
+
+impl Reach {
+    /// Whether pings cross.
+    pub(super) fn works(&self) -> bool {
+        self.socket.is_ok() && (self.source.is_ok() || self.has_network)
+    }
+}
+
+/// Where the process runs, as far as it was found out.
+#[derive(Debug, Serialize)]
+pub(super) struct Environment {
+    /// The kind of container.
+    pub(super) container: Option<&'static str>,
+    /// The systemd unit whose program the process is.
+    pub(super) unit: Option<String>,
+}
+
+impl Environment {
+    pub(super) fn of(situation: &Situation) -> Self {
+        let container = situation.container.map(|container| match container {
+            Container::Kubernetes => "kubernetes",
+            Container::Podman => "podman",
+            Container::Docker => "docker",
+            Container::Lxc => "lxc",
+            _ => "other",
+        });
+        Self { container, unit: situation.unit.clone() }
+    }
 }
 
 /// The groups of this process, and `net.ipv4.ping_group_range`.
@@ -46,13 +97,6 @@ pub(super) struct Permission {
     pub(super) every_gid_exists: bool,
     #[serde(serialize_with = "outcome")]
     pub(super) ping_group_range: Result<Admission, KernelError>,
-}
-
-impl Permission {
-    /// Whether the range can be the reason why a ping socket could not be opened.
-    pub(super) fn refuses(&self) -> bool {
-        !self.ping_group_range.as_ref().is_ok_and(|range| range.admits)
-    }
 }
 
 /// `net.ipv4.ping_group_range`, as the user namespace of this process reads it.
@@ -77,6 +121,9 @@ pub(super) struct TunDevice {
     pub(super) exists: bool,
     #[serde(serialize_with = "outcome")]
     pub(super) open: Result<(), KernelError>,
+    /// Whether the process may create a device in its network namespace.
+    #[serde(serialize_with = "outcome")]
+    pub(super) create: Result<(), KernelError>,
 }
 
 /// Whether a child can start in a new user namespace, and the sysctls that can forbid it (`None` if the kernel does not
@@ -94,16 +141,10 @@ pub(super) struct UserNamespaces {
 }
 
 /// A kernel error in a form that can be stored and serialized.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct KernelError {
     pub(super) errno: Option<i32>,
     pub(super) message: String,
-}
-
-impl KernelError {
-    pub(super) fn is(&self, errno: Errno) -> bool {
-        self.errno == Some(errno.raw_os_error())
-    }
 }
 
 impl From<&io::Error> for KernelError {
@@ -138,6 +179,9 @@ fn outcome<T: Serialize, S: Serializer>(result: &Result<T, KernelError>, seriali
 /// Invented machines for tests.
 #[cfg(test)]
 pub(super) mod examples {
+    use pingferry_sys::preflight::GroupRange;
+    use rustix::io::Errno;
+
     use super::*;
 
     pub(in super::super) fn error(errno: Errno, message: &str) -> KernelError {
@@ -146,7 +190,9 @@ pub(super) mod examples {
 
     /// A machine with nothing missing.
     pub(in super::super) fn admitted() -> Report {
-        let reach = |source: &str| Reach { socket: Ok(()), source: Ok(source.parse().unwrap()) };
+        let reach = |source: &str| Reach { socket: Ok(()), source: Ok(source.parse().unwrap()), has_network: true };
+        let mut situation = Situation::of_host(1000, 1000);
+        situation.ping_group_range = Some(GroupRange { low: 0, high: 2_147_483_647 });
         Report {
             ipv4: reach("192.0.2.7"),
             ipv6: reach("2001:db8::7"),
@@ -157,13 +203,16 @@ pub(super) mod examples {
                 ping_group_range: Ok(Admission { low: 0, high: 2_147_483_647, admits: true }),
             },
             descriptors: Descriptors { soft: Some(1024), hard: None },
-            tun: TunDevice { exists: true, open: Ok(()) },
+            tun: TunDevice { exists: true, open: Ok(()), create: Ok(()) },
             user_namespaces: UserNamespaces {
                 create: Ok(()),
                 max_user_namespaces: Some(63_000),
                 unprivileged_userns_clone: None,
                 apparmor_restrict_unprivileged_userns: None,
             },
+            exec: Ok(()),
+            environment: Environment::of(&situation),
+            situation,
         }
     }
 
@@ -172,14 +221,19 @@ pub(super) mod examples {
         let reach = |family: &str| Reach {
             socket: Err(error(Errno::ACCESS, &format!("open a ping socket for {family}: Permission denied"))),
             source: Err(error(Errno::NETUNREACH, "find the source address: Network is unreachable")),
+            has_network: false,
         };
         let mut report = admitted();
         report.ipv4 = reach("IPv4");
         report.ipv6 = reach("IPv6");
         report.permission.ping_group_range = Ok(Admission { low: 1, high: 0, admits: false });
-        report.tun = TunDevice { exists: false, open: Err(error(Errno::NOENT, "No such file or directory")) };
+        let no_file = || Err(error(Errno::NOENT, "No such file or directory"));
+        report.tun = TunDevice { exists: false, open: no_file(), create: no_file() };
         report.user_namespaces.create = Err(error(Errno::PERM, "Operation not permitted"));
         report.user_namespaces.apparmor_restrict_unprivileged_userns = Some(1);
+        report.exec = report.user_namespaces.create.clone();
+        report.situation.ping_group_range = Some(GroupRange { low: 1, high: 0 });
+        report.situation.apparmor_restrict_unprivileged_userns = Some(1);
         report
     }
 }

@@ -24,7 +24,10 @@ pub(super) fn check_table(ingress: &Ingress) -> Result<(), String> {
 
 /// Checks the keys that only a TUN device has.
 fn check_tun_keys(ingress: &Ingress) -> Result<(), String> {
-    let Ingress { netns, pid, address, route, metric, .. } = ingress;
+    let Ingress { tun, netns, pid, address, route, metric, .. } = ingress;
+    if let Some(name) = tun.as_ref().filter(|name| !is_device_name(name)) {
+        return Err(format!("`tun` = \"{name}\": a device has a name of 1 to 15 bytes, without spaces, `/` and `:`"));
+    }
     if netns.is_some() && pid.is_some() {
         return Err("`netns` and `pid` cannot be used together: both name the namespace of the TUN device".into());
     }
@@ -39,6 +42,12 @@ fn check_tun_keys(ingress: &Ingress) -> Result<(), String> {
         Some((key, _)) => Err(format!("`{key}` needs `tun`: it is about a TUN device")),
         None => Ok(()),
     }
+}
+
+/// Whether the kernel takes it as the name of a device (`dev_valid_name` in net/core/dev.c).
+fn is_device_name(name: &str) -> bool {
+    let is_bad = |byte: u8| matches!(byte, b'/' | b':' | 0) || byte.is_ascii_whitespace();
+    (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.bytes().any(is_bad)
 }
 
 /// A device or socket can be served once.

@@ -104,6 +104,7 @@ pub(crate) fn connect(args: &ConnectArgs, settings: &Settings) -> Result<ExitCod
         Connector::open(connector_config).map_err(|error| CliError::runtime(error.to_string()))?
     };
     // All threads are started after this.
+    proxy::check_permission()?;
     sandbox::confine(settings, &Sandbox::default());
 
     let proxy = Arc::new(proxy::open(config)?);

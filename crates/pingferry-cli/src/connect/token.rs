@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use pingferry_sys::diagnosis::Operation;
 use pingferry_tunnel::wire::{Token, TokenError};
 use tracing::warn;
 
@@ -52,8 +53,8 @@ impl TokenFlags {
 }
 
 fn read(file: &Path) -> Result<String, CliError> {
-    let fix = format!("to see its rights, run: ls -l {}", file.display());
-    fs::read_to_string(file).map_err(|error| CliError::from_io(format!("cannot read {}", file.display()), &error, &fix))
+    let failed = |error| CliError::of(&Operation::ReadFile(file), format!("cannot read {}", file.display()), &error);
+    fs::read_to_string(file).map_err(failed)
 }
 
 fn parsed(what: &str, token: Result<Token, TokenError>) -> Result<Token, CliError> {

@@ -30,8 +30,6 @@ const COUNT: usize = 3;
 const HOP_LIMIT: u8 = 64;
 const PAYLOAD: usize = 56;
 
-const CHECK: &str = "to see what is missing, run: pingferry check";
-
 #[derive(Args, Clone)]
 pub(crate) struct DemoArgs {
     /// Ping through an edge and a connector, and cut their connections under a running ping
@@ -50,7 +48,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode, CliError> {
 }
 
 fn run() -> Result<ExitCode, CliError> {
-    let failed = |what: &'static str| move |error: io::Error| CliError::from_io(what, &error, CHECK);
+    let failed = |what: &'static str| move |error: io::Error| CliError::from_io(what, &error);
     unshare_as_root().map_err(failed("cannot create a network"))?;
     let network = Network::build().map_err(failed("cannot build the network"))?;
     output::print(&format!("client -- TUN -- pingferry -- router -- MTU {LAST_MTU} -- far host\n"))?;
@@ -96,7 +94,7 @@ impl Tally {
 }
 
 fn cannot_ping(error: io::Error) -> CliError {
-    CliError::from_io("cannot ping", &error, CHECK)
+    CliError::from_io("cannot ping", &error)
 }
 
 fn probe() -> Result<Tally, CliError> {

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 use super::client::{Pinger, Response};
 use super::network::{self, Network};
-use super::{CHECK, HOP_LIMIT, PAYLOAD, Tally, cannot_ping, ping_all, ping_big, trace};
+use super::{HOP_LIMIT, PAYLOAD, Tally, cannot_ping, ping_all, ping_big, trace};
 use crate::error::{CliError, RUNTIME};
 use crate::{output, proxy};
 
@@ -47,7 +47,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const REQUESTS: [usize; 3] = [10, 40, 10];
 
 pub(super) fn demo() -> Result<ExitCode, CliError> {
-    let failed = |what: &'static str| move |error: io::Error| CliError::from_io(what, &error, CHECK);
+    let failed = |what: &'static str| move |error: io::Error| CliError::from_io(what, &error);
     unshare_as_root().map_err(failed("cannot create a network"))?;
     let network = Network::build().map_err(failed("cannot build the network"))?;
     add_links(&network).map_err(failed("cannot build the network"))?;
@@ -229,7 +229,7 @@ impl RunningEdge {
             let thread = thread::Builder::new().name("edge".into()).spawn(|| edge.run())?;
             io::Result::Ok(Self { control, thread })
         });
-        opened.and_then(|opened| opened).map_err(|error| CliError::from_io("cannot start the edge", &error, CHECK))
+        opened.and_then(|opened| opened).map_err(|error| CliError::from_io("cannot start the edge", &error))
     }
 
     fn stop(self) -> Result<(), CliError> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use pingferry::Tun;
+use pingferry_sys::diagnosis::Operation;
 use pingferry_sys::tun::TunConfig;
 use pingferry_tunnel::edge::Tunnels;
 use pingferry_tunnel::transport::{ServerConfig, bind, load_certificates, load_key, server_config};
@@ -87,10 +88,8 @@ fn gateway(addresses: &[IpNet]) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
 
 pub(super) fn listen(address: SocketAddr) -> Result<UdpSocket, CliError> {
     let opened = bind(address);
-    let (socket, sizes) = opened.map_err(|error| {
-        let fix = "a port below 1024 needs CAP_NET_BIND_SERVICE; choose another: --listen [::]:7844";
-        CliError::from_io(format!("cannot listen at {address}"), &error, fix)
-    })?;
+    let failed = |error| CliError::of(&Operation::Listen(address), format!("cannot listen at {address}"), &error);
+    let (socket, sizes) = opened.map_err(failed)?;
     if let Some(advice) = sizes.advice() {
         warn!("{advice}");
     }

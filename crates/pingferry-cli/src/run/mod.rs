@@ -88,6 +88,7 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
     let observer = Observer::open(&settings)?;
     let collector = settings.otlp.as_ref().map(|endpoint| Collector::resolve(&endpoint.0)).transpose()?;
     let notifier = Notifier::connect();
+    proxy::check_permission()?;
     let degraded = sandbox::confine(&settings, &sandbox_of(args, &settings));
 
     let sampling = config.sampling.clone();

@@ -89,7 +89,7 @@ fn open_tun(name: &str, ingress: &Ingress, domain: Option<DomainId>, workers: us
         .with_mtu(ingress.mtu.map(Mtu::get))
         .with_queue_length(Some(QUEUE_LENGTH));
     let watched = Watched::open(ingress)?;
-    let namespace = namespace(ingress).map_err(|error| CliError::runtime(error.to_string()))?;
+    let namespace = namespace(ingress).map_err(|error| CliError::from_io(ingress.name(), &error))?;
     // Checked only now: before the namespace is open, its name can become that of another one.
     watched.as_ref().map_or(Ok(()), Watched::check)?;
     let opened = match &namespace {
@@ -97,7 +97,8 @@ fn open_tun(name: &str, ingress: &Ingress, domain: Option<DomainId>, workers: us
         Some(netns) => open_in(netns, &device, workers),
     };
     let (queues, mtu) = opened.map_err(|error| no_tun(name, &error))?;
-    let default_gateway = default_gateway(namespace.as_ref()).map_err(|error| CliError::runtime(error.to_string()))?;
+    let default_gateway =
+        default_gateway(namespace.as_ref()).map_err(|error| CliError::from_io(ingress.name(), &error))?;
     let config = path_config(ingress, domain, Some(mtu), default_gateway);
     let (device, name) = (Device::Tun(queues), format!("{} with MTU {mtu}", ingress.name()));
     Ok(Opened { device, ingress: ingress.clone(), config, default_gateway, name, watched })
@@ -174,14 +175,7 @@ fn own_addresses() -> io::Result<HashSet<IpAddr>> {
 }
 
 pub(crate) fn no_tun(name: &str, error: &io::Error) -> CliError {
-    let what = format!("cannot open TUN device {name}");
-    match error.kind() {
-        io::ErrorKind::AlreadyExists => CliError::runtime(format!(
-            "{what}: {error}; remove that route (ip route del), or give another metric, of which the lowest wins: --metric N"
-        )),
-        io::ErrorKind::NotFound => CliError::runtime(format!("{what}: {error}; run: sudo modprobe tun")),
-        _ => CliError::from_io(what, error, &format!("run: sudo ip tuntap add dev {name} mode tun user $USER")),
-    }
+    CliError::from_io(format!("cannot open TUN device {name}"), error)
 }
 
 fn listen(path: &Path) -> Result<UnixIngress, CliError> {

@@ -26,6 +26,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
+use crate::diagnosis::{Operation, explain};
 use crate::error_context::{errno, with_context};
 
 pub use user::{isolate, keep_network_capabilities, unshare_as_root, unshare_as_self};
@@ -68,7 +69,7 @@ impl Netns {
         // A FIFO is not waited for.
         let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
         let named = |e: Errno| with_context(io::Error::from(e), format!("open network namespace {}", path.display()));
-        file.map(Self).map_err(named)
+        file.map(Self).map_err(|e| explain(named(e), &Operation::OpenNamespace(path)))
     }
 
     /// The network namespace of the process `pid`.
@@ -114,15 +115,27 @@ impl Netns {
     /// `EINVAL` when the user namespace must be entered and the process has more than one thread, `EPERM` when another
     /// user created that user namespace.
     pub fn enter_through_owner(&self) -> io::Result<()> {
+        let explained = |error| explain(error, &Operation::EnterNamespace(self.user()));
         self.enter().or_else(|error| {
             if errno(&error) != Some(libc::EPERM) {
-                return Err(error);
+                return Err(explained(error));
             }
-            let owner = self.owner()?;
-            move_into_link_name_space(owner.as_fd(), Some(LinkNameSpaceType::User))
-                .map_err(|e| with_context(e, "enter the user namespace that owns the network namespace"))?;
-            self.enter()
+            let owner = self.owner().map_err(explained)?;
+            match move_into_link_name_space(owner.as_fd(), Some(LinkNameSpaceType::User)) {
+                Ok(()) => self.enter().map_err(explained),
+                // It is in that user namespace, and lacks the capability there.
+                Err(Errno::INVAL) if is_own(&owner) => Err(explained(error)),
+                Err(e) => Err(explained(with_context(e, "enter the user namespace that owns the network namespace"))),
+            }
         })
+    }
+
+    /// The user who created the user namespace that owns this one (ioctl_ns(2)), if that can be found out.
+    fn user(&self) -> Option<u32> {
+        let (owner, mut user) = (self.owner().ok()?, 0);
+        // SAFETY: NS_GET_OWNER_UID writes a user ID to the address, which is that of one. The descriptor is open.
+        let result = unsafe { libc::ioctl(owner.as_raw_fd(), libc::NS_GET_OWNER_UID, &raw mut user) };
+        (result == 0).then_some(user)
     }
 
     /// The user namespace that owns this one (ioctl_ns(2)).
@@ -145,6 +158,13 @@ impl Netns {
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         on_own_thread(|| self.enter().map(|()| work()))
     }
+}
+
+/// Whether it is the user namespace of this process.
+fn is_own(namespace: &OwnedFd) -> bool {
+    let identity = |found: rustix::fs::Stat| (found.st_dev, found.st_ino);
+    let own = rustix::fs::stat("/proc/self/ns/user").map(identity);
+    own.is_ok_and(|own| rustix::fs::fstat(namespace).map(identity) == Ok(own))
 }
 
 impl AsFd for Netns {
@@ -176,4 +196,5 @@ fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
 pub fn allow_ping(low: u32, high: u32) -> io::Result<()> {
     fs::write("/proc/sys/net/ipv4/ping_group_range", format!("{low} {high}"))
         .map_err(|e| with_context(e, format!("set net.ipv4.ping_group_range to {low} {high}")))
+        .map_err(|e| explain(e, &Operation::SetSysctl))
 }

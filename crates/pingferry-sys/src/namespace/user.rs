@@ -6,12 +6,14 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{
     CapabilitySet, UnshareFlags, capabilities, configure_capability_in_ambient_set, set_capabilities,
 };
 
 use super::unshare;
+use crate::diagnosis::{Operation, explain};
 use crate::error_context::with_context;
 
 /// Makes `command` start in a new user and network namespace, as root of both: the caller's effective user and group
@@ -47,7 +49,7 @@ pub fn isolate(command: &mut Command) -> &mut Command {
 /// disabled.
 pub fn unshare_as_self() -> io::Result<()> {
     let identity = Identity::with_ids_inside(geteuid().as_raw(), getegid().as_raw());
-    identity.unshare().map_err(|e| with_context(e, "create a user and network namespace"))
+    identity.unshare().map_err(explained)
 }
 
 /// Moves this process into a new user and network namespace as root of both, as [`isolate`] does with a command.
@@ -56,7 +58,11 @@ pub fn unshare_as_self() -> io::Result<()> {
 ///
 /// As [`unshare_as_self`].
 pub fn unshare_as_root() -> io::Result<()> {
-    Identity::with_ids_inside(0, 0).unshare().map_err(|e| with_context(e, "create a user and network namespace"))
+    Identity::with_ids_inside(0, 0).unshare().map_err(explained)
+}
+
+fn explained(errno: Errno) -> io::Error {
+    explain(with_context(errno, "create a user and network namespace"), &Operation::CreateNamespaces)
 }
 
 /// The lines for `/proc/self/uid_map` and `gid_map`. They are formatted before the fork, because the child of a process

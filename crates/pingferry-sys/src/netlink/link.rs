@@ -11,10 +11,52 @@ pub(super) const LINK_HEADER: usize = 16;
 const FLAGS: usize = 8;
 /// `IFLA_INET6_CONF` (include/uapi/linux/if_link.h).
 const INET6_CONF: u16 = 2;
+/// `IFLA_TUN_OWNER`, `IFLA_TUN_TYPE` and `IFLA_TUN_MULTI_QUEUE` (include/uapi/linux/if_link.h).
+const TUN_OWNER: u16 = 1;
+const TUN_TYPE: u16 = 3;
+const TUN_MULTI_QUEUE: u16 = 7;
 /// `DEVCONF_DISABLE_IPV6` (include/uapi/linux/ipv6.h), the place of a number in `IFLA_INET6_CONF`.
 const DISABLE_IPV6: usize = 26;
 
+/// What kind of device a network device is, as far as a TUN device can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A TUN device, with IP packets.
+    Tun {
+        /// The user who may attach to it, if it has one that exists in the user namespace of the caller.
+        owner: Option<u32>,
+        /// Whether it can have several queues.
+        multi_queue: bool,
+    },
+    /// A TAP device, with Ethernet frames.
+    Tap,
+    /// Another one.
+    Other,
+}
+
 impl Netlink {
+    /// The kind of a device (`tun_fill_info` in drivers/net/tun.c, since Linux 4.20; before, a TAP device looks like a TUN
+    /// device).
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`.
+    pub fn kind(&mut self, index: u32) -> io::Result<DeviceKind> {
+        let link = self.link(index)?;
+        let info = link.message().attribute(LINK_HEADER, libc::IFLA_LINKINFO).unwrap_or_default();
+        let find = |bytes, kind| attributes(bytes).find_map(|(found, value)| (found == kind).then_some(value));
+        if find(info, libc::IFLA_INFO_KIND).is_none_or(|kind| kind != b"tun\0") {
+            return Ok(DeviceKind::Other);
+        }
+        let data = find(info, libc::IFLA_INFO_DATA).unwrap_or_default();
+        let flag = |kind| find(data, kind).and_then(|value| value.first().copied()).map(libc::c_int::from);
+        if flag(TUN_TYPE) == Some(libc::IFF_TAP) {
+            return Ok(DeviceKind::Tap);
+        }
+        let owner = find(data, TUN_OWNER).and_then(|value| u32_at(value, 0));
+        Ok(DeviceKind::Tun { owner, multi_queue: flag(TUN_MULTI_QUEUE) == Some(1) })
+    }
+
     /// Brings a device up (`IFF_UP`, netdevice(7)).
     ///
     /// # Errors

@@ -23,6 +23,7 @@ use self::message::{Message, Request, messages, u32_at};
 use crate::error_context::with_context;
 
 pub use addresses::AddressMonitor;
+pub use link::DeviceKind;
 pub use route::default_metric;
 #[cfg(feature = "testing")]
 pub use testing::RejectRoute;

@@ -7,8 +7,8 @@
 //! of the parent and executes another program.
 //!
 //! The pipe is a pair of sequenced-packet sockets, and descriptors travel in `SCM_RIGHTS` messages (unix(7)). Each message
-//! is a tag with its fields: `FD` with one descriptor and a number, `GO` without fields, or `FAILED` with an errno and a
-//! text. Both ends are closed on exec. So an end of file tells the parent that the child has executed the program or has
+//! is a tag with its fields: `FD` with one descriptor and a number, `GO` without fields, or `FAILED` with an errno, a text,
+//! and whether a permission is missing. Both ends are closed on exec. So an end of file tells the parent that the child has executed the program or has
 //! exited without an error.
 
 mod pipe;

@@ -105,8 +105,8 @@ impl Pipe {
     }
 
     pub(super) fn send_error(&self, error: &io::Error) -> io::Result<()> {
-        let (errno, text) = into_parts(error);
-        let mut message = vec![FAILED];
+        let (errno, is_permission, text) = into_parts(error);
+        let mut message = vec![FAILED, u8::from(is_permission)];
         message.extend(errno.unwrap_or(0).to_ne_bytes());
         message.extend(text.into_bytes());
         message.truncate(MAX_MESSAGE);
@@ -149,9 +149,9 @@ impl Message {
             ([FD, a, b, c, d], Some(fd)) => Self::Fd(fd, u32::from_ne_bytes([*a, *b, *c, *d])),
             ([GO], None) => Self::Go,
             ([], None) => Self::End,
-            ([FAILED, a, b, c, d, text @ ..], None) => {
+            ([FAILED, is_permission, a, b, c, d, text @ ..], None) => {
                 let errno = Some(i32::from_ne_bytes([*a, *b, *c, *d])).filter(|errno| *errno != 0);
-                Self::Failed(from_parts(errno, String::from_utf8_lossy(text).into_owned()))
+                Self::Failed(from_parts(errno, *is_permission != 0, String::from_utf8_lossy(text).into_owned()))
             }
             _ => Self::Failed(Errno::PROTO.into()),
         }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use pingferry_proto::setters;
 
 use super::{Tun, open_queue};
+use crate::diagnosis::{Operation, explain};
 use crate::error_context::with_context;
 use crate::netlink::{Netlink, default_metric};
 
@@ -99,10 +100,7 @@ impl TunConfig {
         if count <= 1 {
             return self.open().map(|(tun, mtu, origin)| (vec![tun], mtu, origin));
         }
-        let queue = |name: &str| {
-            open_queue(name, libc::IFF_MULTI_QUEUE)
-                .map_err(|e| with_context(e, format!("open a queue of TUN device {name}")))
-        };
+        let queue = |name: &str| open_queue(name, count);
         let (first, mtu, origin) = self.open_with(queue)?;
         let others: io::Result<Vec<Tun>> = (1..count).map(|_| queue(first.name())).collect();
         Ok((std::iter::once(first).chain(others?).collect(), mtu, origin))
@@ -121,19 +119,24 @@ impl TunConfig {
     }
 
     fn configure(&self, netlink: &mut Netlink, index: u32) -> io::Result<()> {
-        self.mtu.map_or(Ok(()), |mtu| netlink.set_mtu(index, mtu))?;
+        let name = netlink.name(index);
+        // What is set already needs no capability: root may have made the device for this user.
+        if let Some(mtu) = self.mtu.filter(|mtu| netlink.mtu(index).ok() != Some(*mtu)) {
+            netlink.set_mtu(index, mtu).map_err(|error| explain(error, &Operation::SetMtu(&name, mtu)))?;
+        }
         if !netlink.is_up(index)? {
-            netlink.set_up(index)?;
+            netlink.set_up(index).map_err(|error| explain(error, &Operation::SetUp(&name)))?;
         }
         // Only now: the kernel takes IPv6 from a device whose MTU becomes too small.
         let has_ipv6 = netlink.has_ipv6(index)?;
         let is_possible = |network: &&IpNet| has_ipv6 || network.addr().is_ipv4();
         let addresses = || self.addresses.iter().filter(is_possible);
         for address in addresses() {
-            or_exists(netlink.add_address(index, *address))?;
+            add_address(netlink, index, &name, *address)?;
         }
         for route in self.routes.iter().filter(is_possible) {
-            self.add_route(netlink, index, *route)?;
+            self.add_route(netlink, index, *route)
+                .map_err(|error| explain(error, &Operation::AddRoute(&name, *route)))?;
         }
         addresses().try_for_each(|address| netlink.wait_local(address.addr()))
     }
@@ -143,16 +146,28 @@ impl TunConfig {
         let takes_precedence = |(device, metric): &(u32, u32)| {
             *device != index && self.metric.map_or(*metric <= default, |own| *metric == own)
         };
-        if let Some((other, metric)) = netlink.routes_to(destination)?.into_iter().find(takes_precedence) {
-            let [device, other] = [index, other].map(|index| netlink.name(index));
+        let routes = netlink.routes_to(destination)?;
+        let metric = self.metric.unwrap_or(default);
+        if let Some((other, metric)) = routes.iter().find(|route| takes_precedence(route)) {
+            let [device, other] = [index, *other].map(|index| netlink.name(index));
             let text = format!("{destination} is routed to {other} with metric {metric}, and so not to {device}");
             return Err(with_context(io::Error::from_raw_os_error(libc::EEXIST), text));
         }
-        or_exists(netlink.add_route(destination, None, index, self.metric))
+        if routes.contains(&(index, metric)) {
+            return Ok(());
+        }
+        netlink.add_route(destination, None, index, self.metric).or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(error),
+        })
     }
 }
 
-/// Ignores the error that an address or route exists already.
-fn or_exists(added: io::Result<()>) -> io::Result<()> {
-    added.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
+/// Adds an address unless the host has it.
+fn add_address(netlink: &mut Netlink, index: u32, name: &str, address: IpNet) -> io::Result<()> {
+    netlink.add_address(index, address).or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Ok(()),
+        io::ErrorKind::PermissionDenied if netlink.is_local(address.addr()).unwrap_or(false) => Ok(()),
+        _ => Err(explain(error, &Operation::AddAddress(name, address))),
+    })
 }

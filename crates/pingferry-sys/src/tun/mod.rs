@@ -28,7 +28,9 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, opcode};
 
+use crate::diagnosis::{Operation, explain};
 use crate::error_context::{errno, with_context};
+use crate::netlink::Netlink;
 
 pub use config::{Origin, TunConfig};
 
@@ -55,12 +57,7 @@ impl Tun {
     /// device are in use, `EINVAL` when it is not a TUN device, `ENAMETOOLONG`, and `ENOENT` or `EACCES` when
     /// `/dev/net/tun` cannot be opened.
     pub fn open(name: &str) -> io::Result<Self> {
-        let opened = open_queue(name, 0).or_else(|error| match error {
-            // A device with several queues requires the flag (`tun_set_iff` in drivers/net/tun.c).
-            Errno::INVAL => open_queue(name, libc::IFF_MULTI_QUEUE),
-            _ => Err(error),
-        });
-        opened.map_err(|e| with_context(e, format!("open TUN device {name}")))
+        open_queue(name, 1)
     }
 
     /// Takes a descriptor that another process opened, and makes it non-blocking.
@@ -136,14 +133,48 @@ impl AsFd for Tun {
     }
 }
 
-/// Opens a queue of a device, which may exist or not. `flags` are those of `TUNSETIFF` besides `IFF_TUN | IFF_NO_PI`.
-fn open_queue(name: &str, flags: libc::c_int) -> Result<Tun, Errno> {
-    let fd =
-        rustix::fs::openat(CWD, c"/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
-    let mut request = Request::named(name)?;
-    request.flags = (libc::IFF_TUN | libc::IFF_NO_PI | flags) as libc::c_short;
-    request.ioctl(&fd, TUNSETIFF)?;
-    described(fd)
+/// Opens one of so many queues of a device, which may exist or not.
+fn open_queue(name: &str, queues: usize) -> io::Result<Tun> {
+    let several = || attach(name, libc::IFF_MULTI_QUEUE);
+    let opened = match queues {
+        // A device that was made for several queues requires the flag (`tun_set_iff` in drivers/net/tun.c).
+        0 | 1 => attach(name, 0).or_else(|error| if error.1 == Errno::INVAL { several() } else { Err(error) }),
+        _ => several(),
+    };
+    opened.map_err(|(step, errno)| {
+        let error = with_context(errno, format!("open TUN device {name}"));
+        match step {
+            Step::OpenFile => explain(error, &Operation::OpenTunFile),
+            Step::Attach => explain(error, &operation(name, queues)),
+        }
+    })
+}
+
+/// Where opening a queue failed.
+enum Step {
+    OpenFile,
+    Attach,
+}
+
+/// Opens a queue. `flags` are those of `TUNSETIFF` besides `IFF_TUN | IFF_NO_PI`.
+fn attach(name: &str, flags: libc::c_int) -> Result<Tun, (Step, Errno)> {
+    let mode = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, c"/dev/net/tun", mode, Mode::empty()).map_err(|errno| (Step::OpenFile, errno))?;
+    let attached = || {
+        let mut request = Request::named(name)?;
+        request.flags = (libc::IFF_TUN | libc::IFF_NO_PI | flags) as libc::c_short;
+        request.ioctl(&fd, TUNSETIFF)
+    };
+    attached().and_then(|()| described(fd)).map_err(|errno| (Step::Attach, errno))
+}
+
+/// What opening so many queues of a device means: to create it, or to attach to what has the name.
+fn operation(name: &str, queues: usize) -> Operation<'_> {
+    let kind = Netlink::open().and_then(|mut netlink| {
+        let index = netlink.index(name)?;
+        netlink.kind(index)
+    });
+    kind.map_or(Operation::CreateDevice(name), |kind| Operation::AttachDevice(name, kind, queues))
 }
 
 /// Opens a new TAP device, which has Ethernet frames, and returns its only descriptor: a virtual machine for tests.
