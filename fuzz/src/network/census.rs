@@ -34,7 +34,9 @@ struct Open {
     socket: SocketId,
     /// Its newest request.
     message: Vec<u8>,
-    /// The number of its newest request or reply among all packets and replies.
+    /// The number of its newest request among all packets and replies.
+    requested: u64,
+    /// The number of its newest request or reply.
     active: u64,
     /// Another flow has its place now, so it is gone.
     replaced: bool,
@@ -78,7 +80,7 @@ impl Census {
     pub(super) fn sent(&mut self, flow: Flow, socket: SocketId, message: &[u8], number: u64) {
         let before = self.open.extract_if(.., |open| open.flow == flow).map(|open| open.active).max();
         let active = number.max(before.unwrap_or(0));
-        let sent = Open { flow, socket, message: message.to_vec(), active, replaced: false };
+        let sent = Open { flow, socket, message: message.to_vec(), requested: number, active, replaced: false };
         for open in &mut self.open {
             open.replaced |= open.place() == sent.place();
         }
@@ -144,7 +146,8 @@ impl Network {
 
     /// Of all flows `before` the eviction, among them that of the packet, this one is gone.
     fn check_eviction(&self, before: &[Open], gone: &Open) {
-        let new = before.iter().max_by_key(|open| open.active).expect("the packet opened a flow");
+        // A reply to another flow may have come after the packet.
+        let new = before.iter().max_by_key(|open| open.requested).expect("the packet opened a flow");
         assert!(gone.flow != new.flow, "the flow of the packet itself is open");
         let of_source = |of: &Open| before.iter().filter(|open| open.source() == of.source()).count();
         let is_oldest_of_source =
