@@ -24,8 +24,7 @@ fn a_configuration_is_a_regular_file() -> io::Result<()> {
     make_fifo(&fifo);
     for path in [&*fifo, folder.path(), "/dev/zero".as_ref()] {
         let output = pingferry_that_ends().args(["run", "--check", "--config"]).arg(path).output()?;
-        let expected =
-            format!("pingferry: {}: a configuration must be a regular file, and this is none\n", path.display());
+        let expected = format!("pingferry: {}: it must be a regular file\n", path.display());
         assert_eq!((output.status.code(), stderr(&output)), (Some(64), expected));
     }
     Ok(())
@@ -82,4 +81,39 @@ fn a_configuration_that_became_a_fifo_does_not_deafen_it() {
         assert!(lines.any(|line| line.contains("must be a regular file") && line.contains("was not changed")));
         served.running.stop();
     });
+}
+
+/// The files of both ends of a tunnel, each in turn a FIFO.
+#[cfg(feature = "tunnel")]
+#[test]
+fn no_file_of_a_tunnel_is_waited_for() -> io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut init = pingferry_that_ends();
+    init.args(["edge", "init"]).arg(folder.path()).args(["--name", "edge.example", "--allow", "10.0.0.0/8"]);
+    assert!(init.output()?.status.success());
+    let fifo = folder.path().join("fifo");
+    make_fifo(&fifo);
+    let edge = ["edge", "--tun", "pf0", "--tunnels", "tunnels.toml", "--cert", "edge.pem", "--key", "edge.key"];
+    let connect =
+        ["connect", "--edge", "192.0.2.1", "--advertise", "10.0.0.0/8", "--ca", "ca.pem", "--token-file", "token"];
+    let credentials = [&connect[..7], &["--credentials-file", "token"]].concat();
+    for (command, file) in [
+        (&edge[..], "tunnels.toml"),
+        (&edge, "edge.pem"),
+        (&edge, "edge.key"),
+        (&connect, "ca.pem"),
+        (&connect, "token"),
+        (&credentials, "token"),
+    ] {
+        let args = command.iter().map(|arg| if *arg == file { "fifo" } else { arg });
+        let output = pingferry_that_ends().current_dir(folder.path()).args(args).output()?;
+        assert!(stderr(&output).contains("fifo: it must be a regular file"), "{file}: {}", all_output(&output));
+        assert!(matches!(output.status.code(), Some(1 | 64)), "{file}: {}", all_output(&output));
+    }
+    // The credential of systemd has a fixed name.
+    let credentials = tempfile::tempdir()?;
+    make_fifo(&credentials.path().join("token"));
+    let output = pingferry_that_ends().args(&connect[..5]).env("CREDENTIALS_DIRECTORY", credentials.path()).output()?;
+    assert!(stderr(&output).contains("token: it must be a regular file"), "{}", all_output(&output));
+    Ok(())
 }

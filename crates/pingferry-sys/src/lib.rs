@@ -12,6 +12,7 @@ compile_error!(
 pub mod capture;
 pub mod diagnosis;
 mod error_context;
+pub mod file;
 pub mod namespace;
 pub mod netlink;
 pub mod ping;

@@ -1,11 +1,9 @@
 //! Reading a configuration file. Errors name the file, the line and the key.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use rustix::fs::OFlags;
+use pingferry_sys::file::open_regular_file;
 use serde_path_to_error::Segment;
 use toml::Table;
 
@@ -20,7 +18,7 @@ const SIMILAR: f64 = 0.8;
 /// Reads and checks a file.
 pub(crate) fn read(path: &Path) -> Result<(Settings, AccessKeys), CliError> {
     let wrong = |why: String| CliError::usage(format!("{}: {why}", path.display()));
-    let text = read_text(path).map_err(|error| wrong(error.to_string()))?;
+    let text = open_regular_file(path).and_then(io::read_to_string).map_err(|error| wrong(error.to_string()))?;
     let settings = parse(&text).map_err(wrong)?;
     // It has parsed above.
     let table: Table = text.parse().unwrap_or_default();
@@ -29,17 +27,6 @@ pub(crate) fn read(path: &Path) -> Result<(Settings, AccessKeys), CliError> {
     }
     let keys = AccessKeys::of(&table, &settings);
     Ok((settings, keys))
-}
-
-/// Reads a regular file. Opening or reading any other may wait for ever, for example for the writer of a FIFO.
-fn read_text(path: &Path) -> io::Result<String> {
-    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
-    let mut file = OpenOptions::new().read(true).custom_flags(without_waiting).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("a configuration must be a regular file, and this is none"));
-    }
-    let mut text = String::new();
-    file.read_to_string(&mut text).map(|_| text)
 }
 
 /// The paths that must stay readable to read the file again: its own, and its target if it is a link.

@@ -1,10 +1,11 @@
 //! Where the token of a connector comes from.
 
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pingferry_sys::diagnosis::Operation;
+use pingferry_sys::file::open_regular_file;
 use pingferry_tunnel::wire::{Token, TokenError};
 use tracing::warn;
 
@@ -54,7 +55,7 @@ impl TokenFlags {
 
 fn read(file: &Path) -> Result<String, CliError> {
     let failed = |error| CliError::of(&Operation::ReadFile(file), format!("cannot read {}", file.display()), &error);
-    fs::read_to_string(file).map_err(failed)
+    open_regular_file(file).and_then(io::read_to_string).map_err(failed)
 }
 
 fn parsed(what: &str, token: Result<Token, TokenError>) -> Result<Token, CliError> {

@@ -12,11 +12,12 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Display};
+use std::io;
 use std::path::Path;
-use std::{fs, io};
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use ipnet::IpNet;
+use pingferry_sys::file::open_regular_file;
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -73,7 +74,7 @@ impl Tunnels {
     /// # Errors
     /// The file cannot be read, or as [`parse`](Self::parse).
     pub fn read(path: &Path) -> Result<Self, TunnelsError> {
-        let text = fs::read_to_string(path);
+        let text = open_regular_file(path).and_then(io::read_to_string);
         Self::parse(&text.map_err(|error| TunnelsError::Unreadable(path.display().to_string(), error))?)
     }
 

@@ -1,8 +1,11 @@
 //! TLS 1.3: what both ends offer, and files with certificates and keys.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
+use pingferry_sys::file::open_regular_file;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::pki_types::pem::PemObject;
@@ -61,7 +64,7 @@ pub fn load_roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
 /// The file cannot be read or has none.
 pub fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let what = "certificate";
-    let read = CertificateDer::pem_file_iter(file).map_err(|error| no_pem(file, what, error))?;
+    let read = CertificateDer::pem_reader_iter(open(file)?);
     let certificates = read.collect::<Result<Vec<_>, _>>().map_err(|error| no_pem(file, what, error))?;
     if certificates.is_empty() { Err(TlsError::Empty(file.display().to_string(), what)) } else { Ok(certificates) }
 }
@@ -71,7 +74,12 @@ pub fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Tl
 /// # Errors
 /// The file cannot be read or has none.
 pub fn load_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| no_pem(file, "private key", error))
+    PrivateKeyDer::from_pem_reader(open(file)?).map_err(|error| no_pem(file, "private key", error))
+}
+
+fn open(file: &Path) -> Result<BufReader<File>, TlsError> {
+    let opened = open_regular_file(file).map(BufReader::new);
+    opened.map_err(|error| TlsError::Read(file.display().to_string(), error))
 }
 
 fn no_pem(file: &Path, what: &'static str, error: rustls::pki_types::pem::Error) -> TlsError {
