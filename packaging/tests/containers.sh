@@ -174,7 +174,7 @@ compose() {
     check '  a ping of the container crosses' eventually as_user podman exec pingferry-app ping -c 1 -W 2 192.0.2.1
     check '  with the hop of pingferry' as_user podman exec pingferry-app sh -c 'ping -c 1 -t 1 192.0.2.1 | grep -i "time to live exceeded"'
     check '  status is ready' as_user podman exec pingferry pingferry status
-    as_user podman rm --force --time=0 pingferry pingferry-app > /dev/null
+    as_user podman rm --force --time=0 --depend pingferry-app > /dev/null
 }
 
 # pingferry outside, for the network of a container.
