@@ -53,7 +53,7 @@ fn a_scrape_has_the_counts_of_known_traffic_and_adds_up() {
             ("target_rtt_seconds_count{target=\"near\"}", 11.0),
             ("target_requests_total{target=\"far\"}", 1.0),
             ("config_reload_success", 1.0),
-            ("build_info{version=\"0.1.0\"}", 1.0),
+            (concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
         ] {
             assert_eq!(scrape.get(name), value, "{name}");
         }
