@@ -98,7 +98,7 @@ impl Control {
         let config = self.checked(config)?;
         let worker = self.worker_of(&attachment, &config)?;
         let queue = PathQueue::new(Arc::clone(worker.inbox()));
-        let halves = split((ChannelSource(Arc::clone(&queue)), Guarded::new(sink)), &self.0.settings.taps)?;
+        let halves = split((ChannelSource::new(Arc::clone(&queue)), Guarded::new(sink)), &self.0.settings.taps)?;
         queue.set_path(worker.attach(attachment.id(), config, halves, Some(Arc::clone(&queue)))?);
         Ok(Path::new(queue, attachment))
     }

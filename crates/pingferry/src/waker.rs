@@ -8,6 +8,9 @@
 //! The waking thread adds its work and then calls [`wake`](Waker::wake). The woken thread calls [`rest`](Waker::rest) and
 //! *after that* looks for work until it finds none; if it stops earlier, it calls `wake` itself.
 //!
+//! A thread that often finds work without sleeping saves more. It calls [`drain`](Waker::drain) when the descriptor was readable,
+//! and [`arm`](Waker::arm) only when it is about to sleep. If that says that somebody has woken it, it looks once more instead.
+//!
 //! No wake-up is lost. Take the newest clearing of the flag, and any work. If its waker set the flag before that, the look
 //! after it finds the work. Otherwise the first one to set it afterwards found it clear, and so writes to the eventfd. Only
 //! `rest` reads that, and clears the flag once more afterwards, so it would not be the newest clearing. A waker that set the flag
@@ -46,8 +49,20 @@ impl Waker {
     pub(crate) fn rest(&self) {
         // The eventfd first: a wake-up between the two finds the flag set and does not write, but the caller's look finds
         // its work.
+        self.drain();
+        self.arm();
+    }
+
+    /// Makes the descriptor unreadable. It may stay so until the next [`arm`](Self::arm), which the caller must therefore call
+    /// before it waits for the descriptor.
+    pub(crate) fn drain(&self) {
         let _ = rustix::io::read(&self.event, &mut [0; 8]);
-        self.flag.clear();
+    }
+
+    /// Lets the next [`wake`](Self::wake) make the descriptor readable. Says whether there was one since the last time: then the
+    /// caller must look for its work before it waits for the descriptor.
+    pub(crate) fn arm(&self) -> bool {
+        self.flag.clear()
     }
 }
 
@@ -72,10 +87,11 @@ impl AwakeFlag {
         !self.0.swap(true, Ordering::Release)
     }
 
-    fn clear(&self) {
+    /// Whether it was set.
+    fn clear(&self) -> bool {
         // A swap, not a store: it reads the value of the last `set`, so that Acquire makes that work visible to the look that
         // follows.
-        self.0.swap(false, Ordering::Acquire);
+        self.0.swap(false, Ordering::Acquire)
     }
 }
 
@@ -200,6 +216,33 @@ mod loom_tests {
             producer.join().unwrap();
             let is_woken = event.load(Ordering::Acquire) > 0;
             assert!(items.load(Ordering::Relaxed) == 0 || is_woken, "an item is left and the thread sleeps");
+        });
+    }
+    /// A thread that arms the flag only before it sleeps, and looks for work after each time.
+    #[test]
+    fn no_wake_up_is_lost_by_a_thread_that_arms_before_it_sleeps() {
+        loom::model(|| {
+            let flag = Arc::new(AwakeFlag::new());
+            let (event, items) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let producer = thread::spawn({
+                let (flag, event, items) = (Arc::clone(&flag), Arc::clone(&event), Arc::clone(&items));
+                move || {
+                    for _ in 0..2 {
+                        items.fetch_add(1, Ordering::Relaxed);
+                        if flag.set() {
+                            event.fetch_add(1, Ordering::AcqRel);
+                        }
+                    }
+                }
+            });
+            let mut found = 0;
+            // It sleeps when nobody has woken it since it looked last and the descriptor is not readable.
+            while flag.clear() || event.load(Ordering::Acquire) > 0 {
+                event.swap(0, Ordering::AcqRel);
+                found = items.load(Ordering::Relaxed);
+            }
+            producer.join().unwrap();
+            assert!(found == 2 || event.load(Ordering::Acquire) > 0, "an item is left and the thread sleeps");
         });
     }
 }

@@ -159,21 +159,17 @@ impl Control {
         })
     }
 
-    /// Handles all of `ready` that is no packet. Breaks when the worker is to stop.
+    /// Handles all of `ready` that is no packet, and what other threads have added. Breaks when the worker is to stop.
     pub(super) fn handle(&mut self, ready: &[Ready], shared: &Shared, uplink: &mut Uplink) -> ControlFlow<()> {
         for ready in ready {
             match ready.token {
-                Token::Wake => {
-                    shared.inbox.rest();
-                    self.look(shared, uplink)?;
-                }
                 #[cfg(feature = "unix")]
                 Token::Listener(ingress) => self.accept(shared, uplink, IngressId(ingress)),
                 Token::Addresses => learn_addresses(&mut self.addresses, &mut lock(&shared.core)),
-                Token::Socket(_) | Token::Path(_) | Token::Downlink | Token::Probe(_) => {}
+                Token::Wake | Token::Socket(_) | Token::Path(_) | Token::Downlink | Token::Probe(_) => {}
             }
         }
-        ControlFlow::Continue(())
+        self.look(shared, uplink)
     }
 
     /// Looks for what other threads have added. Breaks at the command to stop.

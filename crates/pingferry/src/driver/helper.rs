@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::core::{Core, lock};
 use super::downlink::Downlink;
 use super::inbox::Inbox;
-use super::poller::{Poller, Token};
+use super::poller::{Poller, Ready, Token};
 use crate::ending::ProxyId;
 use crate::stats::Published;
 use crate::sync::{AtomicU8, Ordering};
@@ -76,9 +76,8 @@ impl State {
 /// The worker's end.
 #[derive(Debug)]
 pub(super) struct Helper {
-    state: Arc<State>,
     /// `None` if there is no helper, since no processor is to spare.
-    thread: Option<Thread>,
+    thread: Option<(Thread, Arc<State>)>,
 }
 
 /// What the two threads of a worker share.
@@ -97,7 +96,7 @@ pub(super) struct Shared {
 
 impl Helper {
     pub(super) fn none() -> Self {
-        Self { state: Arc::new(State::new()), thread: None }
+        Self { thread: None }
     }
 
     pub(super) fn spawn<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, shared: &'env Shared) -> io::Result<Self> {
@@ -111,13 +110,13 @@ impl Helper {
             }
         };
         let thread = Builder::new().name("pingferry-down".into()).spawn_scoped(scope, run)?.thread().clone();
-        Ok(Self { state, thread: Some(thread) })
+        Ok(Self { thread: Some((thread, state)) })
     }
 
     /// Starts the helper, if there is one that is parked.
     pub(super) fn start(&self) {
-        if let Some(thread) = &self.thread
-            && self.state.start()
+        if let Some((thread, state)) = &self.thread
+            && state.start()
         {
             thread.unpark();
         }
@@ -126,20 +125,20 @@ impl Helper {
     /// Whether the helper has the downlink.
     pub(super) fn is_active(&self) -> bool {
         // Relaxed: it only decides how the worker's thread waits.
-        self.state.0.load(Ordering::Relaxed) == ACTIVE
+        self.thread.as_ref().is_some_and(|(_, state)| state.0.load(Ordering::Relaxed) == ACTIVE)
     }
 
     /// Whether the helper has panicked.
     pub(super) fn is_lost(&self) -> bool {
-        self.state.is(LOST)
+        self.thread.as_ref().is_some_and(|(_, state)| state.is(LOST))
     }
 }
 
 /// The helper ends when the worker's thread does, in whatever way.
 impl Drop for Helper {
     fn drop(&mut self) {
-        if let Some(thread) = &self.thread {
-            self.state.set(STOPPED);
+        if let Some((thread, state)) = &self.thread {
+            state.set(STOPPED);
             thread.unpark();
         }
     }
@@ -159,9 +158,10 @@ impl Drop for Alarm<'_> {
 
 /// What the helper does until it is to end.
 fn help(state: &State, shared: &Shared) {
+    let mut ready = Vec::new();
     loop {
         if state.is(ACTIVE) {
-            take_downlink(state, shared);
+            take_downlink(state, shared, &mut ready);
             if !state.park() {
                 return;
             }
@@ -174,16 +174,15 @@ fn help(state: &State, shared: &Shared) {
 }
 
 /// Does the downlink until there is nothing to do.
-fn take_downlink(state: &State, Shared { core, downlink, up, down, .. }: &Shared) {
+fn take_downlink(state: &State, Shared { core, downlink, up, down, .. }: &Shared, ready: &mut Vec<Ready>) {
     // The worker's thread is not to be woken by sockets meanwhile.
     up.remove(&**down);
-    let mut ready = Vec::new();
     loop {
         // It waits without the lock, so that the worker's thread can do the downlink after it has sent requests: replies from
         // near hosts are there at once. An error of `epoll` is for that thread to find.
-        while state.is(ACTIVE) && down.wait(Some(LINGER), &mut ready).is_ok() && !ready.is_empty() {
+        while state.is(ACTIVE) && down.wait(Some(LINGER), ready).is_ok() && !ready.is_empty() {
             let mut downlink = downlink.lock().unwrap_or_else(PoisonError::into_inner);
-            downlink.round(core, &ready, false);
+            downlink.round(core, ready, false);
         }
         let is_published = lock(core).publish_if_stale();
         // It goes on if the kernel has no memory to watch the sockets for the worker's thread, which would not read them then.

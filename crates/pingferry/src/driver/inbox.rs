@@ -5,6 +5,9 @@
 //! All of these paths share one eventfd, so an idle path has no descriptor. A path whose queue gets a packet while it is not
 //! *scheduled* is added to the list of ready paths, and stays scheduled until the worker has read its queue to the end. So the
 //! list has each path once at most, and adding to a queue that is scheduled already needs neither this lock nor a wake-up.
+//!
+//! The worker's thread looks at the list in each round. So the descriptor is needed only while the thread sleeps, and it says so
+//! before ([`may_sleep`](Inbox::may_sleep)). While it has work, no packet costs a system call.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -38,31 +41,38 @@ impl Inbox {
         self.waker.wake();
     }
 
-    /// To be called before the worker's thread looks for what others have added.
+    /// Makes the descriptor unreadable, when it was found readable.
+    pub(crate) fn drain(&self) {
+        self.waker.drain();
+    }
+
+    /// Makes the descriptor unreadable until the next wake-up. To be called before the caller looks for what others have added, if
+    /// it then waits for the descriptor.
     pub(crate) fn rest(&self) {
         self.waker.rest();
     }
 
-    /// Adds a path that has packets. False if the worker takes no more.
-    pub(crate) fn schedule(&self, path: PathId) -> bool {
-        let mut ready = self.lock();
-        if ready.is_closed {
-            return false;
-        }
-        ready.paths.push(path);
-        drop(ready);
-        self.wake();
-        true
+    /// Whether the worker's thread has found all that others have added. If so, the next wake-up makes the descriptor readable. If
+    /// not, the thread has to look once more.
+    pub(crate) fn may_sleep(&self) -> bool {
+        !self.waker.arm() && self.lock().paths.is_empty()
     }
 
-    /// Adds a path that the worker has not read to the end, also when the worker takes no more packets: then it returns false.
-    pub(crate) fn reschedule(&self, path: PathId) -> bool {
+    /// Adds a path that has packets. False if the worker takes no more. The caller then [wakes](Self::wake) the worker.
+    pub(crate) fn schedule(&self, path: PathId) -> bool {
+        let mut ready = self.lock();
+        if !ready.is_closed {
+            ready.paths.push(path);
+        }
+        !ready.is_closed
+    }
+
+    /// Adds a path that the worker's own thread has not read to the end, also when the worker takes no more packets: then it
+    /// returns false.
+    pub(crate) fn schedule_again(&self, path: PathId) -> bool {
         let mut ready = self.lock();
         ready.paths.push(path);
-        let is_open = !ready.is_closed;
-        drop(ready);
-        self.wake();
-        is_open
+        !ready.is_closed
     }
 
     /// Moves all ready paths to the end of `paths`.

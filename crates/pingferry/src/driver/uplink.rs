@@ -237,7 +237,7 @@ mod tests {
         let sink = Arc::new(Mutex::new(|_: &[u8]| {}));
         let path = lock(core).add_path(IngressId(0), PathConfig::default(), sink).unwrap();
         queue.set_path(path);
-        let source = Box::new(source(ChannelSource(Arc::clone(&queue))));
+        let source = Box::new(source(ChannelSource::new(Arc::clone(&queue))));
         uplink.add_source(path, Source { source, queue: Some(Arc::clone(&queue)) });
         queue
     }

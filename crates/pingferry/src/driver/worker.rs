@@ -91,7 +91,16 @@ impl Worker {
         let Self { shared, thread, .. } = self;
         shared.proxy.enter_while(|| {
             shared.up.wait(Some(Duration::ZERO), &mut thread.ready)?;
-            thread.serve(shared, &Helper::none(), now, false)
+            if thread.is_woken() {
+                // The program may wait for the descriptor after this, so the next wake-up has to make it readable.
+                shared.inbox.rest();
+            }
+            let turned = thread.serve(shared, &Helper::none(), now, false)?;
+            thread.uplink.take_scheduled(&shared.inbox);
+            if thread.uplink.has_scheduled() {
+                shared.inbox.wake();
+            }
+            Ok(turned)
         })
     }
 
@@ -203,9 +212,6 @@ impl Thread {
             // Replies from near hosts are there already. Between one and many, more of them come together if they wait.
             self.downlink(shared, low_latency)?;
         }
-        if self.uplink.has_scheduled() {
-            shared.inbox.wake();
-        }
         if self.ready.is_empty() && shared.published.is_stale() {
             lock(&shared.core).publish();
         }
@@ -217,16 +223,26 @@ impl Thread {
         let before = Instant::now();
         // With work for two threads, busy-polling would take the processor from the senders.
         let busy = !self.is_loaded && self.busy_poll.is_on(before);
-        let at_once = busy || (self.is_loaded && self.has_sent);
-        let timeout = if at_once { Some(Duration::ZERO) } else { self.time_left(shared, before) };
+        let at_once = busy || (self.is_loaded && self.has_sent) || self.uplink.has_scheduled();
+        let sleeps = !at_once && shared.inbox.may_sleep();
+        let timeout = if sleeps { self.time_left(shared, before) } else { Some(Duration::ZERO) };
         shared.up.wait(timeout, &mut self.ready)?;
+        if self.is_woken() {
+            shared.inbox.drain();
+        }
+        self.uplink.take_scheduled(&shared.inbox);
         let now = Instant::now();
-        match self.ready.is_empty() {
+        match self.ready.is_empty() && !self.uplink.has_scheduled() {
             true => self.busy_poll.found_nothing(now),
             false if self.is_loaded => {}
             false => self.busy_poll.found(now, (!busy).then(|| now - before)),
         }
         Ok((now, busy))
+    }
+
+    /// Whether another thread has made the descriptor of the inbox readable.
+    fn is_woken(&self) -> bool {
+        self.ready.iter().any(|ready| ready.token == Token::Wake)
     }
 
     /// How long the thread may sleep.

@@ -102,8 +102,11 @@ impl PacketBatch {
     /// Adds a copy of `packet` if there is room, and says whether there is.
     pub fn push_copy(&mut self, packet: &[u8], tag: Option<Tag>) -> bool {
         let Some(room) = self.room() else { return false };
+        // A longer packet than there can be is cut, and too long all the same.
         let len = packet.len().min(room.len());
-        room.iter_mut().zip(packet).for_each(|(to, from)| *to = *from);
+        if let (Some(to), Some(from)) = (room.get_mut(..len), packet.get(..len)) {
+            to.copy_from_slice(from);
+        }
         self.push(len, tag);
         true
     }

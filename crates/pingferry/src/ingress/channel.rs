@@ -1,4 +1,12 @@
 //! A path of the embedding program: packets come in through a bounded queue and go back through a sink, often a callback.
+//!
+//! # Theory of operation
+//!
+//! The program adds packets to a queue. The driver has a queue of its own, and exchanges it for the other when it is empty. So
+//! neither copies packets of a batch while the other wants the lock, and both queues use their memory again.
+//!
+//! The packet that makes the path *scheduled* ([`inbox`](crate::driver::Inbox)) wakes the driver, after the lock is released: it
+//! would only wait for it. The others need no more than the lock.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,7 +34,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct PathQueue {
     inbox: Arc<Inbox>,
-    // Held to copy packets in or out. The inbox's lock may be taken under it, and no other.
+    // Held to copy packets in, or to take all. The inbox's lock may be taken under it, and no other.
     state: Mutex<State>,
 }
 
@@ -34,6 +42,8 @@ pub(crate) struct PathQueue {
 struct State {
     path: PathId,
     packets: Packets,
+    /// How many packets the driver has taken and not read, and their bytes. They wait too.
+    taken: (usize, usize),
     /// How many packets may wait, and each on average with [`PACKET_BYTES`].
     limit: usize,
     /// Packets that found it full, and are not counted yet.
@@ -55,6 +65,7 @@ impl PathQueue {
         let state = State {
             path: PathId(u32::MAX),
             packets: Packets::default(),
+            taken: (0, 0),
             limit: QUEUE,
             refused: 0,
             is_scheduled: false,
@@ -75,21 +86,31 @@ impl PathQueue {
     }
 
     pub(crate) fn send(&self, packet: &[u8], tag: Option<Tag>) -> Result<(), SendError> {
-        self.lock().send(&self.inbox, packet, tag)
+        let wakes = self.lock().send(&self.inbox, packet, tag)?;
+        if wakes {
+            self.inbox.wake();
+        }
+        Ok(())
     }
 
-    /// Adds packets until one is not taken. Returns how many were taken.
+    /// Adds packets until one is not taken. Returns how many were taken. The driver finds all of them at once.
     pub(crate) fn send_batch<'a>(&self, packets: impl IntoIterator<Item = &'a [u8]>) -> Result<usize, SendError> {
         let mut state = self.lock();
-        let mut taken = 0;
+        let (mut taken, mut wakes, mut ended) = (0, false, None);
         for packet in packets {
             match state.send(&self.inbox, packet, None) {
-                Ok(()) => taken += 1,
-                Err(error) if taken == 0 => return Err(error),
-                Err(_) => break,
+                Ok(is_first) => (taken, wakes) = (taken + 1, wakes | is_first),
+                Err(error) => {
+                    ended = Some(error);
+                    break;
+                }
             }
         }
-        Ok(taken)
+        drop(state);
+        if wakes {
+            self.inbox.wake();
+        }
+        ended.filter(|_| taken == 0).map_or(Ok(taken), Err)
     }
 
     /// Ready when a packet of 1,500 bytes has room, or the path has ended.
@@ -113,6 +134,7 @@ impl PathQueue {
         state.is_closed = true;
         if !state.is_scheduled {
             state.is_scheduled = self.inbox.schedule(state.path);
+            self.inbox.wake();
         }
     }
 
@@ -120,7 +142,9 @@ impl PathQueue {
     pub(crate) fn retire(&self) -> (u64, u64) {
         let mut state = self.lock();
         state.is_gone = true;
-        (std::mem::take(&mut state.packets).len() as u64, std::mem::take(&mut state.refused))
+        let (taken, _) = std::mem::take(&mut state.taken);
+        let waiting = taken + std::mem::take(&mut state.packets).len();
+        (waiting as u64, std::mem::take(&mut state.refused))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -132,11 +156,12 @@ impl PathQueue {
 impl State {
     /// Whether a packet of this length may wait too. One always may.
     fn has_room(&self, len: usize) -> bool {
-        let bytes = self.packets.bytes() + len;
-        self.packets.is_empty() || (self.packets.len() < self.limit && bytes <= self.limit.saturating_mul(PACKET_BYTES))
+        let (count, bytes) = (self.packets.len() + self.taken.0, self.packets.bytes() + self.taken.1);
+        count == 0 || (count < self.limit && bytes + len <= self.limit.saturating_mul(PACKET_BYTES))
     }
 
-    fn send(&mut self, inbox: &Inbox, packet: &[u8], tag: Option<Tag>) -> Result<(), SendError> {
+    /// Says whether the driver has to be woken.
+    fn send(&mut self, inbox: &Inbox, packet: &[u8], tag: Option<Tag>) -> Result<bool, SendError> {
         if self.is_gone {
             return Err(SendError::Closed);
         }
@@ -144,33 +169,57 @@ impl State {
             self.refused += 1;
             return Err(SendError::Full);
         }
-        if !self.is_scheduled {
+        let is_first = !self.is_scheduled;
+        if is_first {
             self.is_scheduled = inbox.schedule(self.path);
             if !self.is_scheduled {
                 return Err(SendError::Closed);
             }
         }
         self.packets.push(packet, tag);
-        Ok(())
+        Ok(is_first)
     }
 }
 
 /// The driver's end of the queue.
 #[derive(Debug)]
-pub(crate) struct ChannelSource(pub(crate) Arc<PathQueue>);
+pub(crate) struct ChannelSource {
+    queue: Arc<PathQueue>,
+    /// Packets that were taken from the queue, and not read.
+    taken: Packets,
+}
+
+impl ChannelSource {
+    pub(crate) fn new(queue: Arc<PathQueue>) -> Self {
+        Self { queue, taken: Packets::default() }
+    }
+
+    /// Says whether nothing is left of what was taken.
+    fn read_taken(&mut self, batch: &mut PacketBatch) -> bool {
+        while let Some((packet, tag)) = self.taken.front() {
+            if !batch.push_copy(packet, tag) {
+                return false;
+            }
+            self.taken.pop();
+        }
+        true
+    }
+}
 
 /// The eventfd of all paths of the worker. The driver is told by the inbox which of them it means.
 impl AsFd for ChannelSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.inbox.as_fd()
+        self.queue.inbox.as_fd()
     }
 }
 
 impl PacketSource for ChannelSource {
     fn receive(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
-        let received = self.0.read(batch);
-        self.0.wake_task();
-        received
+        if self.read_taken(batch) {
+            self.queue.exchange(&mut self.taken);
+            self.read_taken(batch);
+        }
+        self.queue.finish(&self.taken, batch)
     }
 
     fn name(&self) -> String {
@@ -179,36 +228,46 @@ impl PacketSource for ChannelSource {
 }
 
 impl PathQueue {
-    fn read(&self, batch: &mut PacketBatch) -> io::Result<()> {
+    /// Exchanges the packets that wait for `taken`, an empty queue.
+    fn exchange(&self, taken: &mut Packets) {
+        let mut state = self.lock();
+        std::mem::swap(&mut state.packets, taken);
+        state.taken = (taken.len(), taken.bytes());
+    }
+
+    /// The driver has read all that it can, and these are left of what it had taken.
+    fn finish(&self, left: &Packets, batch: &mut PacketBatch) -> io::Result<()> {
         let mut state = self.lock();
         batch.report_queue_full(std::mem::take(&mut state.refused));
-        while let Some((packet, tag)) = state.packets.front() {
-            if !batch.push_copy(packet, tag) {
-                // Otherwise a program that goes on sending would keep a worker from its end.
-                state.is_gone |= !self.inbox.reschedule(state.path);
-                return Ok(());
-            }
-            state.packets.pop();
+        state.taken = (left.len(), left.bytes());
+        let is_read = left.is_empty() && state.packets.is_empty();
+        if is_read {
+            state.is_scheduled = false;
+        } else {
+            // Otherwise a program that goes on sending would keep a worker from its end.
+            state.is_gone |= !self.inbox.schedule_again(state.path);
         }
-        state.is_scheduled = false;
-        if state.is_closed { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+        let is_over = is_read && state.is_closed;
+        Self::wake_task(state);
+        if is_over { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
     /// Lets a task that waits for room look again.
-    fn wake_task(&self) {
+    #[cfg_attr(not(feature = "tokio"), expect(unused_mut, reason = "no task waits"))]
+    fn wake_task(mut state: MutexGuard<'_, State>) {
         #[cfg(feature = "tokio")]
-        {
-            // Without the lock, because a waker runs code of an executor.
-            let waiting = self.lock().waiting.take();
-            waiting.into_iter().for_each(std::task::Waker::wake);
-        }
+        let waiting = state.waiting.take();
+        // A waker runs code of an executor, so it is called without the lock.
+        drop(state);
+        #[cfg(feature = "tokio")]
+        waiting.into_iter().for_each(std::task::Waker::wake);
     }
 }
 
 impl Drop for ChannelSource {
     fn drop(&mut self) {
-        self.0.retire();
-        self.0.wake_task();
+        self.queue.retire();
+        PathQueue::wake_task(self.queue.lock());
     }
 }
 
@@ -307,7 +366,7 @@ mod tests {
     fn queue() -> (Arc<PathQueue>, ChannelSource) {
         let queue = PathQueue::new(Arc::new(Inbox::new().unwrap()));
         queue.set_path(PathId(0));
-        (Arc::clone(&queue), ChannelSource(queue))
+        (Arc::clone(&queue), ChannelSource::new(queue))
     }
 
     fn read(source: &mut ChannelSource) -> (usize, bool) {
@@ -351,11 +410,13 @@ mod tests {
             move || {
                 let (mut batch, mut ready) = (PacketBatch::new(), Vec::new());
                 loop {
-                    progress.waits.fetch_add(1, Ordering::SeqCst);
-                    poll(&mut [PollFd::new(&source, PollFlags::IN)], None).unwrap();
-                    progress.waits.fetch_add(1, Ordering::SeqCst);
-                    source.0.inbox.rest();
-                    source.0.inbox.take(&mut ready);
+                    if source.queue.inbox.may_sleep() {
+                        progress.waits.fetch_add(1, Ordering::SeqCst);
+                        poll(&mut [PollFd::new(&source, PollFlags::IN)], None).unwrap();
+                        progress.waits.fetch_add(1, Ordering::SeqCst);
+                        source.queue.inbox.drain();
+                    }
+                    source.queue.inbox.take(&mut ready);
                     for path in ready.drain(..) {
                         batch.begin(path);
                         let received = source.receive(&mut batch);
@@ -403,6 +464,19 @@ mod tests {
             assert_eq!(queue.send(&vec![0; packet], None), Err(SendError::Full));
             assert_eq!(read(&mut source), (taken, true));
         }
+    }
+
+    #[test]
+    fn packets_that_the_driver_has_taken_and_not_read_are_limited_too() {
+        let (queue, mut source) = queue();
+        queue.set_limit(100);
+        let fill = || (0..200).take_while(|_| queue.send(b"packet", None).is_ok()).count();
+        assert_eq!(fill(), 100);
+        for read_so_far in [64, 64, 64] {
+            assert_eq!(read(&mut source), (read_so_far, true));
+            assert_eq!(fill(), read_so_far);
+        }
+        assert_eq!(queue.retire().0, 100);
     }
 
     #[test]

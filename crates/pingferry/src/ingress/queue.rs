@@ -4,7 +4,7 @@
 //!
 //! Packets stand one behind the other in a `Vec`. A list has their lengths and tags. A packet is added at the end, and taken
 //! at `start`. When the queue is empty, both are cleared and keep their memory, so the next packets allocate nothing. Memory
-//! that the last packets hardly used is released then.
+//! that was hardly used the last [`UNUSED`] times is released then.
 
 use std::collections::VecDeque;
 
@@ -14,6 +14,9 @@ use pingferry_proto::Tag;
 const KEPT: usize = 1500;
 /// The packets that an empty queue keeps room for.
 const KEPT_ENTRIES: usize = 16;
+/// How often a queue is emptied until memory that it did not need meanwhile is released. Often enough that a queue whose bursts
+/// differ does not allocate for each large one.
+const UNUSED: u32 = 256;
 
 #[derive(Debug, Default)]
 pub(crate) struct Packets {
@@ -21,8 +24,15 @@ pub(crate) struct Packets {
     /// Where the first packet begins.
     start: usize,
     entries: VecDeque<(usize, Option<Tag>)>,
-    /// The most packets since the queue was empty.
-    peak: usize,
+    /// The most packets and bytes since memory was last released, and how often the queue was emptied since.
+    peak: Peak,
+}
+
+#[derive(Debug, Default)]
+struct Peak {
+    packets: usize,
+    bytes: usize,
+    emptied: u32,
 }
 
 impl Packets {
@@ -49,7 +59,8 @@ impl Packets {
         }
         self.bytes.extend_from_slice(packet);
         self.entries.push_back((packet.len(), tag));
-        self.peak = self.peak.max(self.entries.len());
+        self.peak.packets = self.peak.packets.max(self.entries.len());
+        self.peak.bytes = self.peak.bytes.max(self.bytes.len());
     }
 
     /// The first packet.
@@ -76,20 +87,30 @@ impl Packets {
 
     /// Removes all packets.
     fn clear(&mut self) {
-        if self.bytes.len() < self.bytes.capacity() / 4 {
-            self.bytes.shrink_to(self.bytes.len().max(KEPT));
-        }
-        if self.peak < self.entries.capacity() / 4 {
-            self.entries.shrink_to(self.peak.max(KEPT_ENTRIES));
-        }
-        (self.start, self.peak) = (0, 0);
+        self.start = 0;
         self.bytes.clear();
         self.entries.clear();
+        self.peak.emptied += 1;
+        if self.peak.emptied == UNUSED {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        let Peak { packets, bytes, .. } = std::mem::take(&mut self.peak);
+        if bytes < self.bytes.capacity() / 4 {
+            self.bytes.shrink_to(bytes.max(KEPT));
+        }
+        if packets < self.entries.capacity() / 4 {
+            self.entries.shrink_to(packets.max(KEPT_ENTRIES));
+        }
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::iter;
+
     use super::*;
 
     fn take(packets: &mut Packets) -> Option<(Vec<u8>, Option<Tag>)> {
@@ -129,10 +150,25 @@ mod tests {
     #[test]
     fn what_a_burst_took_is_released_when_it_is_not_needed_again() {
         let mut packets = Packets::default();
-        for count in [1000, 1] {
+        for count in iter::once(1000).chain(iter::repeat_n(1, 2 * UNUSED as usize)) {
             (0..count).for_each(|_| packets.push(&[0; 1500], None));
             (0..count).for_each(|_| packets.pop());
         }
         assert!(packets.bytes.capacity() <= KEPT && packets.entries.capacity() <= 2 * KEPT_ENTRIES);
+    }
+
+    #[test]
+    fn bursts_that_differ_keep_their_memory() {
+        let mut packets = Packets::default();
+        let mut burst = |count| {
+            (0..count).for_each(|_| packets.push(&[0; 100], None));
+            (0..count).for_each(|_| packets.pop());
+            packets.bytes.capacity()
+        };
+        let capacity = burst(1000);
+        for _ in 0..10 {
+            (0..100).for_each(|_| assert_eq!(burst(1), capacity));
+            assert_eq!(burst(1000), capacity);
+        }
     }
 }
