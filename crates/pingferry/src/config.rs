@@ -10,6 +10,7 @@ use pingferry_proto::{Class, Family, OutOfRange, Rate, setters};
 use pingferry_sys::ping::SocketOptions;
 use pingferry_sys::preflight::descriptor_limit;
 
+use crate::events::EventQueue;
 use crate::ingress::PcapFile;
 use crate::trace::Sampling;
 
@@ -59,6 +60,8 @@ pub struct Config {
     /// Traces some of the packets of all clients. Spans of replies need a core that
     /// [observes flows](pingferry_proto::Config::observe_flows). Default: none.
     pub sampling: Option<Sampling>,
+    /// Where events are put for an audit log: flows that open, and packets of clients that are denied or dropped. Default: nowhere.
+    pub on_event: Option<EventQueue>,
 }
 
 impl Default for Config {
@@ -75,6 +78,7 @@ impl Default for Config {
             busy_poll: None,
             pcap: None,
             sampling: None,
+            on_event: None,
         }
     }
 }
@@ -92,6 +96,7 @@ impl Config {
         with_busy_poll => busy_poll: Option<Duration>,
         with_pcap => pcap: Option<PcapFile>,
         with_sampling => sampling: Option<Sampling>,
+        with_on_event => on_event: Option<EventQueue>,
     }
 }
 

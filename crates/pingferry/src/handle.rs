@@ -54,7 +54,8 @@ impl Attachment {
         Self(Arc::new(Inner { control, id, probes: Mutex::new(config.probes.clone()) }))
     }
 
-    pub(crate) fn id(&self) -> IngressId {
+    /// Which ingress of its proxy it is, as [events](crate::Event) tell it.
+    pub fn id(&self) -> IngressId {
         self.0.id
     }
 

@@ -59,6 +59,7 @@ mod error;
 #[cfg(feature = "ethernet")]
 pub mod ethernet;
 mod event_loop;
+mod events;
 mod flows;
 mod handle;
 pub mod ingress;
@@ -75,6 +76,7 @@ pub use control::Control;
 pub use echoes::{Answer, Answers, Content, Echo, Echoes};
 pub use error::{AttachError, Closed, OpenError, RunError, SendError};
 pub use event_loop::Driver;
+pub use events::{Event, EventKind, EventQueue, Events, events};
 pub use flows::FlowCursor;
 pub use handle::{Attachment, Offer, Path};
 pub use ingress::replies::{Replies, Reply, TryRecvError};
@@ -91,6 +93,6 @@ pub use pingferry_sys::sandbox;
 #[cfg(feature = "tun")]
 pub use pingferry_sys::tun::{Tun, TunConfig};
 pub use proxy::Proxy;
-pub use stats::Stats;
+pub use stats::{IngressId, Stats};
 #[cfg(feature = "tokio")]
 pub use stream::ReplyStream;

@@ -70,9 +70,10 @@ impl Sum for Stats {
     }
 }
 
-/// An ingress of a proxy: a TUN device, a listening Unix socket, a channel.
+/// An ingress of a proxy: a TUN device, a listening Unix socket, a path of the embedding program. No two that are attached to a
+/// proxy have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct IngressId(pub(crate) u32);
+pub struct IngressId(pub(crate) u32);
 
 /// The newest copy of a worker's counters.
 #[derive(Debug, Default)]

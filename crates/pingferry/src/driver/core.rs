@@ -188,6 +188,11 @@ impl Core {
         self.ingresses.iter().filter(|(_, of)| **of == ingress).map(|(path, _)| *path).collect()
     }
 
+    /// The ingress of a path that is open.
+    pub(super) fn ingress_of(&self, path: PathId) -> Option<IngressId> {
+        self.ingresses.get(&path).copied()
+    }
+
     /// The counters of a path may have changed.
     pub(super) fn touch(&mut self, path: PathId) {
         if self.touched.last() != Some(&path) {

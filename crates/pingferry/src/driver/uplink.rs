@@ -14,6 +14,7 @@ use super::packet_log;
 use super::poller::{Poller, Ready, Token};
 use crate::config::Config;
 use crate::error::RunError;
+use crate::events::Recorder;
 use crate::ingress::channel::PathQueue;
 use crate::ingress::{PacketBatch, PacketSource};
 use crate::stats::IngressId;
@@ -41,6 +42,8 @@ pub(super) struct Uplink {
     outbound: Outbound,
     /// `None` if it is not measured how long packets take. The newest round is not in it before the next one.
     transit: Option<TransitHistogram>,
+    /// `None` if nobody wants to know of events.
+    events: Option<Recorder>,
     /// When the endpoint has something to do next.
     deadline: Option<Instant>,
 }
@@ -65,6 +68,7 @@ impl Uplink {
             lost: None,
             outbound: Outbound::new(config.destination_scope()),
             transit: config.core.observe_flows.then(TransitHistogram::default),
+            events: config.on_event.clone().map(Recorder::new),
             deadline: None,
         }
     }
@@ -128,6 +132,7 @@ impl Uplink {
             let mut locked = lock(core);
             self.handle(&mut locked, now);
             count = self.outbound.flush(core, locked, now, low_latency);
+            self.events.iter_mut().for_each(Recorder::send);
             if let Some(transit) = &mut self.transit {
                 transit.record_many(now.elapsed(), u32::try_from(count).unwrap_or(u32::MAX));
             }
@@ -182,6 +187,9 @@ impl Uplink {
         for (path, tag, packet) in self.batch.packets() {
             let verdict = core.endpoint.handle_packet(now, path, tag, packet);
             packet_log::packet(path, packet, verdict);
+            if let (Some(events), Some(ingress)) = (&mut self.events, core.ingress_of(path)) {
+                events.note(ingress, packet, verdict, core.endpoint.counters().flows_opened);
+            }
             if verdict == Verdict::Dropped(DropReason::Loop) {
                 LOOP_REPORTED.call_once(|| warn!("{LOOP}"));
             }
