@@ -100,6 +100,7 @@ impl Cli {
         match &self.command {
             Command::Check(args) => Some(&args.file),
             Command::Run(args) => Some(&args.file),
+            Command::Exec(args) => Some(&args.file),
             _ => None,
         }
     }

@@ -32,9 +32,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tracing::{debug, error, warn};
 
 use crate::config::build::{path_config, proxy_config};
-use crate::config::flags::SandboxFlag;
 use crate::config::flags::proxy::ProxyFlags;
+use crate::config::flags::{FileFlag, SandboxFlag};
 use crate::config::model::{Ingress, Settings};
+use crate::config::validate;
 use crate::config::values::{Crossing, Gateways};
 use crate::error::CliError;
 use crate::{proxy, sandbox, signals};
@@ -45,6 +46,8 @@ const NOT_FOUND: u8 = 127;
 
 #[derive(Args, Clone)]
 pub(crate) struct ExecArgs {
+    #[command(flatten)]
+    pub(crate) file: FileFlag,
     #[command(flatten)]
     proxy: ProxyFlags,
     #[command(flatten)]
@@ -64,6 +67,7 @@ impl ExecArgs {
 
 /// Runs the command and returns its exit code.
 pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, CliError> {
+    validate::warnings(settings).iter().for_each(|warning| warn!("{warning}"));
     let config = proxy_config(settings)?;
     // While this process has one thread.
     let parent = std::process::id();
@@ -72,7 +76,7 @@ pub(crate) fn exec(args: &ExecArgs, settings: &Settings) -> Result<ExitCode, Cli
     let (fd, mtu) = child.pipe().receive_fd().map_err(|error| no_namespace(&error))?;
     let tun = Tun::from_fd(fd).map_err(|error| CliError::runtime(error.to_string()))?;
     // After the fork, so that the command keeps its limits. The device is open already.
-    proxy::raise_descriptor_limit(config.workers, 0)?;
+    proxy::raise_descriptor_limit(settings, config.workers, 0)?;
     let ingress = settings.with_defaults(Ingress {
         udp: settings.udp.or(Some(Crossing::Probes)),
         tcp: settings.tcp.or(Some(Crossing::Probes)),

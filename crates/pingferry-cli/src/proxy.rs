@@ -6,8 +6,9 @@ use pingferry::{Config, Family, OpenError, Proxy};
 use pingferry_sys::diagnosis::Operation;
 use pingferry_sys::ping::{PingSocket, SocketOptions};
 use pingferry_sys::preflight;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::config::model::Settings;
 use crate::error::CliError;
 use crate::log;
 
@@ -23,7 +24,7 @@ const ROOM: usize = 16;
 ///
 /// # Errors
 /// It is too low to serve with so many workers, and ingresses that have `of_ingresses` descriptors.
-pub(crate) fn raise_descriptor_limit(workers: usize, of_ingresses: usize) -> Result<(), CliError> {
+pub(crate) fn raise_descriptor_limit(settings: &Settings, workers: usize, of_ingresses: usize) -> Result<(), CliError> {
     let limit = preflight::raise_descriptor_limit().unwrap_or_else(|error| {
         debug!("{error}");
         preflight::descriptor_limit()
@@ -32,6 +33,16 @@ pub(crate) fn raise_descriptor_limit(workers: usize, of_ingresses: usize) -> Res
     let open = preflight::open_descriptors().unwrap_or(3);
     let needed = open + (OF_WORKER * workers + of_ingresses + OF_SIGNALS + ROOM) as u64;
     if limit.soft >= needed {
+        let wanted = settings.max_sockets.map_or(0, |sockets| needed.saturating_add(sockets.get().into()));
+        if limit.soft < wanted {
+            warn!(
+                "the limit of descriptors is {}, which leaves {} for sockets and not the {} of max_sockets; \
+                 run: sudo prlimit --pid $$ --nofile={wanted}, or set LimitNOFILE={wanted} in a unit",
+                limit.soft,
+                limit.soft - needed,
+                wanted - needed
+            );
+        }
         return Ok(());
     }
     Err(CliError::runtime(format!(

@@ -401,3 +401,36 @@ fn a_socket_that_cannot_be_made() {
     let file = stderr(&run(&path("file")));
     assert!(file.contains("a file that is no socket is there; if nobody needs it, run: rm "), "{file}");
 }
+
+#[test]
+fn the_decision_of_a_policy_is_json_too() {
+    let check = |args: &[&str]| {
+        let output = pingferry().args(["check", "--json", "--policy", "10.1.0.1"]).args(args).output().unwrap();
+        (report(&output), output.status.code())
+    };
+    let (answer, code) = check(&["--from", "10.9.0.1", "--deny", "10.0.0.0/8"]);
+    assert_eq!((&answer["allowed"], code), (&Value::Bool(false), Some(1)));
+    assert_eq!((&answer["rule"], &answer["source"]), (&"deny 10.0.0.0/8".into(), &"10.9.0.1".into()));
+    let (answer, code) = check(&[]);
+    assert_eq!((&answer["allowed"], &answer["rule"], code), (&Value::Bool(true), &Value::Null, Some(0)));
+    assert_eq!(answer["why"], "allowed by default: no rule matches");
+}
+
+#[test]
+fn what_is_hardly_meant_is_a_warning() {
+    isolated(|| {
+        if !can_run_scripts(&[]) {
+            return;
+        }
+        let network = Network::new();
+        let run = |options: &str| {
+            let output = shell(&network.proxy, &format!("ulimit -n 200; exec \"$0\" exec {options} -- true"));
+            assert_eq!(output.status.code(), Some(0), "{}", all_output(&output));
+            stderr(&output)
+        };
+        assert!(run("--deny 10.0.0.1/8").contains("10.0.0.1/8 has host bits, and means 10.0.0.0/8"));
+        let many = run("--max-sockets 4096");
+        assert!(many.contains("the limit of descriptors is 200") && many.contains("the 4096 of max_sockets"), "{many}");
+        assert_eq!(run("--max-sockets 20 --deny 10.0.0.0/8"), "");
+    });
+}

@@ -62,6 +62,27 @@ fn the_command_keeps_its_user_and_sees_only_its_own_network() {
 }
 
 #[test]
+fn a_file_configures_it() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let network = Network::new();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pingferry.toml");
+        std::fs::write(&file, format!("policy = ['deny {TARGET}']")).unwrap();
+        let ping = |options: &[&str]| {
+            let mut command = pingferry();
+            command.arg("exec").args(options).args(["--", "ping", "-n", "-c", "1", TARGET]);
+            all_output(&network.proxy.output(command.env("LC_ALL", "C")).unwrap())
+        };
+        let file = file.to_str().unwrap();
+        assert!(ping(&["--config", file]).contains("Packet filtered"), "{}", ping(&["--config", file]));
+        assert!(ping(&["--config", file, "--allow", TARGET]).contains("1 received"));
+    });
+}
+
+#[test]
 fn signals_are_passed_on() {
     isolated(|| {
         if !can_run(&[]) {

@@ -135,6 +135,48 @@ fn it_stops_when_the_process_of_the_namespace_ends() {
     });
 }
 
+#[test]
+fn it_stays_when_the_process_of_the_namespace_ends_if_it_is_told_so() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let network = Network::new();
+        let mut sleeper = network.client.spawn(Command::new("sleep").arg("1000")).unwrap();
+        let mut command = pingferry();
+        command.args(["run", "--tun", "ping0", "--pid", &sleeper.id().to_string(), "--keep-netns"]);
+        command.args(["--address", "198.51.100.2/32", "--route", "default"]);
+        let running = Running::start(&network.proxy, &mut command);
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        let output = network.client.ping(&["-n", "-c", "5", "-i", "0.2", TARGET]).unwrap();
+        assert!(all_output(&output).contains("5 received"), "{}", all_output(&output));
+        running.stop();
+    });
+}
+
+/// By the name that `ip netns` gives it.
+#[test]
+fn a_namespace_has_a_name() {
+    isolated(|| {
+        if !can_run(&["unshare", "mount"]) {
+            return;
+        }
+        let network = Network::new();
+        let script = r#"
+            mount -t tmpfs none /run && mkdir /run/netns && touch /run/netns/blue &&
+            mount --bind "$1" /run/netns/blue && shift && exec "$0" run --tun ping0 --netns blue "$@""#;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_pingferry"), &network.netns_path()]);
+        let running = Running::start(&network.proxy, &mut command);
+        assert!(network.client.with_netlink(|netlink| netlink.index("ping0")).is_ok());
+        running.stop();
+        let mut command = pingferry_that_ends();
+        let output = network.proxy.output(command.args(["run", "--tun", "ping0", "--netns", "no-such-name"])).unwrap();
+        assert!(stderr(&output).ends_with("; to list namespaces, run: ip netns\n"), "{}", stderr(&output));
+    });
+}
+
 /// As `ip netns delete` does: the file is unmounted and removed.
 #[test]
 fn it_stops_when_the_namespace_is_deleted() {

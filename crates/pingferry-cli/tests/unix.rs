@@ -147,3 +147,37 @@ fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
         assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
     });
 }
+
+#[test]
+fn a_socket_has_the_permissions_and_the_group_that_it_is_given() {
+    use std::os::unix::fs::MetadataExt;
+
+    isolated(|| {
+        for (options, mode) in [
+            (&["--unix-mode", "0606"][..], 0o606),
+            (&["--unix-group", "0"], 0o660),
+            (&["--unix-group", "0", "--unix-mode", "620"], 0o620),
+        ] {
+            let served = Served::start(options);
+            let metadata = std::fs::metadata(&served.socket).unwrap();
+            assert_eq!((metadata.mode() & 0o777, metadata.gid()), (mode, 0), "{options:?}");
+            let client = served.client();
+            client.send(&echo(CLIENT, TARGET, 1, b"x"));
+            assert!(client.receive().ends_with(b"x"));
+            served.running.stop();
+        }
+        let run = |options: &[&str]| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut command = pingferry_that_ends();
+            command.arg("run").args(options).arg("--unix").arg(folder.path().join("s"));
+            let output = command.output().unwrap();
+            (output.status.code(), stderr(&output))
+        };
+        let (code, error) = run(&["--unix-group", "no-such-group"]);
+        assert!(code == Some(64) && error.contains("`no-such-group` is no group of /etc/group"), "{error}");
+        let (code, error) = run(&["--unix-group", "7"]);
+        assert!(code.is_some_and(|code| code != 0) && error.contains("cannot give "), "{error}");
+        let (code, error) = run(&["--unix-mode", "rw"]);
+        assert!(code == Some(64) && error.contains("expected permissions in octal"), "{error}");
+    });
+}

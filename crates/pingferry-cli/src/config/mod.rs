@@ -13,6 +13,7 @@
 //! what the library takes.
 
 pub(crate) mod access;
+pub(crate) mod access_mode;
 pub(crate) mod build;
 pub(crate) mod file;
 pub(crate) mod flags;

@@ -7,6 +7,7 @@ use pingferry::Rule;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::access_mode::{FileMode, Group};
 use super::number::{Bounded, BoundedDuration, BusyPoll, Count, IdleTimeout, Mtu, Workers};
 use super::values::{
     Compat, Crossing, Domain, Gateways, LogFormat, LogLevel, OtherTraffic, Ports, Prefix, Ratio, Route, ScopedAddress,
@@ -27,7 +28,10 @@ pub(crate) struct Settings {
     pub(crate) route: Vec<Text<Route>>,
     pub(crate) metric: Option<u32>,
     pub(crate) unix: Vec<PathBuf>,
+    pub(crate) keep_netns: bool,
     // These count for each ingress that does not set its own.
+    pub(crate) unix_mode: Option<Text<FileMode>>,
+    pub(crate) unix_group: Option<Group>,
     pub(crate) mtu: Option<Mtu>,
     pub(crate) gateway: Gateways,
     pub(crate) source: Vec<Text<Prefix>>,
@@ -74,6 +78,8 @@ pub(crate) struct Ingress {
     pub(crate) route: Vec<Text<Route>>,
     pub(crate) metric: Option<u32>,
     pub(crate) unix: Option<PathBuf>,
+    pub(crate) unix_mode: Option<Text<FileMode>>,
+    pub(crate) unix_group: Option<Group>,
     pub(crate) mtu: Option<Mtu>,
     pub(crate) gateway: Option<Gateways>,
     pub(crate) source: Option<Vec<Text<Prefix>>>,
@@ -88,6 +94,31 @@ pub(crate) struct Ingress {
     pub(crate) policy: Vec<Text<Rule>>,
 }
 
+/// The keys that have no value by default, each with an example.
+pub(super) const UNSET: [(&str, &str); 21] = [
+    ("tun", "\"ping0\""),
+    ("netns", "\"blue\""),
+    ("pid", "4711"),
+    ("metric", "50"),
+    ("unix_mode", "\"0660\""),
+    ("unix_group", "\"ping\""),
+    ("mtu", "1500"),
+    ("udp", "\"probes\""),
+    ("tcp", "\"probes\""),
+    ("icmpv4_src", "\"192.0.2.1\""),
+    ("icmpv6_src", "\"fe80::1%eth0\""),
+    ("interface", "\"eth0\""),
+    ("max_flows_per_source", "10000"),
+    ("max_sockets", "4096"),
+    ("rate", "10000"),
+    ("rate_per_source", "100"),
+    ("busy_poll", "\"200us\""),
+    ("pcap", "\"/var/tmp/pingferry.pcap\""),
+    ("admin", "\"127.0.0.1:9090\""),
+    ("metrics_compat", "\"cloudflared\""),
+    ("otlp", "\"http://127.0.0.1:4318\""),
+];
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -98,6 +129,9 @@ impl Default for Settings {
             route: Vec::new(),
             metric: None,
             unix: Vec::new(),
+            keep_netns: false,
+            unix_mode: None,
+            unix_group: None,
             mtu: None,
             gateway: Gateways::default(),
             source: Vec::new(),
@@ -158,6 +192,8 @@ impl Settings {
     /// The ingress, with what the top level sets for those that do not set it.
     pub(crate) fn with_defaults(&self, ingress: Ingress) -> Ingress {
         Ingress {
+            unix_mode: ingress.unix_mode.or(self.unix_mode),
+            unix_group: ingress.unix_group.or_else(|| self.unix_group.clone()),
             mtu: ingress.mtu.or(self.mtu),
             gateway: ingress.gateway.or(Some(self.gateway)),
             source: ingress.source.or_else(|| Some(self.source.clone())),
@@ -169,9 +205,15 @@ impl Settings {
         }
     }
 
-    /// The configuration as a file that says the same.
+    /// The configuration as a file that says the same. The keys that have no value are comments in it.
     pub(crate) fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string_pretty(self)
+        let keys = toml::Table::try_from(self)?;
+        let comment = |(key, example): &(&str, &str)| format!("#{key} = {example}\n");
+        let unset: String = UNSET.iter().filter(|(key, _)| !keys.contains_key(*key)).map(comment).collect();
+        let text = toml::to_string_pretty(self)?;
+        // What is behind the first table belongs to a table.
+        let (top, tables) = text.split_at(text.find("\n[[").unwrap_or(text.len()));
+        Ok(format!("{top}{unset}{tables}"))
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use super::access::AccessKeys;
 use super::build::{policy, with_live_settings};
 use super::model::{Ingress, Settings};
+use super::validate;
 use super::values::Gateways;
 use crate::admin::ReloadResult;
 use crate::error::CliError;
@@ -98,6 +99,7 @@ impl Reload {
         };
         // A proxy that has ended needs no configuration.
         if self.apply(&settings, control).is_ok() {
+            validate::warnings(&settings).iter().for_each(|warning| warn!("{warning}"));
             info!("reloaded {}; policy: {} rules", LIVE.join(", "), settings.policy.len());
             self.access_keys = access_keys;
         }

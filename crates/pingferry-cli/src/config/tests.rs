@@ -209,6 +209,38 @@ fn the_example_has_every_key_and_the_defaults() {
     assert_eq!(parse(&example).unwrap(), Settings::default());
 }
 
+/// Keys without a value are comments of the printed configuration: each is a valid line, and none is left out.
+#[test]
+fn the_printed_configuration_has_every_key() {
+    let mut keys = keys("x = 1");
+    keys.remove("ingress");
+    for settings in [Settings::default(), parse("[[ingress]]\ntun = \"x\"\n").unwrap()] {
+        let printed = settings.to_toml().unwrap();
+        let top = printed.split("[[").next().unwrap();
+        let found: BTreeSet<String> = top.lines().filter_map(key).map(str::to_owned).collect();
+        assert_eq!(found, keys, "{printed}");
+        assert_eq!(parse(&printed).unwrap(), settings);
+    }
+    for (key, example) in super::model::UNSET {
+        parse(&format!("{key} = {example}")).unwrap_or_else(|error| panic!("{key}: {error}"));
+    }
+}
+
+#[test]
+fn prefixes_with_host_bits_are_named_once() {
+    let text = "tun = 'x'\npolicy = ['allow 10.0.0.1/8 from 10.1.0.1/16', 'deny 10.0.0.1/8', 'deny 10.0.0.1']\n\
+                route = ['default', 'fd00::1/8']\naddress = ['192.0.2.1/24']\n\
+                [[ingress]]\nunix = '/u'\nsource = ['172.16.0.1/12']\npolicy = ['deny 192.168.0.1/16']";
+    let expected = [
+        "10.0.0.1/8 has host bits, and means 10.0.0.0/8",
+        "10.1.0.1/16 has host bits, and means 10.1.0.0/16",
+        "172.16.0.1/12 has host bits, and means 172.16.0.0/12",
+        "192.168.0.1/16 has host bits, and means 192.168.0.0/16",
+        "fd00::1/8 has host bits, and means fd00::/8",
+    ];
+    assert_eq!(validate::warnings(&parse(text).unwrap()), expected);
+}
+
 #[test]
 fn the_help_states_the_defaults() {
     use clap::CommandFactory;

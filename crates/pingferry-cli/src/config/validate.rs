@@ -1,6 +1,11 @@
 //! What must hold between settings. What a single value can be is a matter of its type.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
 use super::model::{Ingress, Settings};
+use super::values::Route;
 
 /// Checks the whole configuration. The tables were [checked](check_table) when the file was read.
 pub(crate) fn check(settings: &Settings) -> Result<(), String> {
@@ -11,6 +16,21 @@ pub(crate) fn check(settings: &Settings) -> Result<(), String> {
     }
     check_devices(&ingresses)?;
     check_domains(&ingresses, settings.workers.get())
+}
+
+/// What is allowed, but hardly meant: prefixes with bits beyond their length, which count as if these were zero.
+pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
+    let ingresses = settings.ingresses();
+    let rules = settings.policy.iter().chain(ingresses.iter().flat_map(|ingress| &ingress.policy));
+    let of_rules = rules.flat_map(|rule| [Some(rule.0.destination), rule.0.source]).flatten();
+    let sources = settings.source.iter().chain(ingresses.iter().flat_map(|ingress| ingress.source.iter().flatten()));
+    let routes = ingresses.iter().flat_map(|ingress| &ingress.route).filter_map(|route| match route.0 {
+        Route::Default => None,
+        Route::To(prefix) => Some(prefix.0),
+    });
+    let prefixes = of_rules.chain(sources.map(|prefix| prefix.0.0)).chain(routes);
+    let with_host_bits: BTreeSet<IpNet> = prefixes.filter(|prefix| prefix.trunc() != *prefix).collect();
+    with_host_bits.into_iter().map(|prefix| format!("{prefix} has host bits, and means {}", prefix.trunc())).collect()
 }
 
 /// Checks an `[[ingress]]` table.

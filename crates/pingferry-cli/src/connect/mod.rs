@@ -97,7 +97,7 @@ pub(crate) fn connect(args: &ConnectArgs, settings: &Settings) -> Result<ExitCod
     let (tunnel, edges) = (connector_config.token.tunnel_id, connector_config.edges.len());
     let advertised: Vec<String> = args.advertise.iter().map(|prefix| prefix.0.0.to_string()).collect();
     // A socket and a path for each connection.
-    proxy::raise_descriptor_limit(config.workers, 3 * 64)?;
+    proxy::raise_descriptor_limit(settings, config.workers, 3 * 64)?;
     let runtime = runtime()?;
     let connector = {
         let _entered = runtime.enter();

@@ -1,5 +1,6 @@
 //! `pingferry run`: the daemon.
 
+mod netns;
 mod observer;
 mod open;
 mod start_line;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use clap::Args;
 use pingferry::Stats;
 use pingferry_sys::sandbox::Sandbox;
+use tracing::warn;
 
 use self::observer::Observer;
 use self::open::Opened;
@@ -73,6 +75,7 @@ pub(crate) fn run(args: &RunArgs, loaded: Loaded, load: Load) -> Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     validate::check(settings).map_err(CliError::usage)?;
+    validate::warnings(settings).iter().for_each(|warning| warn!("{warning}"));
     if args.check {
         output::print("pingferry: the configuration is valid\n")?;
         return Ok(ExitCode::SUCCESS);
@@ -82,9 +85,9 @@ pub(crate) fn run(args: &RunArgs, loaded: Loaded, load: Load) -> Result<ExitCode
 
 fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -> Result<ExitCode, CliError> {
     let config = proxy_config(&settings)?;
-    proxy::raise_descriptor_limit(config.workers, descriptors(&settings))?;
+    proxy::raise_descriptor_limit(&settings, config.workers, descriptors(&settings))?;
     // Before the proxy starts its threads: only a process with one thread can enter another user namespace.
-    let opened = open_all(&settings, config.workers)?;
+    let opened = open_all(&settings)?;
     let observer = Observer::open(&settings)?;
     let collector = settings.otlp.as_ref().map(|endpoint| Collector::resolve(&endpoint.0)).transpose()?;
     let notifier = Notifier::connect();
@@ -138,10 +141,10 @@ fn no_signals(error: io::Error) -> CliError {
     CliError::runtime(format!("cannot watch for signals: {error}"))
 }
 
-fn open_all(settings: &Settings, workers: usize) -> Result<Vec<Opened>, CliError> {
+fn open_all(settings: &Settings) -> Result<Vec<Opened>, CliError> {
     let ingresses = settings.ingresses();
     let domains = domains(&ingresses);
-    ingresses.iter().zip(domains).map(|(ingress, domain)| open::open(ingress, domain, workers)).collect()
+    ingresses.iter().zip(domains).map(|(ingress, domain)| open::open(ingress, domain, settings)).collect()
 }
 
 /// The files that are needed while serving: the configuration to read again, and sockets to remove at the end.

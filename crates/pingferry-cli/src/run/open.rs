@@ -1,23 +1,30 @@
 //! Opening ingresses: TUN devices, also in other namespaces, and Unix sockets.
 
 use std::collections::HashSet;
+use std::fs::{Permissions, set_permissions};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use pingferry::ingress::UnixIngress;
 use pingferry::{DomainId, HostAddresses, PathConfig, Proxy, Tun};
+use pingferry_sys::diagnosis::Operation;
 use pingferry_sys::namespace::Netns;
 use pingferry_sys::netlink::{AddressMonitor, Netlink};
 use pingferry_sys::process::in_child;
 use pingferry_sys::tun::TunConfig;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tracing::warn;
 
+use super::netns;
 use super::watch::Watched;
+use crate::config::access_mode::Group;
 use crate::config::build::path_config;
-use crate::config::model::Ingress;
+use crate::config::model::{Ingress, Settings};
 use crate::config::number::Mtu;
 use crate::config::reload::Served;
 use crate::config::values::{Gateways, Route};
@@ -25,6 +32,9 @@ use crate::error::CliError;
 
 /// The queue of a new device, in packets: room for a burst of a few thousand that comes faster than it is read.
 const QUEUE_LENGTH: u32 = 10_000;
+
+/// The permissions of a socket that has a group of its own.
+const DEFAULT_MODE: u32 = 0o660;
 
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200 §5).
 const IPV6_MIN_MTU: u32 = 1280;
@@ -47,13 +57,18 @@ enum Device {
     Unix(UnixIngress),
 }
 
-/// Opens an ingress for so many workers.
-pub(super) fn open(ingress: &Ingress, domain: Option<DomainId>, workers: usize) -> Result<Opened, CliError> {
+/// Opens an ingress.
+pub(super) fn open(ingress: &Ingress, domain: Option<DomainId>, settings: &Settings) -> Result<Opened, CliError> {
     match (&ingress.tun, &ingress.unix) {
-        (Some(name), _) => open_tun(name, ingress, domain, workers),
+        (Some(name), _) => {
+            let mut opened = open_tun(name, ingress, domain, settings.workers.get() as usize)?;
+            opened.watched = opened.watched.filter(|_| !settings.keep_netns);
+            Ok(opened)
+        }
         (None, Some(path)) => {
             let default_gateway = Gateways::default();
-            let (device, config) = (Device::Unix(listen(path)?), path_config(ingress, domain, None, default_gateway));
+            let device = Device::Unix(listen(path, ingress)?);
+            let config = path_config(ingress, domain, None, default_gateway);
             Ok(Opened {
                 device,
                 ingress: ingress.clone(),
@@ -88,8 +103,9 @@ fn open_tun(name: &str, ingress: &Ingress, domain: Option<DomainId>, workers: us
         .with_metric(ingress.metric)
         .with_mtu(ingress.mtu.map(Mtu::get))
         .with_queue_length(Some(QUEUE_LENGTH));
-    let watched = Watched::open(ingress)?;
-    let namespace = namespace(ingress).map_err(|error| CliError::from_io(ingress.name(), &error))?;
+    let located = Ingress { netns: ingress.netns.as_deref().map(netns::resolve), ..ingress.clone() };
+    let watched = Watched::open(&located)?;
+    let namespace = namespace(&located).map_err(|error| CliError::from_io(ingress.name(), &error))?;
     // Checked only now: before the namespace is open, its name can become that of another one.
     watched.as_ref().map_or(Ok(()), Watched::check)?;
     let opened = match &namespace {
@@ -178,6 +194,24 @@ pub(crate) fn no_tun(name: &str, error: &io::Error) -> CliError {
     CliError::from_io(format!("cannot open TUN device {name}"), error)
 }
 
-fn listen(path: &Path) -> Result<UnixIngress, CliError> {
-    UnixIngress::bind(path).map_err(|error| CliError::from_creating("cannot listen at", path, &error))
+/// Listens, and gives the socket its permissions and group.
+fn listen(path: &Path, ingress: &Ingress) -> Result<UnixIngress, CliError> {
+    let bind = || UnixIngress::bind(path).map_err(|error| CliError::from_creating("cannot listen at", path, &error));
+    if ingress.unix_mode.is_none() && ingress.unix_group.is_none() {
+        return bind();
+    }
+    let group = ingress.unix_group.as_ref().map(Group::id).transpose();
+    let group = group.map_err(|why| CliError::usage(format!("`unix_group`: {why}")))?;
+    let mode = ingress.unix_mode.map_or(DEFAULT_MODE, |mode| mode.0.0);
+    // Until it has its group, nobody else can connect. The mask belongs to the process, which has one thread.
+    let before = umask(Mode::from_raw_mode(0o177));
+    let listener = bind();
+    umask(before);
+    let listener = listener?;
+    let failed = |error: io::Error| {
+        CliError::of(&Operation::ChangeGroup, format!("cannot give {} to its group", path.display()), &error)
+    };
+    chown(path, None, group).map_err(failed)?;
+    set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+    Ok(listener)
 }

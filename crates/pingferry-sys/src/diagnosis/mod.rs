@@ -64,6 +64,8 @@ pub enum Operation<'a> {
     SetSysctl,
     /// To create the file or socket of this path.
     CreateFile(&'a Path),
+    /// To give a file to another group.
+    ChangeGroup,
     /// To read the file of this path.
     ReadFile(&'a Path),
     /// To listen at this address.

@@ -20,7 +20,7 @@ pub(super) fn look_up(operation: &Operation<'_>, errno: Errno, at: &Situation) -
         O::SetUp(_) | O::SetMtu(..) | O::AddAddress(..) | O::AddRoute(..) => configure(operation, errno, at),
         O::OpenNamespace(_) | O::EnterNamespace(_) | O::CreateNamespaces => namespace(operation, errno, at),
         O::SetSysctl => sysctl(errno, at),
-        O::CreateFile(_) | O::ReadFile(_) | O::Listen(_) => file(operation, errno),
+        O::CreateFile(_) | O::ChangeGroup | O::ReadFile(_) | O::Listen(_) => file(operation, errno),
     }
 }
 
@@ -200,6 +200,10 @@ fn file(operation: &Operation<'_>, errno: Errno) -> Diagnosis {
         (O::CreateFile(path), Errno::ADDRINUSE) => Diagnosis::fault(
             "a file that is no socket is there",
             instead(format!("if nobody needs it, run: rm {}", path.display())),
+        ),
+        (O::ChangeGroup, Errno::PERM) => Diagnosis::permission(
+            "this user is not in that group",
+            instead("to see its groups, run: id; to add it to one, run as root: usermod -aG GROUP USER"),
         ),
         (O::ReadFile(path), Errno::ACCESS) => Diagnosis::permission(
             "",

@@ -286,6 +286,7 @@ fn files_and_addresses() {
     assert!(line(&create, Errno::NOENT, &host(), false).ends_with("run: mkdir -p /nowhere/at all"));
     assert!(line(&create, Errno::ADDRINUSE, &host(), false).contains("a file that is no socket is there"));
     assert!(line(&Operation::ReadFile(path), Errno::ACCESS, &host(), true).ends_with("ls -l /nowhere/at all/s"));
+    assert!(line(&Operation::ChangeGroup, Errno::PERM, &host(), true).starts_with("this user is not in that group; "));
     let listen = Operation::Listen("[::]:853".parse().unwrap());
     assert!(line(&listen, Errno::ACCESS, &host(), true).contains("port 853"));
     assert!(line(&listen, Errno::ADDRINUSE, &host(), false).ends_with("ss -lntup"));
