@@ -13,7 +13,8 @@ const HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const DENIED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 fn open(queue: Option<EventQueue>) -> Proxy {
-    let policy = Policy { rules: vec!["allow 127.0.0.0/8".parse().unwrap()] };
+    let rules = ["allow 127.0.0.0/8", "deny 192.0.2.0/24"].map(|rule| rule.parse().unwrap()).to_vec();
+    let policy = Policy { rules };
     Proxy::open(Config::default().with_core(CoreConfig::default().with_policy(policy)).with_on_event(queue)).unwrap()
 }
 
