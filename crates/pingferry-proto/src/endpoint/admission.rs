@@ -147,6 +147,7 @@ impl Endpoint {
         if is_open && reopen {
             // Before the flow is closed, which did not send them.
             self.withdraw(socket, destination);
+            self.sockets.reopen(socket);
             self.outputs.queue.push(Output::Open(socket));
         }
         self.evict(id, now);

@@ -157,14 +157,15 @@ impl SocketPool {
         }
     }
 
+    /// An open socket is to be opened again. Until it is, it is not closed, and has no identifier.
+    pub(crate) fn reopen(&mut self, id: SocketId) {
+        self.set_state(id, State::Opening);
+    }
+
     /// The driver opened a socket, or opened it again.
     pub(crate) fn opened(&mut self, id: SocketId, ident: u16, now: Instant) {
         let unused = self.slot(id).is_some_and(|slot| slot.flows == 0);
-        if let Some(old) = self.ident(id) {
-            self.idents.remove(&old);
-        }
         self.set_state(id, State::Open { ident });
-        self.idents.insert(ident);
         self.exhausted = false;
         if unused {
             self.mark_idle(id, now);
@@ -185,14 +186,12 @@ impl SocketPool {
             let linger = self.linger;
             let slot = self.slot_mut(id)?;
             slot.queued = false;
-            let State::Open { ident } = slot.state else { continue };
-            if slot.flows > 0 {
+            if slot.flows > 0 || !matches!(slot.state, State::Open { .. }) {
                 continue;
             }
             let since = slot.idle_since;
             if since + linger <= now {
                 self.set_state(id, State::Closed);
-                self.idents.remove(&ident);
                 self.exhausted = false;
                 return Some(id);
             }
@@ -217,9 +216,15 @@ impl SocketPool {
 
     fn set_state(&mut self, id: SocketId, state: State) {
         let Some(slot) = self.slot_mut(id) else { return };
-        let was_closed = std::mem::replace(&mut slot.state, state) == State::Closed;
+        let before = std::mem::replace(&mut slot.state, state);
+        if let State::Open { ident } = before {
+            self.idents.remove(&ident);
+        }
+        if let State::Open { ident } = state {
+            self.idents.insert(ident);
+        }
         let Some(sockets) = self.by_class.get_mut(id.class.index()) else { return };
-        match (was_closed, state == State::Closed) {
+        match (before == State::Closed, state == State::Closed) {
             (true, false) => {
                 sockets.open.insert(id.slot);
                 sockets.count += 1;
@@ -268,6 +273,34 @@ mod tests {
             (Some(8), 1, false),
             "another in its place"
         );
+    }
+
+    #[test]
+    fn a_socket_that_is_opened_again_is_not_closed_before_and_loses_its_identifier() {
+        let now = Instant::now();
+        for fails in [false, true] {
+            let mut pool = SocketPool::new(LINGER, usize::MAX);
+            pool.join(ID, now);
+            pool.needs_opening(ID);
+            pool.opened(ID, 7, now);
+            pool.reopen(ID);
+            pool.leave(ID, now);
+            assert_eq!(pool.expire(now + 2 * LINGER), None);
+            assert_eq!((pool.has_ident(7), pool.is_open(ID)), (false, true));
+            if fails {
+                pool.failed(ID, OpenFailure::Exhausted);
+                assert_eq!((pool.open_sockets(), pool.is_open(ID)), (0, false));
+            } else {
+                pool.opened(ID, 8, now);
+                assert_eq!((pool.open_sockets(), pool.expire(now + LINGER)), (1, Some(ID)));
+            }
+        }
+        // The driver may open a socket again without being told to, when its interface is gone.
+        let mut pool = SocketPool::new(LINGER, usize::MAX);
+        pool.join(ID, now);
+        pool.opened(ID, 7, now);
+        pool.failed(ID, OpenFailure::Other);
+        assert_eq!((pool.has_ident(7), pool.open_sockets()), (false, 0));
     }
 
     #[test]
