@@ -34,6 +34,7 @@ pub mod connector;
 pub mod control;
 pub mod edge;
 mod fair_queue;
+mod receive;
 mod sender;
 pub mod transport;
 pub mod wire;

@@ -2,9 +2,12 @@
 //!
 //! # Theory of operation
 //!
-//! As long as the connection has room in its buffer, a packet goes straight there. Otherwise it waits in a [`FairQueue`], which a
-//! task of the runtime empties as fast as there is room. While that task has something, nobody overtakes it: packets of a
-//! host keep their order.
+//! All packets pass through a [`FairQueue`]. A task of the runtime moves them from there to QUIC's buffer as long as that has
+//! room, which is short (see [`DATAGRAM_BUFFER`](crate::transport::DATAGRAM_BUFFER)). So packets wait in the queue, in turns of
+//! their hosts, and not in QUIC.
+//!
+//! The threads of the proxy do not touch the connection: its lock is held while it encrypts and sends. They add a batch of
+//! packets under the lock of the queue, and wake the task once.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +21,7 @@ use crate::fair_queue::FairQueue;
 #[derive(Debug)]
 pub(crate) struct Sender {
     connection: Connection,
-    // Held to send one packet or to take one. QUIC's lock may be taken under it, and no other.
+    // Held to add a batch or to take one datagram. Nothing is locked under it.
     waiting: Mutex<Waiting>,
     /// Tells the task that something waits.
     notify: Notify,
@@ -27,61 +30,48 @@ pub(crate) struct Sender {
 #[derive(Debug)]
 struct Waiting {
     queue: FairQueue,
-    /// The task is awake, perhaps with a datagram that it took.
-    is_draining: bool,
+    /// The connection has ended, and nothing is sent any more.
+    is_closed: bool,
 }
 
-/// What became of a datagram that was not refused.
+/// The connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// QUIC has it.
-    Now,
-    /// It waits. So many others were dropped for it.
-    Queued { dropped: u64 },
-}
+pub(crate) struct Ended;
 
 impl Sender {
     pub(crate) fn new(connection: Connection) -> Self {
-        let waiting = Waiting { queue: FairQueue::new(), is_draining: false };
+        let waiting = Waiting { queue: FairQueue::new(), is_closed: false };
         Self { connection, waiting: Mutex::new(waiting), notify: Notify::new() }
     }
 
-    /// Sends a datagram of or for `host`.
-    ///
-    /// # Errors
-    /// It cannot be sent at all.
-    pub(crate) fn send(&self, host: IpAddr, datagram: Bytes) -> Result<Sent, SendDatagramError> {
+    /// Lets datagrams wait for their turn, each of or for a host. Returns how many waiting ones were dropped for them.
+    pub(crate) fn send(&self, datagrams: impl IntoIterator<Item = (IpAddr, Bytes)>) -> Result<u64, Ended> {
         let mut waiting = self.lock();
-        if !waiting.is_draining && self.connection.datagram_send_buffer_space() >= datagram.len() {
-            return self.connection.send_datagram(datagram).map(|()| Sent::Now);
+        if waiting.is_closed {
+            return Err(Ended);
         }
-        let dropped = waiting.queue.push(host, datagram);
-        if !waiting.is_draining {
-            waiting.is_draining = true;
-            self.notify.notify_one();
-        }
-        Ok(Sent::Queued { dropped })
+        let dropped = datagrams.into_iter().map(|(host, datagram)| waiting.queue.push(host, datagram)).sum();
+        drop(waiting);
+        self.notify.notify_one();
+        Ok(dropped)
     }
 
     /// Sends what waits, until the connection ends. `sent` learns what became of each datagram.
     pub(crate) async fn drain(&self, mut sent: impl FnMut(Result<(), SendDatagramError>)) {
-        loop {
-            self.notify.notified().await;
+        while self.connection.close_reason().is_none() {
             while let Some(datagram) = self.next() {
                 sent(self.connection.send_datagram_wait(datagram).await);
-                if self.connection.close_reason().is_some() {
-                    return;
-                }
+            }
+            tokio::select! {
+                () = self.notify.notified() => {}
+                _ = self.connection.closed() => {}
             }
         }
+        self.lock().is_closed = true;
     }
 
-    /// The next datagram; without one the task may rest.
     fn next(&self) -> Option<Bytes> {
-        let mut waiting = self.lock();
-        let next = waiting.queue.pop();
-        waiting.is_draining = next.is_some();
-        next
+        self.lock().queue.pop()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

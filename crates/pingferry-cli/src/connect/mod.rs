@@ -91,6 +91,8 @@ pub(crate) fn connect(args: &ConnectArgs, settings: &Settings) -> Result<ExitCod
         return Err(CliError::usage("--udp and --tcp: a tunnel carries only ICMP"));
     }
     let mut config = proxy_config(settings)?;
+    // The thread of the tunnel needs one too.
+    config.processors = config.processors.saturating_sub(1).max(1);
     // It tells which reply is the first of a traced flow.
     config.core.observe_flows = true;
     let connector_config = connector_config(args, settings)?;

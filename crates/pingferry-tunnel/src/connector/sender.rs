@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quinn::{Connection, SendDatagramError};
 
 use super::counters::{Counters, add};
-use crate::sender::{self, Sent};
+use crate::sender::{self, Ended};
 
 #[derive(Debug)]
 pub(super) struct Sender {
@@ -20,30 +20,31 @@ impl Sender {
         Arc::new(Self { sender: sender::Sender::new(connection), counters })
     }
 
-    /// Sends a datagram for `client`. Returns false if it cannot be sent at all.
-    pub(super) fn send(&self, client: IpAddr, datagram: Bytes) -> bool {
-        match self.sender.send(client, datagram) {
-            Ok(Sent::Queued { dropped }) => {
-                add(&self.counters.congested, dropped);
-                true
-            }
-            Ok(Sent::Now) => self.count(Ok(())),
-            Err(error) => self.count(Err(error)),
+    /// Lets datagrams wait for their turn, each for a client.
+    ///
+    /// # Errors
+    /// The connection has ended. They are counted.
+    pub(super) fn send(&self, datagrams: impl ExactSizeIterator<Item = (IpAddr, Bytes)>) -> Result<(), Ended> {
+        let count = datagrams.len() as u64;
+        let sent = self.sender.send(datagrams);
+        match sent {
+            Ok(dropped) => add(&self.counters.congested, dropped),
+            Err(Ended) => add(&self.counters.connection_lost, count),
         }
+        sent.map(drop)
     }
 
     /// Sends what waits, until the connection ends.
     pub(super) async fn drain(&self) {
-        self.sender.drain(|sent| _ = self.count(sent)).await;
+        self.sender.drain(|sent| self.count(&sent)).await;
     }
 
-    fn count(&self, sent: Result<(), SendDatagramError>) -> bool {
+    fn count(&self, sent: &Result<(), SendDatagramError>) {
         let counter = match sent {
             Ok(()) => &self.counters.packets_sent,
             Err(SendDatagramError::TooLarge) => &self.counters.too_large,
             Err(_) => &self.counters.connection_lost,
         };
         add(counter, 1);
-        sent.is_ok()
     }
 }

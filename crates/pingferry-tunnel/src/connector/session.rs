@@ -23,6 +23,7 @@ use crate::control::{
     Answer, Client, ClientInfo, ConnectionDetails, ConnectionOptions, FEATURE_PREFIXES, Refusal, Registration,
     RpcStream,
 };
+use crate::receive::read_datagrams;
 use crate::transport::HANDSHAKE_TIMEOUT;
 use crate::wire::{DatagramV2, DatagramV3, DatagramVersion, RegistrationCode};
 
@@ -152,7 +153,7 @@ impl Session<'_> {
         let version = shared.config.datagrams;
         let mut mtu = Mtu::new(self.path_config(), &connection, version);
         let traces = Traces::new(Arc::clone(&sender));
-        let sink = Sink { sender: Arc::clone(&sender), traces: Arc::clone(&traces), version };
+        let sink = Sink::new(Arc::clone(&sender), Arc::clone(&traces), version);
         let path = match self.proxy.attach(mtu.config.clone(), sink) {
             Ok(path) => Arc::new(path),
             Err(error) => return End::Proxy(error),
@@ -304,9 +305,10 @@ impl Receiver {
     /// Reads until the connection or the proxy ends.
     async fn run(self) {
         let mut read = 0;
-        while let Ok(datagram) = self.connection.read_datagram().await {
-            read += 1;
-            if self.receive(&datagram) == Err(SendError::Closed) {
+        let mut batch = Vec::new();
+        while read_datagrams(&self.connection, &mut batch).await.is_ok() {
+            read += batch.len() as u64;
+            if batch.drain(..).any(|datagram| self.receive(&datagram) == Err(SendError::Closed)) {
                 return;
             }
         }

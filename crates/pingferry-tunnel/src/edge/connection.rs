@@ -20,6 +20,7 @@ use super::shared::Shared;
 use crate::control::{
     CallId, ConnectionDetails, ControlError, FEATURE_PREFIXES, Refusal, Registration, Request, RpcStream, Server,
 };
+use crate::receive::read_datagrams;
 use crate::wire::DatagramVersion;
 
 /// How long a connection may take to register, from its first packet on.
@@ -185,14 +186,14 @@ async fn run(shared: &Shared, live: &Live, control: Control) {
 
 async fn take_datagrams(shared: &Shared, live: &Live) -> ConnectionError {
     let mut taken = 0;
+    let mut batch = Vec::new();
     let error = loop {
-        match live.quic.read_datagram().await {
-            Ok(datagram) => {
-                taken += 1;
-                shared.handle_datagram(Instant::now(), live, &datagram);
-            }
-            Err(error) => break error,
+        if let Err(error) = read_datagrams(&live.quic, &mut batch).await {
+            break error;
         }
+        let now = Instant::now();
+        taken += batch.len() as u64;
+        batch.drain(..).for_each(|datagram| shared.handle_datagram(now, live, &datagram));
     };
     let lost = live.quic.stats().frame_rx.datagram.saturating_sub(taken);
     shared.count(|counters| counters.unread += lost);

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use bytes::Bytes;
 use quinn::SendDatagramError;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 
 use super::drop_reason::DropReason;
 use super::router::{ConnectionId, Registration};
-use crate::sender::{Sender, Sent};
+use crate::sender::Sender;
 use crate::wire::DatagramVersion;
 
 /// Which connection of which connector. A new one with the same key replaces the old one.
@@ -29,6 +30,8 @@ pub(super) struct Live {
     /// Whether something was heard from it lately.
     pub(super) is_heard: Cell<bool>,
     sender: Sender,
+    /// What `max_packet` was when it was last asked for.
+    limit: Cell<Option<(Instant, usize)>>,
 }
 
 impl Live {
@@ -50,6 +53,7 @@ impl Live {
             is_serving: Cell::new(true),
             is_heard: Cell::new(true),
             sender,
+            limit: Cell::new(None),
         }
     }
 
@@ -64,14 +68,21 @@ impl Live {
         self.version.max_packet(self.quic.max_datagram_size().unwrap_or(0))
     }
 
-    /// Sends a datagram with a packet of `source`, or lets it wait for its turn. Returns how many waiting datagrams were dropped
-    /// for it.
-    pub(super) fn send(&self, source: IpAddr, datagram: Bytes) -> Result<u64, DropReason> {
-        match self.sender.send(source, datagram) {
-            Ok(Sent::Now) => Ok(0),
-            Ok(Sent::Queued { dropped }) => Ok(dropped),
-            Err(error) => Err(reason(&error)),
+    /// The same for all packets of a batch, which have the same `now`: the limit of their connection is asked for once.
+    pub(super) fn max_packet_at(&self, now: Instant) -> usize {
+        match self.limit.get() {
+            Some((at, limit)) if at == now => limit,
+            _ => {
+                let limit = self.max_packet();
+                self.limit.set(Some((now, limit)));
+                limit
+            }
         }
+    }
+
+    /// Lets a datagram with a packet of `source` wait for its turn. Returns how many waiting datagrams were dropped for it.
+    pub(super) fn send(&self, source: IpAddr, datagram: Bytes) -> Result<u64, DropReason> {
+        self.sender.send([(source, datagram)]).map_err(|_| DropReason::NobodyConnected)
     }
 
     /// Sends what waits, until the connection ends. `dropped` counts what could not be sent.

@@ -10,7 +10,7 @@
 //! depends on it, the source and the destination, and the highest wins. So all packets between two hosts take one connection,
 //! fragments too, and when a connection goes only its packets move.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
@@ -50,7 +50,8 @@ pub(crate) struct Registration {
 pub(crate) struct Router {
     hasher: RandomState,
     allowed: PrefixTable<Uuid>,
-    tunnels: HashMap<Uuid, Tunnel>,
+    // There are few, and each packet looks one up.
+    tunnels: BTreeMap<Uuid, Tunnel>,
 }
 
 #[derive(Debug, Default)]
@@ -107,8 +108,13 @@ impl Router {
     pub(crate) fn route(&self, source: IpAddr, destination: IpAddr) -> Route {
         let Some(id) = self.allowed.longest(destination) else { return Route::NoPrefix };
         let replicas = self.tunnels.get(id).and_then(|tunnel| tunnel.replicas.longest(destination));
-        let flow = self.hasher.hash_one((source, destination));
-        let best = replicas.into_iter().flatten().max_by_key(|replica| score(replica.key, flow));
+        let best = match replicas.map_or(&[][..], Vec::as_slice) {
+            [only] => Some(only),
+            replicas => {
+                let flow = self.hasher.hash_one((source, destination));
+                replicas.iter().max_by_key(|replica| score(replica.key, flow))
+            }
+        };
         best.map_or(Route::NobodyConnected, |replica| Route::To(*id, replica.connection))
     }
 

@@ -1,7 +1,7 @@
 //! What the tasks of an edge share. They all run on one thread, so no borrow lasts across a wait and none fails.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -37,7 +37,8 @@ pub(super) struct Shared {
     pub(super) tunnels: RefCell<Tunnels>,
     pub(super) admission: RefCell<Admission>,
     pub(super) core: RefCell<Core>,
-    live: RefCell<HashMap<ConnectionId, Rc<Live>>>,
+    // Each packet looks one up.
+    live: RefCell<BTreeMap<ConnectionId, Rc<Live>>>,
     keys: RefCell<HashMap<ConnectorKey, ConnectionId>>,
     last_id: Cell<u64>,
     tracer: RefCell<Tracer>,
@@ -177,7 +178,7 @@ impl Shared {
         let verdict = self
             .core
             .borrow_mut()
-            .handle_request(now, packet, |id| self.live.borrow().get(&id).map_or(0, |live| live.max_packet()));
+            .handle_request(now, packet, |id| self.live.borrow().get(&id).map_or(0, |live| live.max_packet_at(now)));
         match verdict {
             Verdict::Forward(connection, source, fragments) => self.forward(connection, source, packet, &fragments),
             Verdict::Answer(answer) => _ = self.write(&answer),
@@ -191,8 +192,11 @@ impl Shared {
         let whole = fragments.is_empty().then_some(packet);
         let mut result = Ok(0);
         for packet in whole.into_iter().chain(fragments.iter().map(Vec::as_slice)) {
-            let mut datagram = Vec::with_capacity(packet.len() + 1 + DatagramV2::TRACE_LEN);
-            match self.trace(live, packet) {
+            let identity = self.trace(live, packet);
+            // Bytes take over a vector without spare capacity as it is.
+            let len = packet.len() + 1 + identity.map_or(0, |_| DatagramV2::TRACE_LEN);
+            let mut datagram = Vec::with_capacity(len);
+            match identity {
                 Some(identity) => DatagramV2::TracedPacket { packet, identity }.encode(&mut datagram),
                 None => live.version.encode_packet(packet, &mut datagram),
             }

@@ -52,12 +52,16 @@ impl Asked {
     /// `source` sends a request to `destination` through `tunnel`.
     pub(crate) fn record(&mut self, now: Instant, tunnel: Uuid, source: IpAddr, destination: IpAddr) {
         let at = self.ticks(now);
-        #[allow(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
-        let source_hash = self.hasher.hash_one((tunnel, source)) as u32;
         for destination in [Some(destination), None] {
             let key = self.key(tunnel, source, destination);
-            if let Some(entry) = self.buckets.get_mut(index(key)).and_then(|bucket| place(bucket, key, at)) {
-                *entry = Entry { key, source: source_hash, at };
+            let Some(bucket) = self.buckets.get_mut(index(key)) else { continue };
+            // Mostly it is there.
+            if let Some(known) = bucket.iter_mut().find(|entry| entry.key == key) {
+                known.at = at;
+            } else if let Some(victim) = victim(bucket, at) {
+                #[allow(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+                let source = self.hasher.hash_one((tunnel, source)) as u32;
+                *victim = Entry { key, source, at };
             }
         }
     }
@@ -107,12 +111,12 @@ fn index(key: u64) -> usize {
     low % BUCKETS
 }
 
-/// Where the entry `key` is in its bucket, or where it shall be.
-fn place(bucket: &mut [Entry; WAYS], key: u64, now: u32) -> Option<&mut Entry> {
+/// The entry of a bucket that a new one replaces.
+fn victim(bucket: &mut [Entry; WAYS], now: u32) -> Option<&mut Entry> {
     let copy = *bucket;
     bucket.iter_mut().max_by_key(|entry| {
         let of_source = copy.iter().filter(|other| other.source == entry.source && !other.is_old(now)).count();
-        (entry.key == key, entry.is_old(now), of_source, entry.age(now))
+        (entry.is_old(now), of_source, entry.age(now))
     })
 }
 
