@@ -61,6 +61,17 @@ pub(crate) enum Pattern {
     TwoPasses,
 }
 
+/// What the path between the ends of a tunnel is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wan {
+    /// As fast as the machine.
+    Fast,
+    /// It carries 10 Mbit/s.
+    Slow,
+    /// The same, and another source sends twice as much as it carries.
+    Flooded,
+}
+
 /// A load. It is the same for every subject.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
@@ -70,11 +81,17 @@ pub(crate) struct Load {
     /// The largest number of outstanding echoes.
     pub(crate) outstanding: usize,
     pub(crate) pattern: Pattern,
+    pub(crate) wan: Wan,
 }
 
 impl Load {
     const fn steady(name: &'static str, title: &'static str, flows: Flows, outstanding: usize) -> Self {
-        Self { name, title, flows, outstanding, pattern: Pattern::Steady }
+        Self { name, title, flows, outstanding, pattern: Pattern::Steady, wan: Wan::Fast }
+    }
+
+    /// One outstanding echo on such a path.
+    const fn on(wan: Wan, name: &'static str, title: &'static str) -> Self {
+        Self { wan, ..Self::steady(name, title, Flows::separate(1), 1) }
     }
 
     /// Finds a load by name.
@@ -109,9 +126,11 @@ pub(crate) const FLOWS_64K: &str = "65536/400";
 pub(crate) const SWEEP: &str = "sweep";
 pub(crate) const ONE_HOST: &str = "one-host";
 pub(crate) const MILLION: &str = "million";
+pub(crate) const SLOW: &str = "slow";
+pub(crate) const FLOODED: &str = "flooded";
 
 /// All loads, in the order of the report.
-pub(crate) const LOADS: [Load; 12] = [
+pub(crate) const LOADS: [Load; 14] = [
     Load::steady(ONE_FLOW, "1 flow, 1 outstanding", Flows::separate(1), 1),
     Load::steady("2/2", "2 flows, 2 outstanding", Flows::separate(2), 2),
     Load::steady("4/4", "4 flows, 4 outstanding", Flows::separate(4), 4),
@@ -127,6 +146,7 @@ pub(crate) const LOADS: [Load; 12] = [
         flows: Flows::separate(60_000),
         outstanding: 400,
         pattern: Pattern::Sweep,
+        wan: Wan::Fast,
     },
     Load::steady(ONE_HOST, "4,096 pingers to one host, 256 outstanding", Flows::to_one_host(4096), 256),
     Load {
@@ -135,7 +155,10 @@ pub(crate) const LOADS: [Load; 12] = [
         flows: Flows::many(1_000_000),
         outstanding: 400,
         pattern: Pattern::TwoPasses,
+        wan: Wan::Fast,
     },
+    Load::on(Wan::Slow, SLOW, "1 flow, 1 outstanding, tunnel of 10 Mbit/s"),
+    Load::on(Wan::Flooded, FLOODED, "the same while another source floods it"),
 ];
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! ```text
 //! client ── TUN or tap ── subject ── veth ── responder, which replies for 198.18.0.0/15
 //! client ── TUN ── edge ── veth ── connector ── veth ── responder
+//! client ── wireguard-go ── veth ── wireguard-go, router with masquerade ── veth ── responder
 //! client ── veth ── router with nftables masquerade ── veth ── responder
 //! ```
 //!

@@ -1,19 +1,22 @@
 //! One measurement: one subject under one load, in a network of its own.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use pingferry_testnet::eventually;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::load::{Load, Pattern};
+use crate::load::{Load, Pattern, Wan};
 use crate::subject::Subject;
 use crate::subject::launcher::{Launcher, Running};
 use crate::subject::usage::Usage;
 use crate::testbed::Testbed;
 use crate::traffic::Generator;
 use crate::traffic::counts::{Counts, Summary};
+use crate::traffic::flood::Flood;
 
 /// The result of a measurement.
 #[derive(Clone, Debug, Serialize)]
@@ -49,7 +52,8 @@ pub(crate) fn measure(
 ) -> io::Result<Run> {
     let testbed = Testbed::build()?;
     let running = launcher.start(subject, &testbed, load)?;
-    let sample = testbed.client.run(|| run_load(&running, load, length))?;
+    let flood = (load.wan == Wan::Flooded).then(|| Flood::new(&testbed)).transpose()?;
+    let sample = beside(flood.as_ref(), || testbed.client.run(|| run_load(&running, load, length)))?;
     let output = running.stop()?;
     let Sample { before, after, warm_up, counts, generator_dropped } = sample
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}\n{}", subject.name(), output.stderr)))?;
@@ -65,6 +69,19 @@ pub(crate) fn measure(
         usage: after,
         generator_dropped,
         stats: output.json,
+    })
+}
+
+/// Does `work` while the flood runs.
+fn beside<T>(flood: Option<&Flood>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let flooding = flood.map(|flood| scope.spawn(|| flood.run(&stop)));
+        let done = work();
+        // Relaxed: nothing is ordered by it.
+        stop.store(true, Ordering::Relaxed);
+        flooding.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("the flood ended"))))?;
+        done
     })
 }
 
@@ -113,18 +130,28 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn the_kernel_forwards_a_short_load_without_loss() {
+    /// A short load of 64 flows through a peer arrives whole.
+    fn carries_a_short_load(subject: Subject, programs: &[&str]) {
         isolated(|| {
-            if !require_program("nft") {
+            if !programs.iter().all(|program| require_program(program)) {
                 return;
             }
             let load = Load::named(FLOWS_64).unwrap();
-            let run = measure(&Launcher::new(None), Subject::Nat, &load, Duration::from_millis(50), 0).unwrap();
+            let run = measure(&Launcher::new(None), subject, &load, Duration::from_millis(50), 0).unwrap();
             let Summary { sent, received, lost, unexpected, wrong, .. } = run.summary;
             assert!(received > 0);
             assert_eq!((received, lost, unexpected, wrong), (sent, 0, 0, 0));
             assert_eq!(run.warm_up.map(|warm_up| warm_up.received), Some(64));
         });
+    }
+
+    #[test]
+    fn the_kernel_forwards_a_short_load_without_loss() {
+        carries_a_short_load(Subject::Nat, &["nft"]);
+    }
+
+    #[test]
+    fn wireguard_go_forwards_a_short_load_without_loss() {
+        carries_a_short_load(Subject::WireGuard, &["nft", "wg", "wireguard-go"]);
     }
 }

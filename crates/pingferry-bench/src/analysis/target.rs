@@ -7,12 +7,12 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::metric::{CPU, MEMORY, Metric, P50, RATE};
+use super::metric::{CPU, MEMORY, Metric, P50, P99, RATE};
 use super::statistics::{median, quantile};
 use crate::format::number;
-use crate::load::{FLOWS_16K, FLOWS_64, FLOWS_64K, MILLION, ONE_FLOW, ONE_HOST, SWEEP};
+use crate::load::{FLOODED, FLOWS_16K, FLOWS_64, FLOWS_64K, MILLION, ONE_FLOW, ONE_HOST, SLOW, SWEEP};
 use crate::measurement::{Run, find};
-use crate::subject::Subject::{self, BusyPoll, Nat, Pasta, Pingferry, Slirp4netns, Tunnel};
+use crate::subject::Subject::{self, BusyPoll, Nat, Pasta, Pingferry, Slirp4netns, Tunnel, WireGuard};
 
 /// The largest share of rounds that may contradict the median without making the outcome doubtful.
 const MAX_NOISE: f64 = 0.2;
@@ -36,12 +36,14 @@ use Bound::{AtLeast, AtMost};
 enum Quantity {
     /// The subject's metric divided by that of the best of the others. The bound says whether more or less is better.
     Ratio { metric: Metric, subject: Subject, others: &'static [Subject] },
+    /// The tunnel's metric less that of another subject or under another load.
+    Added { metric: Metric, by: Subject, under: &'static str },
     /// Pingferry's metric divided by the same metric under another load.
     Growth { metric: Metric, from: &'static str },
     /// A figure of pingferry's run.
     Figure(fn(&Run) -> Option<f64>),
 }
-use Quantity::{Figure, Growth, Ratio};
+use Quantity::{Added, Figure, Growth, Ratio};
 
 /// Whether a target was reached.
 #[derive(Clone, Debug, Serialize)]
@@ -60,7 +62,7 @@ const BEST_PEER: &str = "echoes/s, against the best userspace peer";
 const NAT: &str = "echoes/s, against kernel NAT";
 
 /// All targets.
-pub(crate) const TARGETS: [Target; 19] = [
+pub(crate) const TARGETS: [Target; 24] = [
     rate(FLOWS_64, BEST_PEER, AtLeast(1.2), &Subject::PEERS),
     rate(FLOWS_64, NAT, AtLeast(1.0), &[Nat]),
     rate(FLOWS_16K, BEST_PEER, AtLeast(2.7), &Subject::PEERS),
@@ -85,6 +87,21 @@ pub(crate) const TARGETS: [Target; 19] = [
     through_tunnel(FLOWS_64),
     through_tunnel(FLOWS_16K),
     through_tunnel(SWEEP),
+    against_wireguard(FLOWS_64),
+    against_wireguard(FLOWS_16K),
+    against_wireguard(SWEEP),
+    Target {
+        load: ONE_FLOW,
+        text: "µs that a tunnel adds to the p50 of run",
+        bound: AtMost(25.0),
+        quantity: Added { metric: P50, by: Pingferry, under: ONE_FLOW },
+    },
+    Target {
+        load: FLOODED,
+        text: "µs that a flood adds to the p99 of another",
+        bound: AtMost(5000.0),
+        quantity: Added { metric: P99, by: Tunnel, under: SLOW },
+    },
     Target {
         load: FLOWS_64K,
         text: "CPU per echo, against 64 flows",
@@ -104,6 +121,11 @@ const fn rate(load: &'static str, text: &'static str, bound: Bound, others: &'st
 const fn through_tunnel(load: &'static str) -> Target {
     let quantity = Ratio { metric: RATE, subject: Tunnel, others: &[Pingferry] };
     Target { load, text: "echoes/s through a tunnel, against run", bound: AtLeast(0.7), quantity }
+}
+
+const fn against_wireguard(load: &'static str) -> Target {
+    let quantity = Ratio { metric: RATE, subject: Tunnel, others: &[WireGuard] };
+    Target { load, text: "echoes/s through a tunnel, against wireguard-go", bound: AtLeast(2.0), quantity }
 }
 
 const fn figure(load: &'static str, text: &'static str, bound: Bound, value: fn(&Run) -> Option<f64>) -> Target {
@@ -139,6 +161,9 @@ impl Target {
                 let value = |subject| (metric.value)(find(runs, self.load, subject)?);
                 let best = others.iter().filter_map(|other| value(*other)).reduce(|a, b| self.bound.better(a, b))?;
                 Some(value(subject)? / best)
+            }
+            Added { metric, by, under } => {
+                Some((metric.value)(find(runs, self.load, Tunnel)?)? - (metric.value)(find(runs, under, by)?)?)
             }
             Growth { metric, from } => {
                 let value = |load| (metric.value)(find(runs, load, Pingferry)?);
@@ -238,6 +263,17 @@ mod tests {
         let runs = [cost(FLOWS_64, 10.0), cost(FLOWS_64K, 11.0)];
         let target = TARGETS.iter().find(|target| target.load == FLOWS_64K).unwrap();
         assert_eq!(target.evaluate(&[&runs]).unwrap().median, 1.1);
+    }
+
+    #[test]
+    fn what_a_flood_adds_is_the_difference_of_two_loads() {
+        let timed = |load, p99| Run {
+            load,
+            summary: Summary { p99_us: Some(p99), ..Summary::default() },
+            ..run(Tunnel, 0, 0.0)
+        };
+        let target = TARGETS.iter().find(|target| target.load == FLOODED).unwrap();
+        assert_eq!(target.evaluate(&[&[timed(SLOW, 300.0), timed(FLOODED, 4300.0)]]).unwrap().median, 4000.0);
     }
 
     #[test]

@@ -7,8 +7,9 @@ use super::pingferry::Executable;
 use super::process::{Output, Process};
 use super::tunnel::Tunnel;
 use super::usage::Usage;
+use super::wireguard::{self, WireGuard};
 use super::{Subject, peers};
-use crate::load::{FLOWS_16K, FLOWS_64, FLOWS_64K, Load, MILLION, ONE_FLOW, SWEEP};
+use crate::load::{FLOWS_16K, FLOWS_64, FLOWS_64K, Load, MILLION, ONE_FLOW, SWEEP, Wan};
 use crate::testbed::Testbed;
 
 /// Knows the executables of the subjects.
@@ -31,6 +32,7 @@ impl Launcher {
                 let baseline = self.baseline()?;
                 Ok(format!("{} ({baseline})", baseline.version()?))
             }
+            Subject::WireGuard => wireguard::version(),
             Subject::Pasta => peers::version("pasta", "passt"),
             Subject::Slirp4netns => peers::version("slirp4netns", "slirp4netns"),
             Subject::Nat => peers::version("nft", "nftables"),
@@ -45,7 +47,8 @@ impl Launcher {
             Subject::Pingferry => self.pingferry.run(testbed, max_flows, false)?,
             Subject::BusyPoll => self.pingferry.run(testbed, max_flows, true)?,
             Subject::Baseline => self.baseline().map_err(io::Error::other)?.run(testbed, max_flows, false)?,
-            Subject::Tunnel => return Tunnel::start(&self.pingferry, testbed).map(Running::Tunnel),
+            Subject::Tunnel => return Tunnel::start(&self.pingferry, testbed, load.wan).map(Running::Tunnel),
+            Subject::WireGuard => return WireGuard::start(testbed, load.wan).map(Running::WireGuard),
             Subject::Pasta => peers::pasta(testbed)?,
             Subject::Slirp4netns => peers::slirp4netns(testbed)?,
             Subject::Nat => return peers::masquerade(testbed).map(|()| Running::Kernel),
@@ -61,12 +64,14 @@ impl Launcher {
 /// Why `subject` is not measured under `load`; `None` if it is.
 pub(crate) fn exclusion(subject: Subject, load: &Load) -> Option<&'static str> {
     match (subject, load.name) {
+        (Subject::Tunnel | Subject::WireGuard, _) if load.wan != Wan::Fast => None,
+        _ if load.wan != Wan::Fast => Some("is no tunnel"),
         (Subject::Pingferry | Subject::Baseline, _) => None,
         (Subject::BusyPoll, name) if name != ONE_FLOW => Some("is meant for one outstanding echo"),
-        (Subject::Tunnel, name) if ![ONE_FLOW, FLOWS_64, FLOWS_16K, SWEEP].contains(&name) => {
+        (Subject::Tunnel | Subject::WireGuard, name) if ![ONE_FLOW, FLOWS_64, FLOWS_16K, SWEEP].contains(&name) => {
             Some("is measured where it is compared with `run`")
         }
-        (Subject::Tunnel, _) => None,
+        (Subject::Tunnel | Subject::WireGuard, _) => None,
         (_, MILLION) => Some("does not support that many flows"),
         (Subject::Nat, FLOWS_64K) => Some("has no process whose CPU time could be measured"),
         (Subject::Pasta, FLOWS_64K) => Some("needs an ident and a descriptor for each flow"),
@@ -80,6 +85,7 @@ pub(crate) enum Running {
     Kernel,
     Process(Process),
     Tunnel(Tunnel),
+    WireGuard(WireGuard),
 }
 
 impl Running {
@@ -89,6 +95,7 @@ impl Running {
             Self::Kernel => Ok(None),
             Self::Process(process) => process.usage().map(Some),
             Self::Tunnel(tunnel) => Ok(Some(tunnel.edge.usage()? + tunnel.connector.usage()?)),
+            Self::WireGuard(ends) => Ok(Some(ends.client.usage()? + ends.router.usage()?)),
         }
     }
 
@@ -102,6 +109,10 @@ impl Running {
                 let connector = tunnel.connector.stop()?;
                 Ok(Output { json: edge.json, stderr: edge.stderr + &connector.stderr })
             }
+            Self::WireGuard(ends) => {
+                let (client, router) = (ends.client.stop()?, ends.router.stop()?);
+                Ok(Output { json: None, stderr: client.stderr + &router.stderr })
+            }
         }
     }
 }
@@ -113,8 +124,17 @@ mod tests {
 
     #[test]
     fn both_sides_of_a_pair_are_measured_under_every_load() {
-        for load in LOADS {
+        for load in LOADS.into_iter().filter(|load| load.wan == Wan::Fast) {
             assert!(Subject::PAIR.iter().all(|subject| exclusion(*subject, &load).is_none()), "{}", load.name);
+        }
+    }
+
+    #[test]
+    fn only_tunnels_are_measured_on_a_slow_path() {
+        for load in LOADS.into_iter().filter(|load| load.wan != Wan::Fast) {
+            let measured: Vec<_> =
+                Subject::COMPARED.into_iter().filter(|subject| exclusion(*subject, &load).is_none()).collect();
+            assert_eq!(measured, [Subject::Tunnel, Subject::WireGuard], "{}", load.name);
         }
     }
 

@@ -6,6 +6,7 @@ mod pingferry;
 mod process;
 mod tunnel;
 pub(crate) mod usage;
+mod wireguard;
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -22,6 +23,8 @@ pub(crate) enum Subject {
     Baseline,
     /// `pingferry edge` and `pingferry connect`.
     Tunnel,
+    /// wireguard-go at both ends, and a masquerade rule.
+    WireGuard,
     /// pasta, from the passt project.
     Pasta,
     /// slirp4netns.
@@ -32,8 +35,8 @@ pub(crate) enum Subject {
 
 impl Subject {
     /// The subjects of the comparison with the peers.
-    pub(crate) const COMPARED: [Self; 6] =
-        [Self::Pingferry, Self::BusyPoll, Self::Tunnel, Self::Pasta, Self::Slirp4netns, Self::Nat];
+    pub(crate) const COMPARED: [Self; 7] =
+        [Self::Pingferry, Self::BusyPoll, Self::Tunnel, Self::WireGuard, Self::Pasta, Self::Slirp4netns, Self::Nat];
 
     /// The subjects of the comparison with a baseline.
     pub(crate) const PAIR: [Self; 2] = [Self::Baseline, Self::Pingferry];
@@ -47,6 +50,7 @@ impl Subject {
             Self::BusyPoll => "busy-poll",
             Self::Baseline => "baseline",
             Self::Tunnel => "tunnel",
+            Self::WireGuard => "wireguard-go",
             Self::Pasta => "pasta",
             Self::Slirp4netns => "slirp4netns",
             Self::Nat => "nat",

@@ -32,6 +32,11 @@ pub(super) fn slirp4netns(testbed: &Testbed) -> io::Result<Command> {
 pub(super) fn masquerade(testbed: &Testbed) -> io::Result<()> {
     link(&testbed.client, "eth0", &[CLIENT.into()], &testbed.proxy, "to-client", &[ROUTER.into()], None)?;
     testbed.route_client(Some(ROUTER.addr().into()), "eth0")?;
+    forward_and_masquerade(testbed)
+}
+
+/// Makes the proxy host a router whose own address is that of all packets to the responder.
+pub(super) fn forward_and_masquerade(testbed: &Testbed) -> io::Result<()> {
     testbed.proxy.set_sysctl("net/ipv4/ip_forward", "1")?;
     let mut command = Command::new("nft");
     command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());

@@ -61,6 +61,15 @@ impl Echo {
     }
 }
 
+/// A request with a payload of zeros, of an even length.
+pub(crate) fn request_of<const LENGTH: usize>() -> [u8; LENGTH] {
+    let mut message = [0; LENGTH];
+    message[0] = REQUEST;
+    let checksum = checksum(&message);
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    message
+}
+
 /// An echo reply as it arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reply<'a> {
@@ -93,7 +102,7 @@ impl<'a> Reply<'a> {
 }
 
 /// The Internet checksum (RFC 1071) of a message whose checksum field is 0.
-fn checksum(message: &[u8; MESSAGE]) -> u16 {
+fn checksum(message: &[u8]) -> u16 {
     let (words, _) = message.as_chunks::<2>();
     let mut sum: u32 = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
     while sum > 0xffff {

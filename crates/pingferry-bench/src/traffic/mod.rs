@@ -6,6 +6,7 @@
 
 pub(crate) mod counts;
 mod echo;
+pub(crate) mod flood;
 mod window;
 
 use std::io;
