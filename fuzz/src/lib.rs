@@ -22,6 +22,7 @@ mod builder;
 mod control;
 mod datagram;
 mod delivered;
+mod edge;
 mod endpoint;
 mod error_queue;
 mod model;
@@ -33,6 +34,7 @@ mod reassembly;
 
 pub use control::control;
 pub use datagram::datagram;
+pub use edge::edge;
 pub use endpoint::endpoint;
 pub use error_queue::error_queue;
 pub use netlink::netlink;
@@ -43,7 +45,7 @@ pub use reassembly::reassembly;
 pub type Body = fn(&[u8]);
 
 /// Each target: the name of its file in `fuzz_targets/`, and its body.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 8] = [
     ("packet", packet),
     ("reassembly", reassembly),
     ("error_queue", error_queue),
@@ -51,4 +53,5 @@ pub const TARGETS: [(&str, Body); 7] = [
     ("datagram", datagram),
     ("control", control),
     ("netlink", netlink),
+    ("edge", edge),
 ];

@@ -62,6 +62,11 @@ fn netlink() {
 }
 
 #[test]
+fn edge() {
+    replay("edge");
+}
+
+#[test]
 fn every_body_has_a_target_and_a_corpus() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (name, _) in TARGETS {

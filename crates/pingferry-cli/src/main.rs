@@ -26,12 +26,16 @@ mod signals;
 mod stats;
 mod status;
 mod top;
+#[cfg(feature = "tunnel")]
+mod tunnel;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
+use crate::config::model::Settings;
+use crate::config::values::LogFormat;
 use crate::error::CliError;
 
 fn main() -> ExitCode {
@@ -66,12 +70,17 @@ fn start(cli: Cli) -> Result<ExitCode, CliError> {
     }
 }
 
-/// Prints what is wrong with the command line, or the help that was wanted. With `--check`, what is wrong is one line.
+/// Prints what is wrong with the command line, or the help that was wanted. With `--check`, what is wrong is one line, and with a
+/// log in JSON one object.
 fn explain(error: &clap::Error) -> Result<ExitCode, CliError> {
     if !error.use_stderr() {
         return output::written(error.print()).map(|()| ExitCode::SUCCESS);
     }
-    if std::env::args_os().any(|arg| arg == "--check") {
+    let is_json = wants_json();
+    if is_json {
+        log::start(&Settings { log_format: LogFormat::Json, ..Settings::default() });
+    }
+    if is_json || std::env::args_os().any(|arg| arg == "--check") {
         let text = error.to_string();
         let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
         return Err(CliError::usage(lines.join(" ").trim_start_matches("error: ")));
@@ -79,4 +88,12 @@ fn explain(error: &clap::Error) -> Result<ExitCode, CliError> {
     // Nothing can be done if standard error cannot be written. The exit code still says that the usage is wrong.
     let _ = error.print();
     Ok(ExitCode::from(error::USAGE))
+}
+
+/// Whether the log is to be JSON, as far as a command line tells that is wrong.
+fn wants_json() -> bool {
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let is_given = args.iter().any(|arg| arg == "--log-format=json")
+        || args.iter().zip(args.iter().skip(1)).any(|(option, value)| option == "--log-format" && value == "json");
+    is_given || std::env::var("PINGFERRY_LOG_FORMAT").is_ok_and(|format| format == "json")
 }

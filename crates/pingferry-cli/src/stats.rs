@@ -12,14 +12,16 @@ use crate::config::values::LogFormat;
 pub(crate) fn render(stats: &Stats, format: LogFormat) -> String {
     match format {
         LogFormat::Text => text(stats),
-        LogFormat::Json => {
-            let mut line = json(stats);
-            if let Some(object) = line.as_object_mut() {
-                object.insert("timestamp".into(), timestamp().into());
-            }
-            format!("{line}\n")
-        }
+        LogFormat::Json => json_line(json(stats)),
     }
+}
+
+/// An object as a line of the log.
+pub(crate) fn json_line(mut object: Value) -> String {
+    if let Some(object) = object.as_object_mut() {
+        object.insert("timestamp".into(), timestamp().into());
+    }
+    format!("{object}\n")
 }
 
 /// The time of a line of the log.

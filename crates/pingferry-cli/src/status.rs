@@ -36,10 +36,11 @@ fn text(status: &Value) -> String {
     let string = |pointer: &str| status.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
     let uptime = status.pointer("/uptime_seconds").and_then(Value::as_f64).unwrap_or(0.0);
     let ready = if status.pointer("/health/ready") == Some(&Value::Bool(true)) { "ready" } else { "NOT READY" };
-    let ingresses = status.pointer("/health/ingresses").and_then(Value::as_array).cloned().unwrap_or_default();
-    let ingresses: Vec<&str> = ingresses.iter().filter_map(Value::as_str).collect();
     let (version, uptime) = (string("/version"), humantime::format_duration(Duration::from_secs(uptime as u64)));
-    let mut text = format!("pingferry {version}: {ready}, up {uptime}\nserves: {}\n", ingresses.join(", "));
+    let mut text = format!("pingferry {version}: {ready}, up {uptime}\nserves: {}\n", serves(status));
+    if status.get("tunnels").is_some() {
+        return text + &edge(status);
+    }
     // Writing to a string does not fail.
     for family in ["ipv4", "ipv6"] {
         let works = status.pointer(&format!("/health/families/{family}/works")) == Some(&Value::Bool(true));
@@ -60,11 +61,61 @@ fn text(status: &Value) -> String {
     );
     let _ = writeln!(text, "flows {}, sockets {}", number("/stats/flows_alive"), number("/stats/sockets_open"));
     for (what, key) in [("requests dropped", "/stats/request_drops"), ("replies dropped", "/stats/reply_drops")] {
-        let drops = status.pointer(key).and_then(Value::as_object).into_iter().flatten();
-        let drops: Vec<String> = drops.map(|(reason, count)| format!("{reason} {count}")).collect();
-        let _ = writeln!(text, "{what}: {}", if drops.is_empty() { "none".to_owned() } else { drops.join(", ") });
+        let _ = writeln!(text, "{what}: {}", drops(status, key));
+    }
+    for down in list(status, "/connections").filter(|connection| field(connection, "state") == "down") {
+        let (edge, address, why) = (field(down, "edge"), field(down, "address"), field(down, "last_failure"));
+        let _ = writeln!(text, "connection {} to {edge} ({address}) is down: {why}", down["index"]);
     }
     text
+}
+
+/// What is specific to an edge: its packets, and who serves each tunnel.
+fn edge(status: &Value) -> String {
+    let number = |name: &str| status.pointer(&format!("/stats/{name}")).and_then(Value::as_u64).unwrap_or(0);
+    let mut text = format!(
+        "packets {}, forwarded {}, returned {}, ICMP errors sent {}\ndropped: {}\n",
+        number("packets"),
+        number("forwarded"),
+        number("returned"),
+        number("errors_sent"),
+        drops(status, "/stats/drops"),
+    );
+    for tunnel in list(status, "/tunnels") {
+        let (id, name) = (field(tunnel, "tunnel"), field(tunnel, "name"));
+        let name = if name == "?" { id.to_owned() } else { format!("{name} ({id})") };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "tunnel {name}: {} connections serve", tunnel["serving"]);
+    }
+    text
+}
+
+fn drops(status: &Value, key: &str) -> String {
+    let drops = status.pointer(key).and_then(Value::as_object).into_iter().flatten();
+    let drops: Vec<String> = drops.map(|(reason, count)| format!("{reason} {count}")).collect();
+    if drops.is_empty() { "none".to_owned() } else { drops.join(", ") }
+}
+
+fn list<'a>(status: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
+    status.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn field<'a>(object: &'a Value, name: &str) -> &'a str {
+    object.get(name).and_then(Value::as_str).unwrap_or("?")
+}
+
+/// What a process serves: ingresses, the edges of a connector, or the device of an edge.
+pub(crate) fn serves(status: &Value) -> String {
+    if let Some(device) = status.pointer("/health/device/name").and_then(Value::as_str) {
+        return format!("TUN device {device}");
+    }
+    if let Some(edges) = status.pointer("/health/edges").and_then(Value::as_object) {
+        let edge = |(name, edge): (&String, &Value)| {
+            format!("edge {name} ({} of {})", edge["registered"], edge["connections"])
+        };
+        return edges.iter().map(edge).collect::<Vec<_>>().join(", ");
+    }
+    list(status, "/health/ingresses").filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The round trips of a family.
@@ -81,7 +132,8 @@ pub(crate) fn short(seconds: f64) -> String {
     match seconds {
         _ if seconds < 0.001 => format!("{:.0} µs", seconds * 1e6),
         _ if seconds < 0.01 => format!("{:.2} ms", seconds * 1e3),
-        _ if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
+        _ if seconds < 0.1 => format!("{:.1} ms", seconds * 1e3),
+        _ if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
         _ => format!("{seconds:.2} s"),
     }
 }
@@ -115,6 +167,15 @@ mod tests {
             "requests dropped: not_icmp 1\nreplies dropped: none\n",
         ] {
             assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_three_digits_and_at_most_seven_characters() {
+        for (seconds, text) in
+            [(0.000_95, "950 µs"), (0.006_72, "6.72 ms"), (0.0128, "12.8 ms"), (0.132, "132 ms"), (9.87, "9.87 s")]
+        {
+            assert_eq!(short(seconds), text);
         }
     }
 }

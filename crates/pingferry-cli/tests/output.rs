@@ -269,6 +269,21 @@ fn with_json_every_line_is_json_with_a_time() {
 }
 
 #[test]
+fn with_json_a_wrong_command_line_is_json_too() {
+    let mut commands = [pingferry(), pingferry(), pingferry()];
+    commands[0].args(["run", "--nonsense", "--log-format", "json"]);
+    commands[1].args(["--log-format=json", "run", "--mtu", "many"]);
+    commands[2].arg("ruin").env("PINGFERRY_LOG_FORMAT", "json");
+    for (command, expected) in commands.iter_mut().zip(["--nonsense", "many", "ruin"]) {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(64), "{}", all_output(&output));
+        let line: serde_json::Value = serde_json::from_str(&stderr(&output)).unwrap();
+        assert!(line["timestamp"].is_string() && line["level"] == "ERROR", "{line}");
+        assert!(line["fields"]["message"].as_str().unwrap().contains(expected), "{line}");
+    }
+}
+
+#[test]
 fn requests_replies_and_drops_have_the_same_fields() {
     isolated(|| {
         let (reader, writer) = pipe().unwrap();

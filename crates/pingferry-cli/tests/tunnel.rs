@@ -4,84 +4,16 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Output, Stdio};
+use std::io::{BufReader, Read};
+use std::process::{Command, Stdio};
 
-use pingferry_testnet::{isolated, link};
+use pingferry_testnet::isolated;
 use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use self::support::routed::{ROUTER_1, ROUTER_2, RoutedNetwork, TARGET};
+use self::support::routed::{ROUTER_1, ROUTER_2, TARGET};
+use self::support::tunnel::{EDGE, ROUTES, Tunnel, log_until};
 use self::support::{Running, all_output, can_run, net, pingferry, stderr, stdout};
-
-/// The addresses of the TUN device and of the hosts between which the tunnel runs.
-const TUN: [&str; 2] = ["198.51.100.2", "2001:db8:1::2"];
-const EDGE: &str = "203.0.113.1";
-const ROUTES: [&str; 2] = ["192.0.2.0/24", "2001:db8::/32"];
-
-/// The host of the edge, where people ping, is connected only to X, where a connector runs.
-struct Tunnel {
-    network: RoutedNetwork,
-    folder: TempDir,
-}
-
-impl Tunnel {
-    fn new() -> Self {
-        let network = RoutedNetwork::new();
-        let wan = |address| [net(address)];
-        link(&network.client, "wan", &wan("203.0.113.1/24"), &network.x, "wan", &wan("203.0.113.2/24"), None).unwrap();
-        let tunnel = Self { network, folder: tempfile::tempdir().unwrap() };
-        let mut init = pingferry();
-        init.args(["edge", "init"]).arg(tunnel.folder.path()).args(["--name", EDGE]);
-        ROUTES.iter().for_each(|route| _ = init.args(["--allow", route]));
-        let output = init.output().unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
-        tunnel
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn edge(&self) -> Running {
-        let mut command = pingferry();
-        command.args(["edge", "--listen", "203.0.113.1:7844", "--tun", "pf0"]);
-        for address in TUN {
-            command.args(["--address", &format!("{address}/{}", if address.contains(':') { 128 } else { 32 })]);
-        }
-        ROUTES.iter().for_each(|route| _ = command.args(["--route", route]));
-        command.args(["--tunnels", &self.file("tunnels.toml"), "--cert", &self.file("edge.pem")]);
-        command.args(["--key", &self.file("edge.key")]).stderr(Stdio::piped());
-        Running::start(&self.network.client, &mut command)
-    }
-
-    fn connector(&self, more: &[&str]) -> Running {
-        let mut command = pingferry();
-        command.args(["connect", "--edge", EDGE, "--ca", &self.file("ca.pem"), "--token-file", &self.file("token")]);
-        ROUTES.iter().for_each(|route| _ = command.args(["--advertise", route]));
-        Running::start(&self.network.x, command.args(more))
-    }
-
-    fn run(&self, program: &str, args: &[&str]) -> Output {
-        self.network.client.output(Command::new(program).args(args).env("LC_ALL", "C")).unwrap()
-    }
-
-    /// Waits until a ping is answered: connectors register and advertise by themselves.
-    fn wait(&self) {
-        let answered = || Ok(self.run("ping", &["-c1", "-W1", TARGET[0]]).status.success());
-        pingferry_testnet::eventually("an answer", answered).unwrap();
-    }
-}
-
-/// The log of an edge up to a line that contains `text`.
-fn log_until(log: &mut impl BufRead, text: &str) -> String {
-    let mut read = String::new();
-    while !read.lines().last().is_some_and(|line| line.contains(text)) {
-        assert_ne!(log.read_line(&mut read).unwrap(), 0, "{read}");
-    }
-    read
-}
 
 #[test]
 fn pings_traceroutes_and_path_mtu_discovery_cross_the_tunnel() {
@@ -139,16 +71,6 @@ fn a_wrong_token_ends_a_connector_with_the_cause_of_the_edge() {
         let counters = edge.stop();
         assert_eq!(counters["registrations"], 0, "{counters}");
     });
-}
-
-impl Tunnel {
-    fn other_token() -> TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let mut init = pingferry();
-        init.args(["edge", "init"]).arg(folder.path()).args(["--name", "edge.example", "--allow", "10.0.0.0/8"]);
-        assert!(init.output().unwrap().status.success());
-        folder
-    }
 }
 
 #[test]
@@ -217,4 +139,123 @@ fn init_prints_what_to_run_and_keeps_secrets_from_others() {
     let output = init.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", all_output(&output));
     assert!(stderr(&output).contains("exists"), "{}", stderr(&output));
+}
+
+/// A connector in a mount namespace where `/etc/hosts` is the file `hosts` of the tunnel.
+fn connector_with_hosts(tunnel: &Tunnel) -> Running {
+    let mut command = Command::new("unshare");
+    let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
+    command.args(["--mount", "sh", "-c", script, &tunnel.file("hosts")]);
+    let connect = tunnel.connect(&["--edge", "edge.example", "--token-file", &tunnel.file("token")]);
+    command.arg(connect.get_program()).args(connect.get_args()).stderr(Stdio::piped());
+    Running::start(&tunnel.network.x, &mut command)
+}
+
+#[test]
+fn a_connector_follows_an_edge_that_moves() {
+    isolated(|| {
+        if !can_run(&["ping", "unshare"]) {
+            return;
+        }
+        let tunnel = Tunnel::new();
+        tunnel.network.client.add_address("wan", net("203.0.113.3/24")).unwrap();
+        let point = |address: &str| std::fs::write(tunnel.file("hosts"), format!("{address} edge.example\n")).unwrap();
+        point("203.0.113.1");
+        let edge = tunnel.edge();
+        let mut connector = connector_with_hosts(&tunnel);
+        let mut log = BufReader::new(connector.stderr());
+        tunnel.wait();
+        edge.stop();
+        point("203.0.113.3");
+        let _edge = tunnel.edge_at("203.0.113.3:7844", &[]);
+        // It takes until the next lookup, and until the next dial.
+        log_until(&mut log, "to edge 203.0.113.3:7844 serves");
+        tunnel.wait();
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", connector.id())).unwrap();
+        let child: u32 = children.trim().parse().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+        for line in ["CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "NoNewPrivs:\t1"] {
+            assert!(status.contains(line), "{line} is not in {status}");
+        }
+        let stderr = log.into_inner();
+        connector.signal(Signal::KILL);
+        let is_gone = || Ok(!std::fs::exists(format!("/proc/{child}")).unwrap());
+        pingferry_testnet::eventually("the end of the child", is_gone).unwrap();
+        drop(stderr);
+    });
+}
+
+#[test]
+fn a_token_comes_from_a_file_a_variable_or_a_credential_and_is_told_to_nobody() {
+    isolated(|| {
+        if !can_run(&["ping"]) {
+            return;
+        }
+        let tunnel = Tunnel::new();
+        let _edge = tunnel.edge();
+        let token = std::fs::read_to_string(tunnel.file("token")).unwrap().trim().to_owned();
+        let folder = tunnel.folder.path();
+        type Give<'a> = &'a dyn Fn(&mut Command);
+        let ways: [(&str, Give<'_>); 4] = [
+            ("a file", &|command| _ = command.arg("--token-file").arg(folder.join("token"))),
+            ("a variable", &|command| _ = command.env("TUNNEL_TOKEN", &token)),
+            // The file `token` in the folder of the credentials.
+            ("a credential", &|command| _ = command.env("CREDENTIALS_DIRECTORY", folder)),
+            ("an option", &|command| _ = command.args(["--token", &token])),
+        ];
+        for (way, give) in ways {
+            let mut command = tunnel.connect(&["--edge", EDGE, "--log-level", "debug", "--grace-period", "0s"]);
+            give(command.stderr(Stdio::piped()));
+            let mut connector = Running::start(&tunnel.network.x, &mut command);
+            tunnel.wait();
+            let of_process = |file: &str| std::fs::read(format!("/proc/{}/{file}", connector.id()));
+            let has_token = |text: &[u8]| text.windows(token.len()).any(|part| part == token.as_bytes());
+            assert_eq!(has_token(&of_process("cmdline").unwrap()), way == "an option", "{way}");
+            // Only root can read it: the process is not dumpable.
+            assert_eq!(has_token(&of_process("environ").unwrap()), way == "a variable", "{way}");
+            let mut stderr = connector.stderr();
+            connector.stop();
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).unwrap();
+            assert!(!has_token(log.as_bytes()), "{way}: {log}");
+            assert_eq!(log.contains("use --token-file"), way == "an option", "{way}: {log}");
+        }
+    });
+}
+
+#[test]
+fn a_connector_with_a_wrong_authority_costs_the_edge_a_line_a_minute() {
+    isolated(|| {
+        if !can_run(&[]) {
+            return;
+        }
+        let tunnel = Tunnel::new();
+        let mut edge = tunnel.edge();
+        let mut log = BufReader::new(edge.stderr());
+        let other = Tunnel::other_token();
+        let mut connect = pingferry();
+        connect.args(["connect", "--edge", EDGE, "--connections", "16", "--advertise", ROUTES[0]]);
+        connect.arg("--ca").arg(other.path().join("ca.pem")).args(["--token-file", &tunnel.file("token")]);
+        let mut connector = Running::start(&tunnel.network.x, connect.stderr(Stdio::piped()));
+        let mut stderr = BufReader::new(connector.stderr());
+        let line = log_until(&mut stderr, "certificate");
+        assert!(line.contains("WARN"), "{line}");
+        let line = log_until(&mut log, "did not register");
+        assert!(line.contains("certificate"), "{line}");
+        // One line for the first connection, and none for the others, of which each tries again at least once.
+        let mut unregistered = 0;
+        while unregistered < 40 {
+            edge.signal(Signal::USR1);
+            let stats = log_until(&mut log, "registrations_refused");
+            assert!(!stats.contains("WARN"), "{stats}");
+            let stats: Value = serde_json::from_str(stats.lines().last().unwrap()).unwrap();
+            unregistered = stats["unregistered"].as_u64().unwrap();
+        }
+        connector.stop();
+        edge.stop();
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).unwrap();
+        // The edge ignores some of the dials, so there are two failures that take turns.
+        assert!(rest.matches("WARN").count() <= 2, "{rest}");
+    });
 }

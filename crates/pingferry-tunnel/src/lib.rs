@@ -24,6 +24,7 @@
 //! | [`transport`] | QUIC and TLS, set up as both ends need it |
 //! | [`connector`] | the client: dials, registers, reconnects, serves |
 //! | [`edge`] | the server: authenticates, routes, checks |
+//! | [`status`] | what both ends tell about themselves |
 //!
 //! Each end has one thread with a tokio runtime. It is the only crate of pingferry with a runtime.
 #![forbid(unsafe_code)]
@@ -36,5 +37,6 @@ pub mod edge;
 mod fair_queue;
 mod receive;
 mod sender;
+pub mod status;
 pub mod transport;
 pub mod wire;

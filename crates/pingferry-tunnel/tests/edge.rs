@@ -387,3 +387,74 @@ fn spans(identity: TraceIdentity, name: &str) -> Vec<u8> {
     let resource_spans = vec![ResourceSpans { resource: None, scope_spans, schema_url: String::new() }];
     ExportTraceServiceRequest { resource_spans }.to_bytes()
 }
+
+#[test]
+fn nested_prefixes_go_to_the_connector_that_serves_the_longest() {
+    isolated(|| {
+        if !can_run() {
+            return;
+        }
+        let edge = TestEdge::start();
+        block_on(async {
+            let serves = |client, prefixes: &'static [&'static str]| {
+                let edge = &edge;
+                async move {
+                    let mut connector = Connector::own(edge, client, 0).await;
+                    let prefixes: Vec<_> = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
+                    connector.control.peer.advertise(&prefixes);
+                    assert_eq!(connector.control.next().await.unwrap(), Some(Answer::Advertised(Some(prefixes))));
+                    connector
+                }
+            };
+            let outer = serves(1, &["10.0.0.0/8"]).await;
+            let [inner, replica] =
+                [serves(2, &["10.1.0.0/16"]).await, serves(3, &["10.1.0.0/16", "10.2.3.0/24"]).await];
+            // Nobody answers: what counts is who gets the request.
+            let ask = |host: &str| drop(ping(&["-c1", "-W1", host]).spawn().unwrap().wait_with_output());
+            let got = |packet: Vec<u8>| IpPacket::parse(&packet).unwrap().header.destination.to_string();
+            tokio::task::block_in_place(|| ask("10.3.0.1"));
+            assert_eq!(got(outer.receive().await), "10.3.0.1");
+            tokio::task::block_in_place(|| ask("10.2.3.4"));
+            assert_eq!(got(replica.receive().await), "10.2.3.4");
+            // Of two with the same prefix, one gets all of a host, and none of it comes to the outer one.
+            tokio::task::block_in_place(|| ask("10.1.0.1"));
+            let first = tokio::select! {
+                packet = inner.receive() => got(packet),
+                packet = replica.receive() => got(packet),
+                packet = outer.receive() => panic!("to the outer one: {packet:?}"),
+            };
+            assert_eq!(first, "10.1.0.1");
+            drop((inner, replica));
+            edge.wait("one connection", |counters| counters.connections == 1);
+            // Only the outer one is left.
+            tokio::task::block_in_place(|| ask("10.1.0.1"));
+            assert_eq!(got(outer.receive().await), "10.1.0.1");
+        });
+    });
+}
+
+#[test]
+fn a_tunnel_has_a_limit_of_connections_and_says_when_to_come_back() {
+    isolated(|| {
+        if !require_tun() {
+            return;
+        }
+        let edge = TestEdge::start();
+        block_on(async {
+            let mut connectors = Vec::new();
+            for number in 0..256 {
+                connectors.push(Connector::stock(&edge, number / 64, (number % 64) as u8).await);
+            }
+            let mut last = Connector::dial(&edge).await;
+            let refusal = last.register(&edge.registration(9, 0)).await.unwrap_err();
+            assert!(refusal.should_retry && refusal.retry_after == Duration::from_secs(30), "{refusal:?}");
+            // A new connection in the place of an old one is none more.
+            connectors.push(Connector::stock(&edge, 0, 0).await);
+            drop(connectors.pop());
+            edge.wait("room", |counters| counters.connections < 256);
+            last = Connector::dial(&edge).await;
+            last.register(&edge.registration(9, 0)).await.unwrap();
+        });
+        assert_eq!(edge.counters().registrations_refused, 1);
+    });
+}

@@ -3,14 +3,14 @@
 //! # Theory of operation
 //!
 //! The listener is bound while the process has one thread and all rights. After it is confined, one thread of its own serves
-//! all connections ([`server`]). It reads the newest copy of the statistics, for which the packet path neither waits nor is
-//! waited for, and asks the workers for [flows] a page at a time.
+//! all connections ([`server`]). What it tells depends on the [`Role`] of the process. Of a proxy it reads the newest copy of
+//! the statistics, for which the packet path neither waits nor is waited for, and asks the workers for [flows] a page at a time.
 //!
 //! | path | what it tells |
 //! |---|---|
 //! | `/` | a page for browsers (`page.html`), which reads `/status` and `/flows` |
 //! | `/metrics` | [metrics] for Prometheus |
-//! | `/livez` | whether the workers respond |
+//! | `/livez` | whether the threads that carry packets respond |
 //! | `/readyz` | whether pings can cross, and by what |
 //! | `/status` | the statistics and what is served, as JSON |
 //! | `/flows` | the open flows, as JSON, a page at a time |
@@ -21,57 +21,75 @@
 pub(crate) mod address;
 pub(crate) mod client;
 mod flows;
-mod health;
 mod listener;
 mod metrics;
+mod observer;
 mod process;
+mod proxy;
 mod routes;
 mod server;
-mod status;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use pingferry::Control;
+use serde_json::{Map, Value, json};
 
-pub(crate) use self::health::responds;
 pub(crate) use self::listener::{AdminListener, SocketFile};
-pub(crate) use self::process::ProcessFiles;
-pub(crate) use self::server::{DESCRIPTORS, start};
+pub(crate) use self::metrics::{Labels, Page};
+pub(crate) use self::observer::Observer;
+use self::process::ProcessFiles;
+pub(crate) use self::proxy::{ObservedProxy, responds};
+pub(crate) use self::server::DESCRIPTORS;
+use crate::config::model::Settings;
+
+/// The file of the admin server, if it has one.
+pub(crate) fn socket(settings: &Settings) -> Vec<PathBuf> {
+    settings.admin.as_ref().and_then(|address| address.0.path()).into_iter().collect()
+}
+
+/// What a process does, as far as it can be told.
+pub(crate) trait Role: Send + Sync {
+    /// Whether the threads that carry packets respond.
+    fn responds(&self) -> bool;
+
+    /// Whether pings can cross, and what that depends on.
+    fn health(&self) -> (bool, Map<String, Value>);
+
+    /// The statistics, and more that only this role has.
+    fn status(&self) -> Map<String, Value>;
+
+    /// Writes its metrics.
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result;
+
+    /// The proxy whose flows can be read, if it has one.
+    fn proxy(&self) -> Option<&Control>;
+}
 
 /// What the answers are made of.
 pub(crate) struct Observed {
-    pub(crate) control: Control,
-    /// The ingresses, by their names for people.
-    pub(crate) ingresses: Vec<String>,
-    /// The names of the targets, in the order of their counters.
-    pub(crate) targets: Vec<String>,
-    /// Also give the two counters that cloudflared has.
-    pub(crate) cloudflared_names: bool,
-    pub(crate) started: SystemTime,
-    pub(crate) process: ProcessFiles,
-    pub(crate) reloads: Arc<ReloadResult>,
+    role: Box<dyn Role>,
+    started: SystemTime,
+    process: ProcessFiles,
 }
 
-/// Whether the newest reload of the configuration was successful.
-#[derive(Debug)]
-// Relaxed: it stands alone.
-pub(crate) struct ReloadResult(AtomicBool);
-
-impl Default for ReloadResult {
-    /// The configuration of the start was read.
-    fn default() -> Self {
-        Self(AtomicBool::new(true))
-    }
-}
-
-impl ReloadResult {
-    pub(crate) fn set(&self, successful: bool) {
-        self.0.store(successful, Ordering::Relaxed);
+impl Observed {
+    /// Whether the process is ready, and why.
+    fn health(&self) -> (bool, Value) {
+        let is_alive = self.role.responds();
+        let (can_cross, details) = self.role.health();
+        let is_ready = is_alive && can_cross;
+        let mut health = json!({"ready": is_ready, "alive": is_alive});
+        health.as_object_mut().into_iter().for_each(|health| health.extend(details.clone()));
+        (is_ready, health)
     }
 
-    pub(crate) fn is_successful(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    fn status(&self) -> Value {
+        let (_, health) = self.health();
+        let uptime = self.started.elapsed().unwrap_or_default().as_secs_f64();
+        let mut status = json!({"version": env!("CARGO_PKG_VERSION"), "uptime_seconds": uptime, "health": health});
+        status.as_object_mut().into_iter().for_each(|status| status.extend(self.role.status()));
+        status
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::metrics::Format;
-use super::{Observed, flows, health, metrics, status};
+use super::{Observed, flows, metrics};
 
 /// How long an answer may wait for the workers.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -72,15 +72,12 @@ async fn answer<B>(observed: Arc<Observed>, request: &Request<B>) -> Answer {
     let format = Format::accepted(accept);
     match request.uri().path() {
         "/" => Answer(StatusCode::OK, "text/html; charset=utf-8", PAGE.to_owned()),
-        "/metrics" => match metrics::render(&observed, format) {
-            Ok(page) => Answer(StatusCode::OK, format.content_type(), page),
-            Err(error) => Answer::refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        },
-        "/livez" => waiting(move || alive(health::responds(&observed.control))).await,
+        "/metrics" => waiting(move || metrics(&observed, format)).await,
+        "/livez" => waiting(move || alive(observed.role.responds())).await,
         "/readyz" => waiting(move || ready(&observed)).await,
-        "/status" => waiting(move || Answer::json(StatusCode::OK, &status::status(&observed))).await,
+        "/status" => waiting(move || Answer::json(StatusCode::OK, &observed.status())).await,
         "/flows" => match cursor(request.uri().query()) {
-            Ok(cursor) => waiting(move || Answer::json(StatusCode::OK, &flows::page(&observed.control, cursor))).await,
+            Ok(cursor) => waiting(move || flows(&observed, cursor)).await,
             Err(why) => Answer::refused(StatusCode::BAD_REQUEST, why),
         },
         _ => Answer::refused(StatusCode::NOT_FOUND, "there are /, /metrics, /livez, /readyz, /status and /flows"),
@@ -101,8 +98,22 @@ fn alive(responds: bool) -> Answer {
 }
 
 fn ready(observed: &Observed) -> Answer {
-    let (is_ready, value) = health::ready(observed);
+    let (is_ready, value) = observed.health();
     Answer::json(status_of(is_ready), &value)
+}
+
+fn metrics(observed: &Arc<Observed>, format: Format) -> Answer {
+    match metrics::render(observed, format) {
+        Ok(page) => Answer(StatusCode::OK, format.content_type(), page),
+        Err(error) => Answer::refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn flows(observed: &Observed, cursor: Option<FlowCursor>) -> Answer {
+    match observed.role.proxy() {
+        Some(control) => Answer::json(StatusCode::OK, &flows::page(control, cursor)),
+        None => Answer::refused(StatusCode::NOT_FOUND, "an edge has no flows; its connections are in /status"),
+    }
 }
 
 fn status_of(is_well: bool) -> StatusCode {

@@ -18,9 +18,9 @@ use super::build::{policy, with_live_settings};
 use super::model::{Ingress, Settings};
 use super::validate;
 use super::values::Gateways;
-use crate::admin::ReloadResult;
 use crate::error::CliError;
 use crate::notify::Notifier;
+use crate::run::ReloadResult;
 
 /// The keys, of the top level and of tables, that change while the proxy runs.
 const LIVE: [&str; 3] = ["policy", "gateway", "source"];

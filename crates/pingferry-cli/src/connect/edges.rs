@@ -1,6 +1,7 @@
 //! Names and addresses of edges.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
@@ -41,19 +42,38 @@ impl fmt::Display for EdgeName {
     }
 }
 
-/// The addresses of edges: the first one of each name. A confined process cannot look names up, so this is done once.
-pub(super) fn resolve(edges: &[EdgeName]) -> Result<Vec<SocketAddr>, CliError> {
-    let mut addresses = Vec::new();
-    for edge in edges {
-        let found = (edge.host.as_str(), edge.port).to_socket_addrs();
-        let found = found.map_err(|error| CliError::runtime(format!("cannot find the edge {edge}: {error}")))?;
-        let address = found.into_iter().next();
-        let address = address.ok_or_else(|| CliError::runtime(format!("the edge {edge} has no address")))?;
-        if !addresses.contains(&address) {
-            addresses.push(address);
+impl EdgeName {
+    /// Whether there is nothing to look up.
+    pub(super) fn is_address(&self) -> bool {
+        self.host.parse::<IpAddr>().is_ok()
+    }
+
+    /// All its addresses.
+    pub(super) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        (self.host.as_str(), self.port).to_socket_addrs().map(Iterator::collect)
+    }
+}
+
+/// An edge, and where it is.
+#[derive(Clone, Debug)]
+pub(super) struct Edge {
+    pub(super) name: EdgeName,
+    pub(super) address: SocketAddr,
+}
+
+/// The edges with the first address of each. Two names of one address are one edge.
+pub(super) fn resolve(names: &[EdgeName]) -> Result<Vec<Edge>, CliError> {
+    let mut edges: Vec<Edge> = Vec::new();
+    for name in names {
+        let found = name.resolve();
+        let found = found.map_err(|error| CliError::runtime(format!("cannot find the edge {name}: {error}")))?;
+        let address = found.first().copied();
+        let address = address.ok_or_else(|| CliError::runtime(format!("the edge {name} has no address")))?;
+        if edges.iter().all(|edge| edge.address != address) {
+            edges.push(Edge { name: name.clone(), address });
         }
     }
-    Ok(addresses)
+    Ok(edges)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! `pingferry connect`: the end of a tunnel in a private network.
 
 mod edges;
+mod resolver;
+mod role;
+mod stats;
 mod token;
 
 use std::io;
@@ -10,9 +13,9 @@ use std::sync::Arc;
 use std::thread;
 
 use clap::{Args, ValueEnum};
-use pingferry::{Control, Policy, Proxy, Stats};
+use pingferry::{Control, Policy, Proxy};
 use pingferry_sys::sandbox::Sandbox;
-use pingferry_tunnel::connector::{Connector, ConnectorConfig, ConnectorError, Counters};
+use pingferry_tunnel::connector::{Connector, ConnectorConfig, ConnectorControl, ConnectorError};
 use pingferry_tunnel::transport::{DEFAULT_SERVER_NAME, load_roots};
 use pingferry_tunnel::wire::DatagramVersion;
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
@@ -21,16 +24,21 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tracing::info;
 
-use self::edges::EdgeName;
+use self::edges::{Edge, EdgeName};
+use self::resolver::Resolver;
+use self::role::ConnectRole;
 use self::token::TokenFlags;
+use crate::admin::{self, ObservedProxy, Observer};
 use crate::config::build::{path_config, proxy_config};
 use crate::config::flags::SandboxFlag;
+use crate::config::flags::observe::{AdminFlags, MetricsFlags};
 use crate::config::flags::proxy::ProxyFlags;
 use crate::config::model::{Ingress, Settings};
 use crate::config::number::{Bounded, BoundedDuration};
 use crate::config::values::{Gateways, LogFormat, Prefix, Text};
 use crate::error::CliError;
-use crate::{log, output, proxy, sandbox, signals, stats};
+use crate::stats::render_ready;
+use crate::{log, output, proxy, sandbox, signals};
 
 /// From 0 s to 3 min, as a stock connector.
 type GracePeriod = BoundedDuration<0, 180_000_000>;
@@ -67,6 +75,10 @@ pub(crate) struct ConnectArgs {
     #[command(flatten)]
     proxy: ProxyFlags,
     #[command(flatten)]
+    admin: AdminFlags,
+    #[command(flatten)]
+    metrics: MetricsFlags,
+    #[command(flatten)]
     sandbox: SandboxFlag,
 }
 
@@ -80,6 +92,8 @@ enum Datagram {
 impl ConnectArgs {
     /// Overrides settings by what was given.
     pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), CliError> {
+        self.admin.apply(settings);
+        self.metrics.apply(settings);
         self.sandbox.apply(settings);
         self.proxy.apply(settings)
     }
@@ -90,32 +104,45 @@ pub(crate) fn connect(args: &ConnectArgs, settings: &Settings) -> Result<ExitCod
     if settings.udp.is_some() || settings.tcp.is_some() {
         return Err(CliError::usage("--udp and --tcp: a tunnel carries only ICMP"));
     }
+    let edges = edges::resolve(&args.edge)?;
+    // Before there is a secret in memory that the child would have too.
+    let resolver = Resolver::start(&edges)?;
     let mut config = proxy_config(settings)?;
     // The thread of the tunnel needs one too.
     config.processors = config.processors.saturating_sub(1).max(1);
     // It tells which reply is the first of a traced flow.
     config.core.observe_flows = true;
-    let connector_config = connector_config(args, settings)?;
-    let (tunnel, edges) = (connector_config.token.tunnel_id, connector_config.edges.len());
-    let advertised: Vec<String> = args.advertise.iter().map(|prefix| prefix.0.0.to_string()).collect();
-    // A socket and a path for each connection.
-    proxy::raise_descriptor_limit(settings, config.workers, 3 * 64)?;
+    let connector_config = connector_config(args, settings, &edges)?;
+    let tunnel = connector_config.token.tunnel_id;
+    // A socket and a path for each connection, and the admin server.
+    let descriptors = 3 * 64 + settings.admin.as_ref().map_or(0, |_| admin::DESCRIPTORS);
+    proxy::raise_descriptor_limit(settings, config.workers, descriptors)?;
     let runtime = runtime()?;
     let connector = {
         let _entered = runtime.enter();
         Connector::open(connector_config).map_err(|error| CliError::runtime(error.to_string()))?
     };
+    let observer = Observer::open(settings)?;
     // All threads are started after this.
     proxy::check_permission()?;
-    sandbox::confine(settings, &Sandbox::default());
+    sandbox::confine(settings, &Sandbox::default().with_removable(admin::socket(settings)));
 
     let proxy = Arc::new(proxy::open(config)?);
     let (stop, stopped) = watch::channel(false);
-    let (control, counters, format) = (proxy.control(), connector.counters(), settings.log_format);
-    watch_signals(stop, control.clone(), counters, format)
+    let (control, format) = (connector.control(), settings.log_format);
+    watch_signals(stop, proxy.control(), connector.control(), format)
         .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
-    let ready = format!("pingferry: ready: tunnel {tunnel} to {edges} edges, serving {}\n", advertised.join(", "));
-    output::announce(ready);
+    resolver.map(|resolver| resolver.watch(move |edge, address| control.set_address(edge, address))).transpose()?;
+    let names: Vec<String> = edges.iter().map(|edge| edge.name.to_string()).collect();
+    let advertised: Vec<String> = args.advertise.iter().map(|prefix| prefix.0.0.to_string()).collect();
+    let ready = format!("tunnel {tunnel} to {} edges, serving {}", names.len(), advertised.join(", "));
+    let role = ConnectRole {
+        proxy: ObservedProxy::new(proxy.control(), settings),
+        connector: connector.control(),
+        edges: names,
+    };
+    let _admin = observer.map(|observer| observer.start(role)).transpose()?;
+    output::announce(render_ready(&ready, format));
     serve(&runtime, connector, proxy, stopped, format)
 }
 
@@ -126,12 +153,12 @@ fn serve(
     stopped: watch::Receiver<bool>,
     format: LogFormat,
 ) -> Result<ExitCode, CliError> {
-    let (control, counters) = (proxy.control(), connector.counters());
+    let (control, tunnel) = (proxy.control(), connector.control());
     let ended = runtime.block_on(connector.run(Arc::clone(&proxy), stopped));
     control.stop();
     let waited = control.wait();
     // However it ended, the statistics of until then are printed.
-    output::announce(render(&control.stats(), &counters, format));
+    output::announce(stats::render(&control.stats(), &tunnel.status().counters, format));
     waited?;
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -142,10 +169,10 @@ fn serve(
     }
 }
 
-fn connector_config(args: &ConnectArgs, settings: &Settings) -> Result<ConnectorConfig, CliError> {
+fn connector_config(args: &ConnectArgs, settings: &Settings, edges: &[Edge]) -> Result<ConnectorConfig, CliError> {
     let token = args.token.load()?;
     let roots = load_roots(args.ca.as_deref()).map_err(|error| CliError::usage(error.to_string()))?;
-    let edges = edges::resolve(&args.edge)?;
+    let edges = edges.iter().map(|edge| edge.address).collect();
     let advertise = args.advertise.iter().map(|prefix| prefix.0.0).collect();
     let ingress = settings.with_defaults(Ingress::default());
     let mut config = ConnectorConfig::new(token, edges, advertise, roots);
@@ -171,7 +198,7 @@ fn runtime() -> Result<Runtime, CliError> {
 fn watch_signals(
     stop: watch::Sender<bool>,
     control: Control,
-    counters: Arc<Counters>,
+    tunnel: ConnectorControl,
     format: LogFormat,
 ) -> io::Result<()> {
     let mut signals: Signals = signals::keep()?;
@@ -179,7 +206,7 @@ fn watch_signals(
         for signal in signals.forever() {
             match signal {
                 SIGHUP => info!("SIGHUP: there is no configuration file to read again"),
-                SIGUSR1 => log::write(&render(&control.stats(), &counters, format)),
+                SIGUSR1 => log::write(&stats::render(&control.stats(), &tunnel.status().counters, format)),
                 SIGUSR2 => info!("SIGUSR2 has no meaning; SIGUSR1 logs the statistics"),
                 _ if *stop.borrow() => {
                     log::finish();
@@ -190,26 +217,4 @@ fn watch_signals(
         }
     })?;
     Ok(())
-}
-
-/// The statistics of the proxy, and those of the tunnel.
-fn render(stats: &Stats, counters: &Counters, format: LogFormat) -> String {
-    let tunnel = counters.snapshot();
-    let mut text = stats::render(stats, format);
-    match format {
-        LogFormat::Text => {
-            let counted: Vec<String> = tunnel
-                .iter()
-                .filter(|(_, count)| *count > 0)
-                .map(|(name, count)| format!("{} {count}", name.replace('_', " ")))
-                .collect();
-            text += &format!("tunnel: {}\n", counted.join(", "));
-        }
-        LogFormat::Json => {
-            let counted: serde_json::Map<String, serde_json::Value> =
-                tunnel.iter().map(|(name, count)| (name.into(), count.into())).collect();
-            text += &format!("{}\n", serde_json::json!({ "tunnel": counted }));
-        }
-    }
-    text
 }

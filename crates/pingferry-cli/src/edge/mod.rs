@@ -2,12 +2,14 @@
 
 mod init;
 mod open;
+mod role;
 mod stats;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
@@ -20,12 +22,17 @@ use tracing::{error, info};
 
 use self::init::InitArgs;
 use self::open::{Certificate, Device};
+use self::role::EdgeRole;
+use crate::admin::{self, Observer};
 use crate::config::flags::SandboxFlag;
+use crate::config::flags::observe::AdminFlags;
 use crate::config::model::Settings;
 use crate::config::number::Bounded;
 use crate::config::values::{LogFormat, Prefix, Ratio, Text};
 use crate::error::CliError;
 use crate::otlp::{Collector, Endpoint, Export, Exporter};
+use crate::run::ReloadResult;
+use crate::stats::render_ready;
 use crate::{log, output, sandbox, signals};
 
 /// From the smallest MTU of IPv6 on: with a smaller one the kernel takes the IPv6 addresses of the device away.
@@ -88,12 +95,15 @@ struct ServeArgs {
     #[arg(long, value_name = "URL", env = "PINGFERRY_OTLP")]
     otlp: Option<Endpoint>,
     #[command(flatten)]
+    admin: AdminFlags,
+    #[command(flatten)]
     sandbox: SandboxFlag,
 }
 
 impl EdgeArgs {
     /// Overrides settings by what was given.
     pub(crate) fn apply(&self, settings: &mut Settings) {
+        self.serve.admin.apply(settings);
         self.serve.sandbox.apply(settings);
     }
 }
@@ -117,9 +127,14 @@ fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     let device = Device::open(tun, addresses, routes, args.metric, args.mtu.get())?;
     let sockets = args.listen.iter().map(|address| open::listen(*address)).collect::<Result<_, _>>()?;
     let count = tunnels.iter().count();
-    let name = format!("TUN device {} with MTU {}", device.tun.name(), args.mtu.get());
+    let device_name = device.tun.name().to_owned();
+    let name = format!("TUN device {device_name} with MTU {}", args.mtu.get());
     let collector = args.otlp.as_ref().map(Collector::resolve).transpose()?;
-    let sandbox = Sandbox::default().with_readable(certificate.files()).with_tcp(collector.is_some());
+    let observer = Observer::open(settings)?;
+    let sandbox = Sandbox::default()
+        .with_readable(certificate.files())
+        .with_removable(admin::socket(settings))
+        .with_tcp(collector.is_some());
     let (spans, traced) = sync_channel(SPANS);
     let traces = collector.is_some().then(|| (args.trace_sample.get(), spans));
     let config = EdgeConfig { tun: device.tun, gateway: device.gateway, sockets, quic, tunnels, traces };
@@ -127,7 +142,8 @@ fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
 
     sandbox::confine(settings, &sandbox);
     log::detach().map_err(|error| CliError::runtime(format!("cannot start the thread of the log: {error}")))?;
-    watch_signals(control, certificate, settings.log_format)
+    let reloads = Arc::new(ReloadResult::default());
+    watch_signals(control.clone(), certificate, Arc::clone(&reloads), settings.log_format)
         .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
     let exporter = collector.map(|collector| {
         Exporter::start(collector, move || {
@@ -136,22 +152,34 @@ fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     });
     let _exporter = exporter.transpose()?;
     let listen: Vec<String> = args.listen.iter().map(ToString::to_string).collect();
-    output::announce(format!("pingferry: ready: {name}, {count} tunnels, connectors dial {}\n", listen.join(", ")));
+    let ready = format!("{name}, {count} tunnels, connectors dial {}", listen.join(", "));
+    let role = EdgeRole { control, device: device_name, listen, reloads };
+    let _admin = observer.map(|observer| observer.start(role)).transpose()?;
+    output::announce(render_ready(&ready, settings.log_format));
     let counters = edge.run().map_err(|error| CliError::runtime(format!("{name}: {error}")))?;
     output::announce(stats::render(&counters, settings.log_format));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Stops at SIGINT and SIGTERM, reads the tunnels and the certificate again at SIGHUP, and logs the statistics at SIGUSR1.
-fn watch_signals(control: EdgeControl, certificate: Certificate, format: LogFormat) -> io::Result<()> {
+fn watch_signals(
+    control: EdgeControl,
+    certificate: Certificate,
+    reloads: Arc<ReloadResult>,
+    format: LogFormat,
+) -> io::Result<()> {
     let mut signals: Signals = signals::keep()?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             match signal {
-                SIGHUP => match certificate.load() {
-                    Ok((tunnels, quic)) => control.reload(tunnels, quic),
-                    Err(error) => error!("SIGHUP: nothing has changed: {error}"),
-                },
+                SIGHUP => {
+                    let loaded = certificate.load();
+                    reloads.set(loaded.is_ok());
+                    match loaded {
+                        Ok((tunnels, quic)) => control.reload(tunnels, quic),
+                        Err(error) => error!("SIGHUP: nothing has changed: {error}"),
+                    }
+                }
                 SIGUSR1 => _ = control.counters().map(|counters| log::write(&stats::render(&counters, format))),
                 SIGUSR2 => info!("SIGUSR2 has no meaning; SIGUSR1 logs the statistics"),
                 _ => control.stop(),

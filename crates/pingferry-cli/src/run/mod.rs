@@ -1,8 +1,8 @@
 //! `pingferry run`: the daemon.
 
 mod netns;
-mod observer;
 mod open;
+mod role;
 mod start_line;
 mod watch;
 
@@ -16,10 +16,11 @@ use pingferry::Stats;
 use pingferry_sys::sandbox::Sandbox;
 use tracing::warn;
 
-use self::observer::Observer;
 use self::open::Opened;
 pub(crate) use self::open::no_tun;
-use crate::admin::{self, ReloadResult};
+pub(crate) use self::role::ReloadResult;
+use self::role::RunRole;
+use crate::admin::{self, ObservedProxy, Observer};
 use crate::config::build::{domains, proxy_config};
 use crate::config::file::readable_paths;
 use crate::config::flags::ingress::IngressFlags;
@@ -102,7 +103,12 @@ fn serve(args: &RunArgs, Loaded { settings, access_keys }: Loaded, load: Load) -
     let served = opened.into_iter().map(|opened| opened.attach(&proxy)).collect::<Result<Vec<_>, _>>()?;
     let (format, control, result) = (settings.log_format, proxy.control(), Arc::new(ReloadResult::default()));
     start_line::log(&settings, &served, &names, &control, degraded);
-    let _admin = observer.map(|observer| observer.start(&settings, &control, names.clone(), &result)).transpose()?;
+    let role = RunRole {
+        proxy: ObservedProxy::new(control.clone(), &settings),
+        ingresses: names.clone(),
+        reloads: Arc::clone(&result),
+    };
+    let _admin = observer.map(|observer| observer.start(role)).transpose()?;
     let exporter = collector.zip(sampling);
     let exporter =
         exporter.map(|(collector, sampling)| Exporter::start(collector, move || Export::take_from(&sampling)));
@@ -157,6 +163,5 @@ fn sandbox_of(args: &RunArgs, settings: &Settings) -> Sandbox {
 
 /// The files of all Unix sockets.
 fn sockets(settings: &Settings) -> Vec<PathBuf> {
-    let admin = settings.admin.as_ref().and_then(|address| address.0.path());
-    settings.ingresses().into_iter().filter_map(|ingress| ingress.unix).chain(admin).collect()
+    settings.ingresses().into_iter().filter_map(|ingress| ingress.unix).chain(admin::socket(settings)).collect()
 }

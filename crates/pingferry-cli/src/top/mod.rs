@@ -1,8 +1,9 @@
 //! `pingferry top`: a live view of a running process.
 //!
-//! It reads `/status` and `/flows` of the [admin server](crate::admin) once a second. [`model`] is what it knows, [`table`] how
-//! a flow is written, and [`view`] draws both.
+//! It reads `/status` and `/flows` of the [admin server](crate::admin) once a second. An edge has connections instead of flows,
+//! and a connector both. [`model`] is what it knows, [`entry`] a row of the table, and [`view`] draws both.
 
+mod entry;
 mod model;
 mod table;
 mod view;
@@ -15,7 +16,8 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use serde_json::Value;
 
-use self::model::{Flow, Model};
+use self::entry::Flow;
+use self::model::{Model, is_edge};
 use crate::admin::address::AdminAddress;
 use crate::admin::client::AdminClient;
 use crate::error::CliError;
@@ -57,6 +59,9 @@ pub(crate) fn top(args: &TopArgs) -> Result<ExitCode, CliError> {
 fn read(client: &AdminClient) -> Result<(Value, Vec<Flow>), CliError> {
     let status = client.json("/status")?;
     let (mut flows, mut path) = (Vec::new(), "/flows".to_owned());
+    if is_edge(&status) {
+        return Ok((status, flows));
+    }
     for _ in 0..PAGES {
         let mut page = client.json(&path)?;
         let part = page.get_mut("flows").map(Value::take).unwrap_or_default();

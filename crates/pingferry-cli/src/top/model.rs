@@ -2,45 +2,16 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use ratatui::crossterm::event::KeyCode;
-use serde::Deserialize;
 use serde_json::Value;
+
+use super::entry::{Connection, Entry, Flow};
 
 /// How many seconds the sparklines show at most.
 const HISTORY: usize = 240;
-
-/// A flow, as `/flows` tells it.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Flow {
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
-    pub(super) ident: u16,
-    pub(super) idle_seconds: f64,
-    pub(super) sent: u32,
-    pub(super) lost: u32,
-    pub(super) last_rtt_seconds: Option<f64>,
-    pub(super) smoothed_rtt_seconds: Option<f64>,
-    pub(super) last_error: Option<LastError>,
-}
-
-/// An ICMP error.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct LastError {
-    #[serde(rename = "type")]
-    pub(super) icmp_type: u8,
-    pub(super) code: u8,
-}
-
-impl Flow {
-    /// Lost requests, in percent of those that were sent.
-    pub(super) fn loss(&self) -> f64 {
-        f64::from(self.lost) * 100.0 / f64::from(self.sent.max(1))
-    }
-}
 
 /// The columns that flows can be sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,6 +86,10 @@ impl History {
 pub(super) struct Model {
     pub(super) status: Value,
     flows: Vec<Flow>,
+    /// Those of a tunnel, if the process is an end of one.
+    connections: Option<Vec<Connection>>,
+    /// The connections are shown instead of the flows.
+    pub(super) shows_connections: bool,
     pub(super) requests: History,
     pub(super) replies: History,
     pub(super) drops: History,
@@ -134,10 +109,13 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn update(&mut self, status: Value, flows: Vec<Flow>, now: Instant) {
         let seconds = self.updated.replace(now).map_or(1.0, |before| (now - before).as_secs_f64());
+        let connections = status.get("connections").cloned();
+        self.connections = connections.and_then(|connections| serde_json::from_value(connections).ok());
+        self.shows_connections |= is_edge(&status);
         self.status = status;
         self.flows = flows;
         self.error = None;
-        let (requests, replies) = (self.number("/stats/requests_sent"), self.number("/stats/replies_returned"));
+        let (requests, replies) = (self.requests_sent(), self.replies_returned());
         let drops = self.drop_reasons().iter().map(|(_, count)| count).sum();
         self.requests.add(requests, seconds);
         self.replies.add(replies, seconds);
@@ -148,9 +126,23 @@ impl Model {
         self.status.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
     }
 
+    /// An edge sends no requests itself.
+    pub(super) fn requests_sent(&self) -> u64 {
+        self.number("/stats/requests_sent").max(self.number("/stats/forwarded"))
+    }
+
+    pub(super) fn replies_returned(&self) -> u64 {
+        self.number("/stats/replies_returned").max(self.number("/stats/returned"))
+    }
+
+    /// Whether there are both flows and connections.
+    pub(super) fn has_both(&self) -> bool {
+        self.connections.is_some() && !is_edge(&self.status)
+    }
+
     /// Why packets were dropped, the most frequent reason first.
     pub(super) fn drop_reasons(&self) -> Vec<(String, u64)> {
-        let directions = ["/stats/request_drops", "/stats/reply_drops"].into_iter();
+        let directions = ["/stats/request_drops", "/stats/reply_drops", "/stats/drops"].into_iter();
         let objects = directions.filter_map(|pointer| self.status.pointer(pointer)?.as_object()).flatten();
         let mut reasons: Vec<(String, u64)> =
             objects.map(|(reason, count)| (reason.clone(), count.as_u64().unwrap_or(0))).collect();
@@ -158,14 +150,17 @@ impl Model {
         reasons
     }
 
-    /// The flows that the filter leaves, sorted.
-    pub(super) fn shown(&self) -> Vec<&Flow> {
-        let matches = |flow: &&Flow| {
-            let text = format!("{} {} {}", flow.source, flow.destination, flow.ident);
-            text.contains(self.filter.as_str())
+    /// What the filter leaves: flows, which are sorted, or connections.
+    pub(super) fn shown(&self) -> Vec<Entry<'_>> {
+        let matches = |entry: &Entry<'_>| entry.text().contains(self.filter.as_str());
+        let mut shown: Vec<Entry<'_>> = match (self.shows_connections, &self.connections) {
+            (true, Some(connections)) => connections.iter().map(Entry::Connection).filter(matches).collect(),
+            _ => {
+                let mut flows: Vec<&Flow> = self.flows.iter().collect();
+                flows.sort_by(|a, b| self.column.compare(a, b));
+                flows.into_iter().map(Entry::Flow).filter(matches).collect()
+            }
         };
-        let mut shown: Vec<&Flow> = self.flows.iter().filter(matches).collect();
-        shown.sort_by(|a, b| self.column.compare(a, b));
         if self.is_reversed {
             shown.reverse();
         }
@@ -185,6 +180,7 @@ impl Model {
             (false, KeyCode::Char('q') | KeyCode::Esc) => return ControlFlow::Break(()),
             (false, KeyCode::Char('s')) => self.column = self.column.next(),
             (false, KeyCode::Char('r')) => self.is_reversed = !self.is_reversed,
+            (false, KeyCode::Char('c')) if self.has_both() => self.shows_connections = !self.shows_connections,
             (false, KeyCode::Char('p')) => self.is_paused = !self.is_paused,
             (false, KeyCode::Char('/')) => self.is_filtering = true,
             (false, KeyCode::Down) => self.scrolled += 1,
@@ -200,12 +196,18 @@ impl Model {
     }
 }
 
+/// Whether the status is that of an edge, which has tunnels and no flows.
+pub(super) fn is_edge(status: &Value) -> bool {
+    status.get("tunnels").is_some()
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::time::Duration;
 
     use serde_json::json;
 
+    use super::super::entry::LastError;
     use super::*;
 
     pub(crate) fn flow(destination: &str, sent: u32, lost: u32, rtt: Option<f64>) -> Flow {
@@ -248,7 +250,8 @@ pub(super) mod tests {
     }
 
     fn destinations(model: &Model) -> Vec<String> {
-        model.shown().iter().map(|flow| flow.destination.to_string()).collect()
+        let destination = |entry: &Entry<'_>| entry.cells()[1].clone();
+        model.shown().iter().map(destination).collect()
     }
 
     #[test]
@@ -275,5 +278,42 @@ pub(super) mod tests {
         let _ = model.press(KeyCode::PageDown);
         assert_eq!(model.scrolled, 0);
         assert!(model.press(KeyCode::Char('q')).is_break());
+    }
+
+    /// An edge with one connection, and a connector with one that is down.
+    pub(crate) fn ends_of_a_tunnel() -> [Model; 2] {
+        let edge = json!({
+            "stats": {"forwarded": 5, "returned": 4, "drops": {"no_prefix": 2}},
+            "tunnels": [],
+            "connections": [{
+                "tunnel": "6ff42ae2-765d-4adf-8112-31c55c1551ef", "name": "office", "index": 3, "state": "serving",
+                "address": "192.0.2.1:4000", "age_seconds": 61.0, "rtt_seconds": 0.0123, "sent": 5, "received": 4, "lost": 1,
+            }],
+        });
+        let connector = json!({
+            "stats": {"requests_sent": 5},
+            "connections": [{
+                "edge": "edge.example:7844", "index": 0, "state": "down", "address": "192.0.2.9:7844",
+                "last_failure": "no answer within 5 s",
+            }],
+        });
+        [edge, connector].map(|status| {
+            let mut model = Model::default();
+            model.update(status, Vec::new(), Instant::now());
+            model
+        })
+    }
+
+    #[test]
+    fn an_edge_has_connections_and_a_connector_both() {
+        let [mut edge, mut connector] = ends_of_a_tunnel();
+        assert_eq!((edge.requests_sent(), edge.replies_returned(), edge.drop_reasons().len()), (5, 4, 1));
+        let _ = edge.press(KeyCode::Char('c'));
+        assert_eq!(edge.shown()[0].cells()[0], "office", "there is nothing else");
+        assert!(connector.shown().is_empty(), "it has no flows now");
+        let _ = connector.press(KeyCode::Char('c'));
+        assert_eq!(connector.shown()[0].cells()[..4], ["edge.example:7844", "192.0.2.9:7844", "0", "down"]);
+        connector.filter = "office".into();
+        assert!(connector.shown().is_empty());
     }
 }

@@ -9,9 +9,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Sparkline, Table};
 use serde_json::Value;
 
-use super::model::{Flow, History, Model};
-use super::table::{COLUMNS, cells, drops, totals};
-use crate::status::short;
+use super::entry::Entry;
+use super::model::{History, Model};
+use super::table::{columns, drops, totals};
+use crate::status::{serves, short};
 
 const KEYS: &str = "q quit  s sort  r reverse  / filter  p pause  ↑↓ scroll";
 
@@ -44,7 +45,7 @@ fn title(model: &Model) -> Line<'static> {
     Line::from(vec![
         Span::styled(format!("pingferry {}  ", string("/version")), Style::new().add_modifier(Modifier::BOLD)),
         Span::styled(word, Style::new().fg(color)),
-        format!("  up {uptime}  {}", string("/health/ingresses/0")).into(),
+        format!("  up {uptime}  {}", serves(&model.status)).into(),
     ])
 }
 
@@ -99,27 +100,35 @@ fn color(value: f64, (fair, bad): (f64, f64)) -> Color {
 
 fn table(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let shown = model.shown();
-    let rows = shown.iter().skip(model.scrolled).take(usize::from(area.height)).map(|flow| row(flow));
+    let rows = shown.iter().skip(model.scrolled).take(usize::from(area.height)).map(row);
     // The addresses take what is left, so that IPv6 has room in a wide terminal.
-    let widths = COLUMNS.iter().enumerate().map(|(column, (_, width))| match (column, u16::try_from(*width)) {
-        (0 | 1, Ok(width)) => Constraint::Min(width),
-        (_, width) => Constraint::Length(width.unwrap_or_default()),
+    let columns = columns(model);
+    let widths = columns.iter().enumerate().map(|(column, (_, width))| match column {
+        0 | 1 => Constraint::Min(*width),
+        _ => Constraint::Length(*width),
     });
-    let head = Row::new(COLUMNS.map(|(name, _)| name)).style(Style::new().add_modifier(Modifier::REVERSED));
+    let head = Row::new(columns.map(|(name, _)| name)).style(Style::new().add_modifier(Modifier::REVERSED));
     frame.render_widget(Table::new(rows, widths).header(head).column_spacing(1), area);
 }
 
-fn row(flow: &Flow) -> Row<'static> {
-    let colors = |column: usize| match column {
-        4 => Some(color(flow.loss(), LOSS)),
-        5 => flow.last_rtt_seconds.map(|seconds| color(seconds, ROUND_TRIP)),
-        6 => flow.smoothed_rtt_seconds.map(|seconds| color(seconds, ROUND_TRIP)),
+fn row(entry: &Entry<'_>) -> Row<'static> {
+    let rtt = |seconds: Option<f64>| seconds.map(|seconds| color(seconds, ROUND_TRIP));
+    let colors = |column: usize| match (entry, column) {
+        (Entry::Flow(flow), 4) => Some(color(flow.loss(), LOSS)),
+        (Entry::Flow(flow), 5) => rtt(flow.last_rtt_seconds),
+        (Entry::Flow(flow), 6) => rtt(flow.smoothed_rtt_seconds),
+        (Entry::Connection(connection), 3) => Some(match connection.state.as_str() {
+            "serving" | "up" => Color::Green,
+            "leaving" => Color::Yellow,
+            _ => Color::Red,
+        }),
+        (Entry::Connection(connection), 4) => rtt(connection.rtt_seconds),
         _ => None,
     };
     let cell = |(column, text): (usize, String)| {
         Cell::new(text).style(colors(column).map_or(Style::new(), |color| Style::new().fg(color)))
     };
-    Row::new(cells(flow).into_iter().enumerate().map(cell))
+    Row::new(entry.cells().into_iter().enumerate().map(cell))
 }
 
 fn footer(model: &Model) -> Line<'static> {
@@ -129,10 +138,16 @@ fn footer(model: &Model) -> Line<'static> {
     if model.is_filtering {
         return Line::raw(format!("filter: {}_   Enter keeps it, Esc clears it", model.filter));
     }
+    let other = match (model.has_both(), model.shows_connections) {
+        (true, true) => "c flows  ",
+        (true, false) => "c connections  ",
+        (false, _) => "",
+    };
+    let by = if model.shows_connections { String::new() } else { format!("   by {}", model.column.name()) };
     let order = if model.is_reversed { ", reversed" } else { "" };
     let filter = if model.filter.is_empty() { String::new() } else { format!("  only {}", model.filter) };
     let paused = if model.is_paused { "  PAUSED" } else { "" };
-    Line::raw(format!("{KEYS}   by {}{order}{filter}{paused}", model.column.name()))
+    Line::raw(format!("{other}{KEYS}{by}{order}{filter}{paused}"))
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ mod page;
 mod prober;
 mod scrape;
 mod service;
+#[cfg(feature = "tunnel")]
+mod tunnel;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

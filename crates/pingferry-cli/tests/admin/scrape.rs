@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Samples by their names with labels, as they stand in the text.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scrape(pub(crate) BTreeMap<String, f64>);
 
 impl Scrape {

@@ -5,6 +5,8 @@
 pub mod client;
 pub mod forgery;
 pub mod routed;
+#[cfg(feature = "tunnel")]
+pub mod tunnel;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

@@ -81,16 +81,29 @@ impl Sandbox {
     ///
     /// Returns an error for each layer that could not be applied. The other layers are in force.
     pub fn enter(&self) -> Vec<io::Error> {
+        let mut missing = give_up_privileges();
         let layers = [
-            drop_capabilities().map_err(|e| with_context(e, "drop the capabilities")),
-            set_no_new_privs(true).map_err(|e| with_context(e, "give up new privileges")),
-            forbid_dumps().map_err(|e| with_context(e, "forbid core dumps")),
             landlock::restrict(self).map_err(|e| with_context(e, "close the file system by Landlock")),
             // The last layer, because it forbids the system calls of the others.
             seccomp::apply(self).map_err(|e| with_context(e, "filter system calls by seccomp")),
         ];
-        layers.into_iter().filter_map(Result::err).collect()
+        missing.extend(layers.into_iter().filter_map(Result::err));
+        missing
     }
+}
+
+/// Gives up the privileges of the calling thread, and of every thread that it starts, for ever. Unlike [`Sandbox::enter`] it
+/// leaves the file system and all system calls. It is for a child that looks names up, for which the C library may read any
+/// file and load code.
+///
+/// Returns an error for each layer that could not be applied. The other layers are in force.
+pub fn give_up_privileges() -> Vec<io::Error> {
+    let layers = [
+        drop_capabilities().map_err(|e| with_context(e, "drop the capabilities")),
+        set_no_new_privs(true).map_err(|e| with_context(e, "give up new privileges")),
+        forbid_dumps().map_err(|e| with_context(e, "forbid core dumps")),
+    ];
+    layers.into_iter().filter_map(Result::err).collect()
 }
 
 fn drop_capabilities() -> io::Result<()> {

@@ -60,6 +60,39 @@ mod tests {
         }
     }
 
+    /// When each of many connections, which all were cut at 0, dials an edge again that is back at `restarted`.
+    fn herd(restarted: Duration) -> Vec<Duration> {
+        let comes_back = |_| {
+            let (mut backoff, mut at) = (Backoff::default(), Duration::ZERO);
+            while at < restarted || at.is_zero() {
+                at += backoff.next();
+            }
+            at
+        };
+        let mut times: Vec<Duration> = (0..1000).map(comes_back).collect();
+        times.sort_unstable();
+        times
+    }
+
+    #[test]
+    fn a_herd_comes_back_to_a_restarted_edge_spread_over_seconds() {
+        for restarted in [3, 10, 60] {
+            let restarted = Duration::from_secs(restarted);
+            let times = herd(restarted);
+            // The first and the last of twenty do not count.
+            let spread = times[949] - times[50];
+            assert!(spread >= Duration::from_secs(2), "{spread:?} after {restarted:?}");
+            let at_once = |start: &Duration| {
+                times
+                    .iter()
+                    .filter(|at| (0..100).contains(&(at.as_millis() as i128 - start.as_millis() as i128)))
+                    .count()
+            };
+            let most = times.iter().map(at_once).max().unwrap();
+            assert!(most <= 100, "{most} of 1000 within 100 ms, after {restarted:?}");
+        }
+    }
+
     #[test]
     fn it_starts_again_after_a_success() {
         let mut backoff = Backoff::default();

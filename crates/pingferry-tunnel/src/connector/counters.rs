@@ -2,20 +2,22 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::status::Counted;
+
 macro_rules! counters {
-    ($($(#[$doc:meta])+ $name:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// What a connector counts. The counters only grow.
         // Relaxed everywhere: nothing is ordered by them.
         #[derive(Debug, Default)]
         pub struct Counters {
-            $($(#[$doc])+ pub(super) $name: AtomicU64,)+
+            $($(#[doc = $doc])+ pub(super) $name: AtomicU64,)+
         }
 
         /// What a connector has counted at one time.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct CountersSnapshot {
-            $($(#[$doc])+ pub $name: u64,)+
+            $($(#[doc = $doc])+ pub $name: u64,)+
         }
 
         impl Counters {
@@ -26,9 +28,9 @@ macro_rules! counters {
         }
 
         impl CountersSnapshot {
-            /// All counters with their names.
-            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name)),+].into_iter()
+            /// All counters.
+            pub fn iter(&self) -> impl Iterator<Item = Counted> {
+                [$(Counted { name: stringify!($name), help: concat!($($doc),+).trim_ascii(), value: self.$name }),+].into_iter()
             }
         }
     };

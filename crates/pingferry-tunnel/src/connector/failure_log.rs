@@ -10,11 +10,14 @@ use tracing::{debug, warn};
 /// How long the same failure of an edge is not told again.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// The last failure of each edge. There are as many as edges.
+/// How many failures are remembered. An edge says in its own words why it refuses, so it could have more.
+const MAX_FAILURES: usize = 256;
+
+/// The failures of each edge that were told lately. An edge can have several that take turns.
 #[derive(Debug, Default)]
 pub(super) struct FailureLog {
-    // Held to look one edge up. Nothing is locked under it.
-    told: Mutex<HashMap<SocketAddr, (String, Instant)>>,
+    // Held to look a failure up. Nothing is locked under it.
+    told: Mutex<HashMap<(SocketAddr, String), Instant>>,
 }
 
 impl FailureLog {
@@ -29,10 +32,11 @@ impl FailureLog {
 
     fn is_new(&self, edge: SocketAddr, failure: &str, now: Instant) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_old = |(text, at): &(String, Instant)| text == failure && now.duration_since(*at) < QUIET;
-        let is_new = !told.get(&edge).is_some_and(is_old);
+        told.retain(|_, at| now.duration_since(*at) < QUIET);
+        let key = (edge, failure.into());
+        let is_new = !told.contains_key(&key) && told.len() < MAX_FAILURES;
         if is_new {
-            told.insert(edge, (failure.into(), now));
+            told.insert(key, now);
         }
         is_new
     }
@@ -50,6 +54,15 @@ mod tests {
         assert!(!log.is_new(first, "timed out", now + Duration::from_secs(59)));
         assert!(log.is_new(first, "timed out", now + Duration::from_secs(60)));
         assert!(log.is_new(first, "refused", now + Duration::from_secs(61)));
-        assert!(log.is_new(second, "timed out", now));
+        assert!(!log.is_new(first, "timed out", now + Duration::from_secs(61)), "failures that take turns");
+        assert!(log.is_new(second, "timed out", now + Duration::from_secs(61)));
+    }
+
+    #[test]
+    fn an_edge_with_ever_new_words_is_told_no_more_at_some_time() {
+        let (log, now) = (FailureLog::default(), Instant::now());
+        let edge = SocketAddr::from(([192, 0, 2, 1], 1));
+        let told = (0..1000).filter(|number| log.is_new(edge, &format!("refused: {number}"), now)).count();
+        assert_eq!(told, MAX_FAILURES);
     }
 }

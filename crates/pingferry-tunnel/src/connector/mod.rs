@@ -23,16 +23,17 @@ mod refuse;
 mod sender;
 mod session;
 mod sink;
+mod status;
 mod traces;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use pingferry::{Action, AttachError, PathConfig, Policy, Proxy, Rule};
+use pingferry::{Action, AttachError, DomainId, PathConfig, Policy, Proxy, Rule};
 use quinn::{ClientConfig, Endpoint};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -43,6 +44,8 @@ use self::backoff::Backoff;
 pub use self::counters::{Counters, CountersSnapshot};
 use self::failure_log::FailureLog;
 use self::session::{End, Session};
+use self::status::Slots;
+pub use self::status::{ConnectorControl, ConnectorStatus, SlotStatus};
 use crate::control::MAX_PREFIXES;
 use crate::transport::{self, RootCertStore, TlsError};
 use crate::wire::{DatagramVersion, Token};
@@ -161,8 +164,7 @@ struct Shared {
     client_id: Uuid,
     counters: Arc<Counters>,
     failures: FailureLog,
-    /// Connections that are registered now. Relaxed: it is only reported.
-    registered: AtomicUsize,
+    slots: Slots,
     /// Whether any connection was ever registered. Relaxed: a slot that reads it late dials once more.
     has_registered: AtomicBool,
 }
@@ -180,7 +182,8 @@ impl Connector {
             () => {}
         }
         let client_config = transport::client_config(config.roots.clone())?;
-        let opened: io::Result<Vec<_>> = edges_of_slots(&config).map(open_socket).collect();
+        let slots = Slots::new(&config.edges, config.slots());
+        let opened: io::Result<Vec<_>> = slots.edges().into_iter().map(|(_, address)| open_socket(address)).collect();
         let (endpoints, sizes): (Vec<_>, Vec<_>) = opened.map_err(ConnectorError::Socket)?.into_iter().unzip();
         let shared = Shared {
             policy: config.path_policy(),
@@ -188,7 +191,7 @@ impl Connector {
             client_id: Uuid::new_v4(),
             counters: Arc::default(),
             failures: FailureLog::default(),
-            registered: AtomicUsize::new(0),
+            slots,
             has_registered: AtomicBool::new(false),
             config,
         };
@@ -201,6 +204,11 @@ impl Connector {
         Arc::clone(&self.shared.counters)
     }
 
+    /// Tells what it does, and where its edges are.
+    pub fn control(&self) -> ConnectorControl {
+        ConnectorControl(Arc::clone(&self.shared))
+    }
+
     /// Keeps its connections open until `stop` is true, then ends them gracefully.
     ///
     /// # Errors
@@ -210,9 +218,10 @@ impl Connector {
             warn!("{advice}");
         }
         let mut slots = JoinSet::new();
-        let edges: Vec<SocketAddr> = edges_of_slots(&self.shared.config).collect();
-        for (index, (endpoint, edge)) in (0u8..).zip(self.endpoints.into_iter().zip(edges)) {
-            let slot = Slot { shared: Arc::clone(&self.shared), proxy: Arc::clone(&proxy), endpoint, index, edge };
+        let edges = self.shared.slots.edges();
+        for (index, (endpoint, (edge, address))) in (0u8..).zip(self.endpoints.into_iter().zip(edges)) {
+            let (shared, proxy) = (Arc::clone(&self.shared), Arc::clone(&proxy));
+            let slot = Slot { shared, proxy, endpoint, index, edge, address };
             slots.spawn(slot.run(stop.clone()));
         }
         let mut ended = Ok(());
@@ -229,11 +238,6 @@ impl Connector {
     }
 }
 
-/// The edge of each slot: in turn.
-fn edges_of_slots(config: &ConnectorConfig) -> impl Iterator<Item = SocketAddr> {
-    config.edges.iter().copied().cycle().take(config.slots())
-}
-
 fn open_socket(edge: SocketAddr) -> io::Result<(Endpoint, transport::BufferSizes)> {
     let any = if edge.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     transport::endpoint(SocketAddr::new(any, 0), None)
@@ -245,11 +249,12 @@ struct Slot {
     proxy: Arc<Proxy>,
     endpoint: Endpoint,
     index: u8,
-    edge: SocketAddr,
+    edge: usize,
+    address: SocketAddr,
 }
 
 impl Slot {
-    async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), ConnectorError> {
+    async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), ConnectorError> {
         let mut backoff = Backoff::default();
         let mut wait = STAGGER * u32::from(self.index);
         loop {
@@ -257,12 +262,14 @@ impl Slot {
                 () = tokio::time::sleep(wait) => {}
                 () = stopped(&mut stop) => return Ok(()),
             }
+            self.follow_edge();
             let session = Session {
                 shared: &self.shared,
                 proxy: &self.proxy,
                 endpoint: &self.endpoint,
                 index: self.index,
-                edge: self.edge,
+                edge: self.address,
+                domain: DomainId(u32::try_from(self.edge).unwrap_or_default()),
                 attempts: backoff.attempts(),
             };
             let started = Instant::now();
@@ -277,17 +284,33 @@ impl Slot {
                 End::Refused(refusal) => {
                     // Relaxed: see the field.
                     if !refusal.should_retry && !self.shared.has_registered.load(Ordering::Relaxed) {
-                        return Err(ConnectorError::Refused(self.edge, refusal.cause));
+                        return Err(ConnectorError::Refused(self.address, refusal.cause));
                     }
                     if !refusal.should_retry {
                         wait = backoff.longest();
                     }
                     wait = wait.max(refusal.retry_after.min(MAX_RETRY_AFTER));
-                    self.shared.failures.warn(self.edge, &format!("refused: {}", refusal.cause));
+                    self.failed(&format!("refused: {}", refusal.cause));
                 }
-                End::Failed(error) => self.shared.failures.warn(self.edge, &error),
+                End::Failed(error) => self.failed(&error),
             }
         }
+    }
+
+    /// Dials where the edge is now. If it has moved to the other family, another socket is needed; without one the dial tells why.
+    fn follow_edge(&mut self) {
+        let Some(address) = self.shared.slots.address(self.index) else { return };
+        if address.is_ipv4() != self.address.is_ipv4()
+            && let Ok((endpoint, _)) = open_socket(address)
+        {
+            self.endpoint = endpoint;
+        }
+        self.address = address;
+    }
+
+    fn failed(&self, failure: &str) {
+        self.shared.slots.failed(self.index, failure);
+        self.shared.failures.warn(self.address, failure);
     }
 }
 
@@ -319,7 +342,9 @@ mod tests {
     #[test]
     fn there_are_four_connections_in_all_spread_over_the_edges() {
         let ports = |edges, connections| {
-            edges_of_slots(&config(edges, connections)).map(|edge| edge.port()).collect::<Vec<_>>()
+            let config = config(edges, connections);
+            let slots = Slots::new(&config.edges, config.slots()).edges();
+            slots.into_iter().map(|(_, edge)| edge.port()).collect::<Vec<_>>()
         };
         assert_eq!(ports(1, None), [1, 1, 1, 1]);
         assert_eq!(ports(2, None), [1, 2, 1, 2]);

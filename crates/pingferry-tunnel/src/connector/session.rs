@@ -39,6 +39,8 @@ pub(super) struct Session<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) index: u8,
     pub(super) edge: SocketAddr,
+    /// That of the edge.
+    pub(super) domain: DomainId,
     pub(super) attempts: u8,
 }
 
@@ -158,9 +160,9 @@ impl Session<'_> {
             Ok(path) => Arc::new(path),
             Err(error) => return End::Proxy(error),
         };
-        // Relaxed: see the fields.
+        // Relaxed: see the field.
         shared.has_registered.store(true, Ordering::Relaxed);
-        shared.registered.fetch_add(1, Ordering::Relaxed);
+        shared.slots.registered(self.index, &connection);
         add(&shared.counters.connections_registered, 1);
         // Both end with the connection, or the receiver with the proxy.
         let mut tasks = JoinSet::new();
@@ -174,15 +176,13 @@ impl Session<'_> {
         tasks.spawn(receiver.run());
         tasks.spawn(async move { sender.drain().await });
         let end = self.watch(&connection, control, &mut mtu, &path, &mut tasks, stop).await;
-        shared.registered.fetch_sub(1, Ordering::Relaxed);
+        shared.slots.ended(self.index);
         end
     }
 
     fn path_config(&self) -> PathConfig {
         let config = &self.shared.config;
-        let edge = config.edges.iter().position(|edge| *edge == self.edge).unwrap_or_default();
-        let domain = DomainId(u32::try_from(edge).unwrap_or_default());
-        config.path.clone().with_domain(Some(domain)).with_policy(self.shared.policy.clone())
+        config.path.clone().with_domain(Some(self.domain)).with_policy(self.shared.policy.clone())
     }
 
     /// Everything about a connection but its packets.

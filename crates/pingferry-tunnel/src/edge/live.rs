@@ -1,7 +1,7 @@
 //! A connection that has registered.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use super::drop_reason::DropReason;
 use super::router::{ConnectionId, Registration};
+use super::status::{ConnectionState, RegisteredConnection};
 use crate::sender::Sender;
+use crate::status::ConnectionStatus;
 use crate::wire::DatagramVersion;
 
 /// Which connection of which connector. A new one with the same key replaces the old one.
@@ -29,6 +31,7 @@ pub(super) struct Live {
     pub(super) is_serving: Cell<bool>,
     /// Whether something was heard from it lately.
     pub(super) is_heard: Cell<bool>,
+    since: Instant,
     sender: Sender,
     /// What `max_packet` was when it was last asked for.
     limit: Cell<Option<(Instant, usize)>>,
@@ -52,6 +55,7 @@ impl Live {
             advertised: RefCell::new(advertised),
             is_serving: Cell::new(true),
             is_heard: Cell::new(true),
+            since: Instant::now(),
             sender,
             limit: Cell::new(None),
         }
@@ -61,6 +65,21 @@ impl Live {
     pub(super) fn registration(&self) -> Registration {
         let (tunnel, client, index) = self.key;
         Registration { tunnel, advertised: self.advertised.borrow().clone(), replica: (client, index) }
+    }
+
+    /// What is told about it. `prefixes` are those that it gets packets for.
+    pub(super) fn status(&self, prefixes: Vec<ipnet::IpNet>) -> RegisteredConnection {
+        let (_, connector, index) = self.key;
+        let state = match (self.is_serving.get(), self.is_heard.get()) {
+            (true, true) => ConnectionState::Serving,
+            (true, false) => ConnectionState::Unheard,
+            (false, _) => ConnectionState::Leaving,
+        };
+        let connection = ConnectionStatus::of(&self.quic, self.version, self.since);
+        // A socket for both families has IPv4 addresses in the form of IPv6.
+        let address = self.quic.remote_address();
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        RegisteredConnection { connector, index, address, state, prefixes, connection }
     }
 
     /// The largest packet that it takes now, in bytes.

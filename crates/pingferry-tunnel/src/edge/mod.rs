@@ -23,11 +23,14 @@ mod drop_reason;
 mod init;
 mod live;
 mod local_error;
+#[cfg(feature = "testing")]
+mod played;
 mod prefix_table;
 mod router;
 mod server;
 mod shared;
 mod sizes;
+mod status;
 mod summary_log;
 #[cfg(test)]
 mod testing;
@@ -37,5 +40,8 @@ mod tunnels;
 pub use self::counters::Counters;
 pub use self::drop_reason::{DropReason, Drops};
 pub use self::init::{EdgeFiles, InitError, STOCK_SERVER_NAME};
+#[cfg(feature = "testing")]
+pub use self::played::PlayedEdge;
 pub use self::server::{Edge, EdgeConfig, EdgeControl};
+pub use self::status::{ConnectionState, EdgeStatus, RegisteredConnection, TunnelStatus};
 pub use self::tunnels::{Tunnel, Tunnels, TunnelsError};

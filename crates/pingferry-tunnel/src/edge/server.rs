@@ -24,6 +24,7 @@ use super::counters::Counters;
 use super::local_error::LocalErrors;
 use super::router::Router;
 use super::shared::Shared;
+use super::status::EdgeStatus;
 use super::traces::Tracer;
 use super::tunnels::Tunnels;
 
@@ -70,7 +71,7 @@ pub struct EdgeControl(mpsc::UnboundedSender<Command>);
 enum Command {
     Stop,
     Reload(Tunnels, Box<ServerConfig>),
-    Count(blocking::SyncSender<Counters>),
+    Report(blocking::SyncSender<EdgeStatus>),
 }
 
 impl EdgeControl {
@@ -88,9 +89,14 @@ impl EdgeControl {
 
     /// The counters now. `None` when the edge has ended.
     pub fn counters(&self) -> Option<Counters> {
+        self.status_within(Duration::MAX).map(|status| status.counters)
+    }
+
+    /// The edge now. `None` when it has ended or does not respond within `patience`.
+    pub fn status_within(&self, patience: Duration) -> Option<EdgeStatus> {
         let (sender, receiver) = blocking::sync_channel(1);
-        self.0.send(Command::Count(sender)).ok()?;
-        receiver.recv().ok()
+        self.0.send(Command::Report(sender)).ok()?;
+        receiver.recv_timeout(patience).ok()
     }
 }
 
@@ -149,7 +155,7 @@ async fn obey(commands: &mut mpsc::UnboundedReceiver<Command>, shared: &Shared, 
                 shared.reload(tunnels);
                 info!("reloaded the tunnels and the certificate");
             }
-            Command::Count(counters) => _ = counters.send(shared.counters()),
+            Command::Report(status) => _ = status.try_send(shared.status()),
         }
     }
     std::future::pending::<()>().await;
