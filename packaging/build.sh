@@ -90,7 +90,8 @@ make_sbom() {
     local name=pingferry-$version.cdx
     cargo cyclonedx --quiet --format json --manifest-path crates/pingferry-cli/Cargo.toml \
         --target "$arch-unknown-linux-gnu" --override-filename "$name"
-    mv "crates/pingferry-cli/$name.json" "$packages/"
+    # Without the folder of this machine.
+    sed "s|file://$PWD/|file:///pingferry/|g" "crates/pingferry-cli/$name.json" > "$packages/$name.json"
     # It writes one for each crate of the workspace.
     find crates fuzz -name "$name.json" -delete
 }
