@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use pingferry_testnet::has_program;
+
 use super::pingferry::Executable;
 use super::process::{Output, Process};
 use super::tunnel::Tunnel;
@@ -64,6 +66,7 @@ impl Launcher {
 /// Why `subject` is not measured under `load`; `None` if it is.
 pub(crate) fn exclusion(subject: Subject, load: &Load) -> Option<&'static str> {
     match (subject, load.name) {
+        _ if load.wan != Wan::Fast && !has_program("tc") => Some("needs tc, which is not installed"),
         (Subject::Tunnel | Subject::WireGuard, _) if load.wan != Wan::Fast => None,
         _ if load.wan != Wan::Fast => Some("is no tunnel"),
         (Subject::Pingferry | Subject::Baseline, _) => None,
@@ -119,6 +122,8 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
+    use pingferry_testnet::require_program;
+
     use super::*;
     use crate::load::LOADS;
 
@@ -131,6 +136,9 @@ mod tests {
 
     #[test]
     fn only_tunnels_are_measured_on_a_slow_path() {
+        if !require_program("tc") {
+            return;
+        }
         for load in LOADS.into_iter().filter(|load| load.wan != Wan::Fast) {
             let measured: Vec<_> =
                 Subject::COMPARED.into_iter().filter(|subject| exclusion(*subject, &load).is_none()).collect();
