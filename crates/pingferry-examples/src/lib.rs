@@ -1,0 +1,1 @@
+//! Programs that embed pingferry beside large crates: see the folder `examples`.
