@@ -5,8 +5,9 @@
 //! QUIC's congestion control decides how much a connection may send. What comes faster waits here and not in the QUIC
 //! stack, which would send in the order of arrival: a source that sends many packets would delay everybody.
 //!
-//! Sources are hashed to classes. The classes that have something take turns (deficit round robin, Shreedhar and Varghese 1995): in each turn a class may send [`QUANTUM`] more bytes. When the queue is full, the class with the most bytes loses
-//! its oldest datagram, because an old ping is worth less than a new one.
+//! Sources are hashed to classes. The classes that have something take turns (deficit round robin, Shreedhar and
+//! Varghese 1995): in each turn a class may send [`QUANTUM`] more bytes. When the queue is full, the class with the most bytes
+//! loses its oldest datagram, because an old ping is worth less than a new one.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -14,8 +15,9 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-/// The bytes that may wait, as long as they take to send 50 ms on a path of 10 Mbit/s.
-const CAPACITY: usize = 64 << 10;
+/// The bytes that may wait: the fragments of the largest ping come at once, with their headers more than 64 KiB, and they must
+/// not lose one of them to a small packet. A path of 10 Mbit/s sends that in 100 ms, for which only a source that floods waits.
+const CAPACITY: usize = 128 << 10;
 /// At least as long as the largest datagram, so that each turn sends one.
 const QUANTUM: usize = 1500;
 /// Two of a hundred sources share one with another.
@@ -138,6 +140,15 @@ mod tests {
         assert!(left.iter().map(Bytes::len).sum::<usize>() <= CAPACITY);
         assert!(left.iter().any(|datagram| datagram[0] == 2));
         assert_eq!(left.last().unwrap()[1..3], 999u16.to_be_bytes());
+    }
+
+    #[test]
+    fn the_largest_packet_fits_in_fragments_beside_small_packets() {
+        let mut queue = FairQueue::new();
+        let small = (0..100).map(|number| queue.push(host(2), datagram(2, number, 85))).sum::<u64>();
+        // An IPv6 packet of 65,535 bytes after its header, in fragments of 1,280 bytes.
+        let large = (0..54).map(|number| queue.push(host(1), datagram(1, number, 1281))).sum::<u64>();
+        assert_eq!((small, large), (0, 0));
     }
 
     proptest! {
