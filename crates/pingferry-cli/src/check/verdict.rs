@@ -8,9 +8,9 @@ use super::report::{Reach, Report};
 pub(super) fn verdict(report: &Report) -> String {
     let (v4, v6) = (&report.ipv4, &report.ipv6);
     match (v4.works(), v6.works()) {
-        (true, true) => format!("works: this process can ping over IPv4 and IPv6{}", limit(&[v4, v6])),
-        (true, false) => format!("works for IPv4 only; IPv6: {}{}", why(report, v6), limit(&[v4])),
-        (false, true) => format!("works for IPv6 only; IPv4: {}{}", why(report, v4), limit(&[v6])),
+        (true, true) => format!("works: this process can ping over IPv4 and IPv6{}", limit(v4, v6)),
+        (true, false) => format!("works for IPv4 only; IPv6: {}{}", why(report, v6), limit(v4, v4)),
+        (false, true) => format!("works for IPv6 only; IPv4: {}{}", why(report, v4), limit(v6, v6)),
         (false, false) => match (why(report, v4), why(report, v6)) {
             (v4, v6) if v4 == v6 => format!("does not work: {v4}"),
             (v4, v6) => format!("does not work: IPv4: {v4}; IPv6: {v6}"),
@@ -18,10 +18,14 @@ pub(super) fn verdict(report: &Report) -> String {
     }
 }
 
-/// What restricts the families that work, if it restricts all of them.
-fn limit(working: &[&Reach]) -> &'static str {
-    let has_route = working.iter().any(|reach| reach.source.is_ok());
-    if has_route { "" } else { "; there is no default route: only hosts of its own networks" }
+/// Which of the families that work reach the hosts of their own networks only.
+fn limit(v4: &Reach, v6: &Reach) -> &'static str {
+    match (v4.source.is_ok(), v6.source.is_ok()) {
+        (true, true) => "",
+        (true, false) => "; IPv6 has no default route: only hosts of its own networks",
+        (false, true) => "; IPv4 has no default route: only hosts of its own networks",
+        (false, false) => "; there is no default route: only hosts of its own networks",
+    }
 }
 
 /// Why a family does not work.
@@ -62,7 +66,8 @@ mod tests {
         assert_eq!(verdict(&report), "works for IPv6 only; IPv4: there is no default route");
         report.ipv6.source = no_route();
         report.ipv4 = admitted().ipv4;
-        assert_eq!(verdict(&report), "works: this process can ping over IPv4 and IPv6");
+        let limited = "works: this process can ping over IPv4 and IPv6; IPv6 has no default route: only hosts of its own networks";
+        assert_eq!(verdict(&report), limited);
     }
 
     #[test]
