@@ -85,7 +85,7 @@ impl Shared {
         Counters { connections, ..self.core.borrow().counters.clone() }
     }
 
-    /// What is told about the edge. A few thousand connections take about a millisecond.
+    /// What is told about the edge: a visit of each connection, of which there are [`MAX_CONNECTIONS`] at most.
     pub(super) fn status(&self) -> EdgeStatus {
         let (tunnels, core) = (self.tunnels.borrow(), self.core.borrow());
         let of_tunnel = |tunnel: &Tunnel| TunnelStatus { tunnel: tunnel.clone(), connections: Vec::new() };
