@@ -27,7 +27,7 @@ fn pings_traceroutes_and_path_mtu_discovery_cross_the_tunnel() {
         let connector = tunnel.connector(&[]);
         tunnel.wait();
         for (target, large) in TARGET.iter().zip(["65507", "60000"]) {
-            let output = tunnel.run("ping", &["-c3", "-i0.01", target]);
+            let output = tunnel.run("ping", &["-c3", "-i0.2", target]);
             assert!(stdout(&output).contains("3 received"), "{}", all_output(&output));
             let output = tunnel.run("ping", &["-c3", "-i0.2", "-s", large, target]);
             assert!(stdout(&output).contains("3 received"), "{}", all_output(&output));

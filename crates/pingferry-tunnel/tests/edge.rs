@@ -53,7 +53,7 @@ fn a_ping_goes_through_a_connector_of_either_kind() {
         let edge = TestEdge::start();
         block_on(async {
             let stock = Connector::stock(&edge, 1, 0).await;
-            let small = ["-c3", "-i0.01", "fd00::7"];
+            let small = ["-c3", "-i0.2", "fd00::7"];
             let output = ping_answered_by(&stock, &small).await;
             assert!(output.contains("3 received"), "{output}");
             drop(stock);
@@ -62,7 +62,7 @@ fn a_ping_goes_through_a_connector_of_either_kind() {
             own.control.peer.advertise(&["10.0.0.0/16".parse().unwrap(), "172.16.0.0/12".parse().unwrap()]);
             let answer = own.control.next().await.unwrap();
             assert_eq!(answer, Some(Answer::Advertised(Some(vec!["10.0.0.0/16".parse().unwrap()]))));
-            let output = ping_answered_by(&own, &["-c3", "-i0.01", "10.0.0.7"]).await;
+            let output = ping_answered_by(&own, &["-c3", "-i0.2", "10.0.0.7"]).await;
             assert!(output.contains("3 received"), "{output}");
             let output = ping_answered_by(&own, &["-c1", "10.1.0.7"]).await;
             assert!(output.contains("Destination Host Unreachable"), "not advertised: {output}");
@@ -241,7 +241,7 @@ fn of_two_connections_with_one_number_the_newer_serves() {
             assert!(other.quic.close_reason().is_none() && new.quic.close_reason().is_none());
             drop(other);
             edge.wait("one connection", |counters| counters.connections == 1);
-            let output = ping_answered_by(&new, &["-c2", "-i0.01", "10.0.0.7"]).await;
+            let output = ping_answered_by(&new, &["-c2", "-i0.2", "10.0.0.7"]).await;
             assert!(output.contains("2 received"), "{output}");
         });
         assert_eq!(edge.counters().replaced, 1);
@@ -307,7 +307,7 @@ fn ten_thousand_clients_that_never_answer_keep_nobody_out() {
             let other = Connector::stock(&edge, 2, 0).await;
             drop(connector);
             edge.wait("one connection", |counters| counters.connections == 1);
-            let output = ping_answered_by(&other, &["-c2", "-i0.01", "10.0.0.7"]).await;
+            let output = ping_answered_by(&other, &["-c2", "-i0.2", "10.0.0.7"]).await;
             assert!(output.contains("2 received"), "{output}");
         });
         let counters = edge.counters();

@@ -62,7 +62,7 @@ fn both_ends_count_what_crosses() {
         let all_serve = || Ok(scrape(&tunnel, "edge").sum("edge_tunnel_connections{") == 4.0);
         eventually("all connections", all_serve).unwrap();
         let before = [scrape(&tunnel, "edge"), scrape(&tunnel, "connect")];
-        let output = tunnel.run("ping", &["-c5", "-i0.01", TARGET[0]]);
+        let output = tunnel.run("ping", &["-c5", "-i0.2", TARGET[0]]);
         assert!(stdout(&output).contains("5 received"), "{}", all_output(&output));
         let after = [scrape(&tunnel, "edge"), scrape(&tunnel, "connect")];
         let [edge, connect] = [0, 1].map(|end: usize| {
