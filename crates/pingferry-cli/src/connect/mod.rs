@@ -37,6 +37,7 @@ use crate::config::model::{Ingress, Settings};
 use crate::config::number::{Bounded, BoundedDuration};
 use crate::config::values::{Gateways, LogFormat, Prefix, Text};
 use crate::error::CliError;
+use crate::notify::Notifier;
 use crate::stats::render_ready;
 use crate::{log, output, proxy, sandbox, signals};
 
@@ -122,7 +123,7 @@ pub(crate) fn connect(args: &ConnectArgs, settings: &Settings) -> Result<ExitCod
         let _entered = runtime.enter();
         Connector::open(connector_config).map_err(|error| CliError::runtime(error.to_string()))?
     };
-    let observer = Observer::open(settings)?;
+    let (observer, notifier) = (Observer::open(settings)?, Notifier::connect());
     // All threads are started after this.
     proxy::check_permission()?;
     sandbox::confine(settings, &Sandbox::default().with_removable(admin::socket(settings)));
@@ -130,7 +131,7 @@ pub(crate) fn connect(args: &ConnectArgs, settings: &Settings) -> Result<ExitCod
     let proxy = Arc::new(proxy::open(config)?);
     let (stop, stopped) = watch::channel(false);
     let (control, format) = (connector.control(), settings.log_format);
-    watch_signals(stop, proxy.control(), connector.control(), format)
+    watch_signals(stop, proxy.control(), connector.control(), notifier.clone(), format)
         .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
     resolver.map(|resolver| resolver.watch(move |edge, address| control.set_address(edge, address))).transpose()?;
     let names: Vec<String> = edges.iter().map(|edge| edge.name.to_string()).collect();
@@ -143,6 +144,8 @@ pub(crate) fn connect(args: &ConnectArgs, settings: &Settings) -> Result<ExitCod
     };
     let _admin = observer.map(|observer| observer.start(role)).transpose()?;
     output::announce(render_ready(&ready, format));
+    // The edges may not answer yet. A connector goes on trying, so that is no failure to start.
+    notifier.ready(&ready);
     serve(&runtime, connector, proxy, stopped, format)
 }
 
@@ -199,6 +202,7 @@ fn watch_signals(
     stop: watch::Sender<bool>,
     control: Control,
     tunnel: ConnectorControl,
+    notifier: Notifier,
     format: LogFormat,
 ) -> io::Result<()> {
     let mut signals: Signals = signals::keep()?;
@@ -212,7 +216,10 @@ fn watch_signals(
                     log::finish();
                     std::process::exit(1);
                 }
-                _ => _ = stop.send(true),
+                _ => {
+                    notifier.stopping();
+                    _ = stop.send(true);
+                }
             }
         }
     })?;

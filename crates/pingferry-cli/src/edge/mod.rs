@@ -30,6 +30,7 @@ use crate::config::model::Settings;
 use crate::config::number::Bounded;
 use crate::config::values::{LogFormat, Prefix, Ratio, Text};
 use crate::error::CliError;
+use crate::notify::Notifier;
 use crate::otlp::{Collector, Endpoint, Export, Exporter};
 use crate::run::ReloadResult;
 use crate::stats::render_ready;
@@ -130,7 +131,7 @@ fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     let device_name = device.tun.name().to_owned();
     let name = format!("TUN device {device_name} with MTU {}", args.mtu.get());
     let collector = args.otlp.as_ref().map(Collector::resolve).transpose()?;
-    let observer = Observer::open(settings)?;
+    let (observer, notifier) = (Observer::open(settings)?, Notifier::connect());
     let sandbox = Sandbox::default()
         .with_readable(certificate.files())
         .with_removable(admin::socket(settings))
@@ -143,7 +144,7 @@ fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     sandbox::confine(settings, &sandbox);
     log::detach().map_err(|error| CliError::runtime(format!("cannot start the thread of the log: {error}")))?;
     let reloads = Arc::new(ReloadResult::default());
-    watch_signals(control.clone(), certificate, Arc::clone(&reloads), settings.log_format)
+    watch_signals(control.clone(), certificate, Arc::clone(&reloads), notifier.clone(), settings.log_format)
         .map_err(|error| CliError::runtime(format!("cannot watch for signals: {error}")))?;
     let exporter = collector.map(|collector| {
         Exporter::start(collector, move || {
@@ -156,6 +157,7 @@ fn run(args: &ServeArgs, settings: &Settings) -> Result<ExitCode, CliError> {
     let role = EdgeRole { control, device: device_name, listen, reloads };
     let _admin = observer.map(|observer| observer.start(role)).transpose()?;
     output::announce(render_ready(&ready, settings.log_format));
+    notifier.ready(&ready);
     let counters = edge.run().map_err(|error| CliError::runtime(format!("{name}: {error}")))?;
     output::announce(stats::render(&counters, settings.log_format));
     Ok(ExitCode::SUCCESS)
@@ -166,6 +168,7 @@ fn watch_signals(
     control: EdgeControl,
     certificate: Certificate,
     reloads: Arc<ReloadResult>,
+    notifier: Notifier,
     format: LogFormat,
 ) -> io::Result<()> {
     let mut signals: Signals = signals::keep()?;
@@ -182,7 +185,10 @@ fn watch_signals(
                 }
                 SIGUSR1 => _ = control.counters().map(|counters| log::write(&stats::render(&counters, format))),
                 SIGUSR2 => info!("SIGUSR2 has no meaning; SIGUSR1 logs the statistics"),
-                _ => control.stop(),
+                _ => {
+                    notifier.stopping();
+                    control.stop();
+                }
             }
         }
     })?;

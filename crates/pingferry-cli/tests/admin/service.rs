@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pingferry_testnet::isolated;
 
+use super::support::tunnel::Tunnel;
 use super::support::*;
 
 /// A service manager.
@@ -76,5 +77,28 @@ fn a_reload_without_a_file_is_confirmed_too() {
         manager.wait_for("RELOADING=1");
         manager.wait_for("READY=1");
         served.running.stop();
+    });
+}
+
+#[test]
+fn the_manager_hears_of_both_ends_of_a_tunnel() {
+    isolated(|| {
+        if !can_run(&[]) {
+            return;
+        }
+        let tunnel = Tunnel::new();
+        let path = tunnel.folder.path().join("notify");
+        let manager = Manager::listen(&path);
+        let told = |running: Running, ready: &str| {
+            assert!(manager.wait_for("READY=1").contains(ready));
+            running.signal(rustix::process::Signal::TERM);
+            manager.wait_for("STOPPING=1");
+            assert_eq!(running.end().code(), Some(0));
+        };
+        let mut edge = tunnel.edge_command("203.0.113.1:7844");
+        told(Running::start(&tunnel.network.client, edge.env("NOTIFY_SOCKET", &path)), "STATUS=TUN device pf0 ");
+        let mut connector = tunnel.connect(&["--edge", "203.0.113.1:7844", "--grace-period", "0s"]);
+        connector.args(["--token-file", &tunnel.file("token")]).env("NOTIFY_SOCKET", &path);
+        told(Running::start(&tunnel.network.x, &mut connector), "STATUS=tunnel ");
     });
 }

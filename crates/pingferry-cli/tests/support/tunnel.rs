@@ -47,6 +47,10 @@ impl Tunnel {
     }
 
     pub fn edge_at(&self, listen: &str, more: &[&str]) -> Running {
+        Running::start(&self.network.client, self.edge_command(listen).args(more))
+    }
+
+    pub fn edge_command(&self, listen: &str) -> Command {
         let mut command = pingferry();
         command.args(["edge", "--listen", listen, "--tun", "pf0"]);
         for address in TUN {
@@ -55,7 +59,7 @@ impl Tunnel {
         ROUTES.iter().for_each(|route| _ = command.args(["--route", route]));
         command.args(["--tunnels", &self.file("tunnels.toml"), "--cert", &self.file("edge.pem")]);
         command.args(["--key", &self.file("edge.key")]).stderr(Stdio::piped());
-        Running::start(&self.network.client, command.args(more))
+        command
     }
 
     pub fn connector(&self, more: &[&str]) -> Running {
