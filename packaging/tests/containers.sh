@@ -94,62 +94,6 @@ closed_range() {
 }
 
 image() {
-    debian_images
-    # Neither the network nor the registry of images is used.
-    buildah build --quiet --network=none --volume="$(rustc --print sysroot):/rust:ro" \
-        --volume="${CARGO_HOME:-$HOME/.cargo}/registry:/root/.cargo/registry" --env=CARGO_NET_OFFLINE=true \
-        --build-arg=BUILD_IMAGE=localhost/build --build-arg=IMAGE=localhost/debian \
-        --build-arg="PINGFERRY_COMMIT=$(git rev-parse --short=12 HEAD)" \
-        --tag=localhost/pingferry --file=packaging/Containerfile .
-}
-
-# A host in whose network the containers run, with an open range of groups, and 192.0.2.1 behind a link.
-networks() {
-    ip netns add containers
-    ip netns add containers-target
-    in_network sysctl --quiet --write net.ipv4.ping_group_range='0 2147483647'
-    in_network ip link set lo up
-    ip -n containers link add eth0 type veth peer name eth0 netns containers-target
-    ip -n containers address add 203.0.113.1/24 dev eth0
-    ip -n containers link set eth0 up
-    ip -n containers-target link set lo up
-    ip -n containers-target address add 203.0.113.2/24 dev eth0
-    ip -n containers-target address add 192.0.2.1/32 dev lo
-    ip -n containers-target link set eth0 up
-    ip -n containers route add default via 203.0.113.2
-    ip -n containers-target route add default via 203.0.113.1
-}
-
-# Not `ip netns exec`, which hides /sys/fs/cgroup.
-in_network() { nsenter --net=/run/netns/containers "$@"; }
-
-# A command as the user, who may be root.
-as_user() {
-    if [[ $user == root ]]; then
-        in_network "$@"
-        return
-    fi
-    local home id
-    home=$(getent passwd "$user" | cut -d: -f6)
-    id=$(id --user "$user")
-    # Settings for podman of root are not the user's.
-    in_network setpriv --reuid="$user" --regid="$user" --init-groups --inh-caps=-all env --chdir=/ --unset=CONTAINERS_CONF \
-        HOME="$home" USER="$user" XDG_RUNTIME_DIR="/run/user/$id" APP_IMAGE=localhost/debian "$@"
-}
-
-podman_run() { as_user podman run --rm --pull=never "$@"; }
-
-one_group() { podman_run --sysctl net.ipv4.ping_group_range='65534 65534' "$@"; }
-
-says() { grep --fixed-strings --quiet -- "$1" "$output"; }
-
-exits_with() {
-    local code=0
-    "${@:2}" || code=$?
-    ((code == $1)) || { echo "exit code $code"; return 1; }
-}
-
-image() {
     check 'the image runs check, which is satisfied' one_group localhost/pingferry
     check '  read-only and without capabilities too' one_group --read-only --cap-drop=all localhost/pingferry
     check 'with a closed range it exits with 77, and prints the option that fixes it' closed_range
