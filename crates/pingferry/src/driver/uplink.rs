@@ -187,7 +187,9 @@ impl Uplink {
         for (path, tag, packet) in self.batch.packets() {
             let verdict = core.endpoint.handle_packet(now, path, tag, packet);
             packet_log::packet(path, packet, verdict);
-            if let (Some(events), Some(ingress)) = (&mut self.events, core.ingress_of(path)) {
+            if let Some(events) = &mut self.events
+                && let Some(ingress) = core.ingress_of(path)
+            {
                 events.note(ingress, packet, verdict, core.endpoint.counters().flows_opened);
             }
             if verdict == Verdict::Dropped(DropReason::Loop) {
