@@ -159,30 +159,62 @@ mod loom_tests {
 
     use super::*;
 
+    /// What stands for a waker, its eventfd and its queue.
+    #[derive(Clone)]
+    struct Model {
+        flag: Arc<AwakeFlag>,
+        event: Arc<AtomicUsize>,
+        items: Arc<AtomicUsize>,
+    }
+
+    impl Model {
+        fn new() -> Self {
+            let zero = || Arc::new(AtomicUsize::new(0));
+            Self { flag: Arc::new(AwakeFlag::new()), event: zero(), items: zero() }
+        }
+
+        fn wake(&self) {
+            if self.flag.set() {
+                self.event.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+
+        /// A thread that adds two items.
+        fn producer(&self) -> thread::JoinHandle<()> {
+            let model = self.clone();
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    // Relaxed: only the flag orders it.
+                    model.items.fetch_add(1, Ordering::Relaxed);
+                    model.wake();
+                }
+            })
+        }
+
+        fn drain(&self) {
+            self.event.swap(0, Ordering::AcqRel);
+        }
+
+        fn items(&self) -> usize {
+            self.items.load(Ordering::Relaxed)
+        }
+
+        fn is_readable(&self) -> bool {
+            self.event.load(Ordering::Acquire) > 0
+        }
+    }
+
     /// Every item is found by the last look, or its producer writes to the eventfd after the descriptor was read.
     #[test]
     fn no_wake_up_is_lost() {
         loom::model(|| {
-            let flag = Arc::new(AwakeFlag::new());
-            // Stands for the eventfd and for the queue.
-            let (event, items) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-            let producer = thread::spawn({
-                let (flag, event, items) = (Arc::clone(&flag), Arc::clone(&event), Arc::clone(&items));
-                move || {
-                    for _ in 0..2 {
-                        // Relaxed: only the flag orders it.
-                        items.fetch_add(1, Ordering::Relaxed);
-                        if flag.set() {
-                            event.fetch_add(1, Ordering::AcqRel);
-                        }
-                    }
-                }
-            });
-            event.swap(0, Ordering::AcqRel);
-            flag.clear();
-            let found = items.load(Ordering::Relaxed);
+            let model = Model::new();
+            let producer = model.producer();
+            model.drain();
+            model.flag.clear();
+            let found = model.items();
             producer.join().unwrap();
-            assert!(found == 2 || event.load(Ordering::Acquire) > 0, "an item is left and the thread sleeps");
+            assert!(found == 2 || model.is_readable(), "an item is left and the thread sleeps");
         });
     }
 
@@ -190,59 +222,34 @@ mod loom_tests {
     #[test]
     fn no_wake_up_is_lost_by_a_thread_that_stops_early() {
         loom::model(|| {
-            let flag = Arc::new(AwakeFlag::new());
-            let (event, items) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-            let wake = |flag: &AwakeFlag, event: &AtomicUsize| {
-                if flag.set() {
-                    event.fetch_add(1, Ordering::AcqRel);
-                }
-            };
-            let producer = thread::spawn({
-                let (flag, event, items) = (Arc::clone(&flag), Arc::clone(&event), Arc::clone(&items));
-                move || {
-                    for _ in 0..2 {
-                        items.fetch_add(1, Ordering::Relaxed);
-                        wake(&flag, &event);
-                    }
-                }
-            });
-            event.swap(0, Ordering::AcqRel);
-            flag.clear();
+            let model = Model::new();
+            let producer = model.producer();
+            model.drain();
+            model.flag.clear();
             // Only this thread removes items.
-            if items.load(Ordering::Relaxed) > 0 {
-                items.fetch_sub(1, Ordering::Relaxed);
-                wake(&flag, &event);
+            if model.items() > 0 {
+                model.items.fetch_sub(1, Ordering::Relaxed);
+                model.wake();
             }
             producer.join().unwrap();
-            let is_woken = event.load(Ordering::Acquire) > 0;
-            assert!(items.load(Ordering::Relaxed) == 0 || is_woken, "an item is left and the thread sleeps");
+            assert!(model.items() == 0 || model.is_readable(), "an item is left and the thread sleeps");
         });
     }
+
     /// A thread that arms the flag only before it sleeps, and looks for work after each time.
     #[test]
     fn no_wake_up_is_lost_by_a_thread_that_arms_before_it_sleeps() {
         loom::model(|| {
-            let flag = Arc::new(AwakeFlag::new());
-            let (event, items) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-            let producer = thread::spawn({
-                let (flag, event, items) = (Arc::clone(&flag), Arc::clone(&event), Arc::clone(&items));
-                move || {
-                    for _ in 0..2 {
-                        items.fetch_add(1, Ordering::Relaxed);
-                        if flag.set() {
-                            event.fetch_add(1, Ordering::AcqRel);
-                        }
-                    }
-                }
-            });
+            let model = Model::new();
+            let producer = model.producer();
             let mut found = 0;
             // It sleeps when nobody has woken it since it looked last and the descriptor is not readable.
-            while flag.clear() || event.load(Ordering::Acquire) > 0 {
-                event.swap(0, Ordering::AcqRel);
-                found = items.load(Ordering::Relaxed);
+            while model.flag.clear() || model.is_readable() {
+                model.drain();
+                found = model.items();
             }
             producer.join().unwrap();
-            assert!(found == 2 || event.load(Ordering::Acquire) > 0, "an item is left and the thread sleeps");
+            assert!(found == 2 || model.is_readable(), "an item is left and the thread sleeps");
         });
     }
 }
