@@ -81,7 +81,9 @@ impl Observed {
         let (can_cross, details) = self.role.health();
         let is_ready = is_alive && can_cross;
         let mut health = json!({"ready": is_ready, "alive": is_alive});
-        health.as_object_mut().into_iter().for_each(|health| health.extend(details.clone()));
+        if let Some(health) = health.as_object_mut() {
+            health.extend(details);
+        }
         (is_ready, health)
     }
 
@@ -89,7 +91,9 @@ impl Observed {
         let (_, health) = self.health();
         let uptime = self.started.elapsed().unwrap_or_default().as_secs_f64();
         let mut status = json!({"version": env!("CARGO_PKG_VERSION"), "uptime_seconds": uptime, "health": health});
-        status.as_object_mut().into_iter().for_each(|status| status.extend(self.role.status()));
+        if let Some(status) = status.as_object_mut() {
+            status.extend(self.role.status());
+        }
         status
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use pingferry::Control;
 use pingferry_tunnel::connector::{ConnectorControl, SlotStatus};
+use pingferry_tunnel::status::ConnectionStatus;
 use serde_json::{Map, Value, json};
 
 use super::stats;
@@ -49,18 +50,13 @@ impl Role for ConnectRole {
     fn health(&self) -> (bool, Map<String, Value>) {
         let (can_ping, families) = self.proxy.families();
         let slots = self.connector.status().slots;
-        let registered = slots.iter().filter(|slot| slot.connection.is_some()).count();
-        let of_edge = |edge: usize| slots.iter().filter(move |slot| slot.edge == edge);
-        let edges: Map<String, Value> = self
-            .edges
-            .iter()
-            .enumerate()
-            .map(|(number, name)| {
-                let registered = of_edge(number).filter(|slot| slot.connection.is_some()).count();
-                (name.clone(), json!({"connections": of_edge(number).count(), "registered": registered}))
-            })
-            .collect();
-        (can_ping && registered > 0, Map::from_iter([("families".into(), families), ("edges".into(), edges.into())]))
+        let edge = |(number, name): (usize, &String)| {
+            let slots = slots_of(&slots, number);
+            (name.clone(), json!({"connections": slots.len(), "registered": connections(&slots).count()}))
+        };
+        let edges: Map<String, Value> = self.edges.iter().enumerate().map(edge).collect();
+        let is_registered = slots.iter().any(|slot| slot.connection.is_some());
+        (can_ping && is_registered, Map::from_iter([("families".into(), families), ("edges".into(), edges.into())]))
     }
 
     fn status(&self) -> Map<String, Value> {
@@ -81,15 +77,13 @@ impl Role for ConnectRole {
         let (edges, slots) = (&self.edges, &status.slots);
         let of_edge = |value: fn(&[&SlotStatus]) -> f64| {
             edges.iter().enumerate().map(move |(number, name)| {
-                let slots = status_of(slots, number);
                 let labels: Labels<'_> = vec![("edge", name)];
-                (labels, value(&slots))
+                (labels, value(&slots_of(slots, number)))
             })
         };
-        let registered = |slots: &[&SlotStatus]| slots.iter().filter(|slot| slot.connection.is_some()).count() as f64;
+        let registered = |slots: &[&SlotStatus]| connections(slots).count() as f64;
         let slowest = |slots: &[&SlotStatus]| {
-            let connections = slots.iter().filter_map(|slot| slot.connection);
-            connections.map(|connection| connection.round_trip).max().unwrap_or_default().as_secs_f64()
+            connections(slots).map(|connection| connection.round_trip).max().unwrap_or_default().as_secs_f64()
         };
         page.gauges("connector_connections", "Registered connections to an edge", of_edge(registered))?;
         page.gauges("connector_rtt_seconds", "The round trip to an edge, on the slowest connection", of_edge(slowest))
@@ -100,6 +94,11 @@ impl Role for ConnectRole {
     }
 }
 
-fn status_of(slots: &[SlotStatus], edge: usize) -> Vec<&SlotStatus> {
+fn slots_of(slots: &[SlotStatus], edge: usize) -> Vec<&SlotStatus> {
     slots.iter().filter(|slot| slot.edge == edge).collect()
+}
+
+/// The connections that are registered.
+fn connections(slots: &[&SlotStatus]) -> impl Iterator<Item = ConnectionStatus> {
+    slots.iter().filter_map(|slot| slot.connection)
 }

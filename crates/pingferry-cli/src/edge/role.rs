@@ -91,13 +91,17 @@ fn is_up(device: &str) -> io::Result<bool> {
 }
 
 fn tunnel_to_json(status: &TunnelStatus) -> Value {
-    let serving = status.connections.iter().filter(|connection| connection.state == ConnectionState::Serving).count();
     json!({
         "tunnel": status.tunnel.id.to_string(),
         "name": status.tunnel.name,
         "allowed": texts(&status.tunnel.allowed),
-        "serving": serving,
+        "serving": serving(status),
     })
+}
+
+/// How many connections get packets of a tunnel.
+fn serving(status: &TunnelStatus) -> usize {
+    status.connections.iter().filter(|connection| connection.state == ConnectionState::Serving).count()
 }
 
 fn to_json(status: &TunnelStatus, connection: &RegisteredConnection) -> Value {
@@ -125,8 +129,7 @@ fn tunnels(page: &mut Page<'_>, status: &EdgeStatus) -> fmt::Result {
         status.tunnels.iter().take(MAX_TUNNELS).map(|tunnel| (tunnel.tunnel.id.to_string(), tunnel)).collect();
     let samples = tunnels.iter().map(|(id, status)| {
         let labels: Labels<'_> = vec![("tunnel", id), ("name", status.tunnel.name.as_deref().unwrap_or_default())];
-        let serving = status.connections.iter().filter(|connection| connection.state == ConnectionState::Serving);
-        (labels, serving.count() as f64)
+        (labels, serving(status) as f64)
     });
     page.gauges("edge_tunnel_connections", "Connections that get packets of a tunnel", samples)
 }
