@@ -1,26 +1,13 @@
 #!/usr/bin/env bash
 # Runs in the system that boot.sh boots, as root: follows docs/install.md, and prints what was checked.
 set -uo pipefail
+# shellcheck source=packaging/tests/checks.sh
+. "$(dirname "$0")/checks.sh"
 
 document=/usr/share/doc/pingferry/docs/install.md
-output=$(mktemp)
-failed=0
 
 # In the document. Here everything is root's.
 sudo() { "$@"; }
-
-# Says whether a command succeeds.
-check() {
-    if "${@:2}" > "$output" 2>&1; then
-        echo "ok       $1"
-    else
-        echo "FAILED   $1"
-        sed 's/^/         | /' "$output"
-        failed=1
-    fi
-}
-
-fails() { ! "$@"; }
 
 # The commands of the document below a heading: the first block, or the one with the number $2.
 documented() {
@@ -37,15 +24,6 @@ follow() {
     local commands
     commands=$(documented "$@")
     [[ $commands ]] && (set -e; eval "$commands")
-}
-
-# Waits until a command succeeds, for ten seconds: what it waits for is done by another process.
-eventually() {
-    local end=$((SECONDS + 10))
-    until "$@" > "$output" 2>&1; do
-        ((SECONDS < end)) || return 1
-        sleep 0.1
-    done
 }
 
 property() { systemctl show --value --property="$2" "$1"; }

@@ -8,7 +8,7 @@ require debootstrap systemd-nspawn
 
 tree=target/debian/boot
 new_tree "$tree"
-cp "$(deb)" packaging/tests/boot-checks.sh "$tree/root/"
+cp "$(deb)" packaging/tests/{boot-checks,checks}.sh "$tree/root/"
 archive=$(newest target/packages/pingferry-*-linux.tar.gz)
 if [[ $archive ]]; then tar -xzf "$archive" --directory="$tree/root" --strip-components=1; fi
 chroot "$tree" sh -c 'dpkg --install /root/pingferry_*.deb'

@@ -5,28 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=packaging/tests/tree.sh
 . packaging/tests/tree.sh
+# shellcheck source=packaging/tests/checks.sh
+. packaging/tests/checks.sh
 require debootstrap buildah podman podman-compose ip setpriv
-
-output=$(mktemp)
-failed=0
-
-check() {
-    if "${@:2}" > "$output" 2>&1; then
-        echo "ok       $1"
-    else
-        echo "FAILED   $1"
-        tail -n 5 "$output" | sed 's/^/         | /'
-        failed=1
-    fi
-}
-
-eventually() {
-    local end=$((SECONDS + 10))
-    until "$@"; do
-        ((SECONDS < end)) || return 1
-        sleep 0.2
-    done
-}
 
 # Images of Debian: for programs, and with a C compiler for the build.
 debian_images() {

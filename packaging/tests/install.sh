@@ -4,22 +4,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=packaging/tests/tree.sh
 . packaging/tests/tree.sh
+# shellcheck source=packaging/tests/checks.sh
+. packaging/tests/checks.sh
 require debootstrap dpkg-deb
 
 tree=target/debian/install
-failed=0
-
-check() {
-    if "${@:2}" > target/debian/output 2>&1; then
-        echo "ok       $1"
-    else
-        echo "FAILED   $1"
-        sed 's/^/         | /' target/debian/output
-        failed=1
-    fi
-}
-
-fails() { ! "$@"; }
 
 inside() { chroot "$tree" "$@"; }
 
@@ -128,5 +117,4 @@ if command -v lintian > /dev/null; then
 else
     echo 'skipped: lintian is not installed'
 fi
-rm -f target/debian/output
 if ((failed)); then exit 1; fi
