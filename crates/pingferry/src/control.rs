@@ -22,7 +22,8 @@ use crate::handle::{Attachment, Path};
 use crate::ingress::TunIngress;
 #[cfg(feature = "unix")]
 use crate::ingress::UnixIngress;
-use crate::ingress::channel::{ChannelSource, Guarded, PathQueue};
+use crate::ingress::channel::{ChannelSource, PathQueue};
+use crate::ingress::guarded::Guarded;
 use crate::ingress::{Ingress, PacketSink, Replies, Taps, replies, split};
 use crate::stats::{IngressId, Stats};
 

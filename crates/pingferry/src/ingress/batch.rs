@@ -7,7 +7,7 @@ use std::slice;
 use pingferry_proto::wire::MAX_PACKET;
 use pingferry_proto::{Delivery, Output, Outputs, PathId, Tag};
 
-use super::channel::Deadline;
+use super::guarded::Deadline;
 
 /// Packets of one path in a round: enough to fill a `sendmmsg`, few enough that no path delays the others for long.
 const PATH_CAPACITY: usize = 64;

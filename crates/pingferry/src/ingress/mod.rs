@@ -41,6 +41,7 @@ pub(crate) mod channel;
 #[cfg(feature = "unix")]
 mod connections;
 mod delayed;
+pub(crate) mod guarded;
 #[cfg(feature = "unix")]
 mod listener;
 mod lossy;
